@@ -1,0 +1,70 @@
+"""The `elastic` command: a thin function a subcommand, no logic; the library does the work.
+
+Every subcommand is a module with `add_arguments(parser)` and `run(args)`, imported only when it is called.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
+    "summary": "parameters and multiply-adds of networks beside the paper's figures",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 1 for an error inside the program, 2 for bad input, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    trace = "--traceback" in arguments
+    arguments = [argument for argument in arguments if argument != "--traceback"]
+    try:
+        args = _parse(arguments)
+        args.run(args)
+    except SystemExit as stop:  # argparse has printed what is wrong
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("elastic: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        if trace:
+            raise
+        print(f"elastic: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if trace:
+            raise
+        message = f"{type(error).__name__}: {_one_line(error)} (a fault in the program; run again with --traceback)"
+        print(f"elastic: error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    from elastic_cnn import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="elastic",
+        description="Elastic networks: train, test, and see at which scale they look.",
+        epilog="`elastic COMMAND --help` explains a command. --traceback shows where an error came from.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"elastic-cnn {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = arguments[0] if arguments else None
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".", allow_abbrev=False)
+        if name == chosen:  # only the command that runs is imported
+            module = importlib.import_module(f"elastic_cnn.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(arguments)

@@ -1,0 +1,157 @@
+"""The resamplings D_r and U_r of Equation 3: change a map's resolution by an integer factor, for any height and width.
+
+Downsampling a map `(N, C, H, W)` by r gives `(N, C, ceil(H / r), ceil(W / r))`; upsampling by r gives `(N, C, r H', r W')`,
+which the caller crops to the size of the high-resolution branch. Every kind preserves the memory format.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DOWNSAMPLE_KINDS = ("area", "nearest", "bilinear", "trained", "dilated", "dilated_area", "identity")
+UPSAMPLE_KINDS = ("bilinear", "nearest", "trained", "identity")
+
+# Kinds that keep the full resolution: the branch sees a wider context by dilating its own convolutions instead (Table 6).
+FULL_RESOLUTION_KINDS = ("dilated", "dilated_area", "identity")
+
+
+def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
+    """Replicate the last row and column until height and width are multiples of `factor`; `(N, C, H, W)`."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % factor, 0, -height % factor), mode="replicate")
+
+
+class AreaDownsample(nn.Module):
+    """Mean over r x r windows. A window that reaches over the edge takes the mean of what lies inside.
+
+    At r = 2 this equals replicate-padding an odd size by one row or column before pooling, as the paper's code does.
+    """
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.factor, self.factor, ceil_mode=True, count_include_pad=False)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class NearestDownsample(nn.Module):
+    """Every r-th row and column."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :: self.factor, :: self.factor]
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class BilinearDownsample(nn.Module):
+    """Bilinear interpolation at the centres of the r x r windows (half-pixel). Equals the area kind at r = 2."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x, self.factor)
+        return F.interpolate(x, scale_factor=1.0 / self.factor, mode="bilinear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class TrainedDownsample(nn.Conv2d):
+    """A strided depthwise convolution, initialised to the mean over the window (Table 6, "trained filter")."""
+
+    def __init__(self, channels: int, factor: int, device=None, dtype=None):
+        super().__init__(channels, channels, factor, factor, groups=channels, bias=False, device=device, dtype=dtype)
+        nn.init.constant_(self.weight, 1 / factor**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad_to_multiple(x, self.stride[0]))
+
+
+class SmoothAtFullResolution(nn.Module):
+    """Mean over a (2 r - 1)-wide window at every position: average pooling for a branch that keeps its resolution."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.window = 2 * factor - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.window, 1, self.window // 2, count_include_pad=False)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+
+class Upsample(nn.Module):
+    """Interpolation by an integer factor; `bilinear` is half-pixel (corners not aligned), as in the paper."""
+
+    def __init__(self, factor: int, mode: str):
+        super().__init__()
+        self.factor = float(factor)
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "nearest":
+            return F.interpolate(x, scale_factor=self.factor, mode="nearest")
+        return F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor:g}, mode={self.mode!r}"
+
+
+class TrainedUpsample(nn.ConvTranspose2d):
+    """A strided transposed depthwise convolution, initialised to bilinear interpolation, borders included."""
+
+    def __init__(self, channels: int, factor: int, device=None, dtype=None):
+        kernel = 2 * factor - factor % 2
+        padding = (kernel - factor) // 2 + factor  # the second term crops what replicate padding by one pixel adds
+        super().__init__(
+            channels, channels, kernel, factor, padding, groups=channels, bias=False, device=device, dtype=dtype
+        )
+        offsets = torch.arange(kernel, device=self.weight.device, dtype=self.weight.dtype) - (kernel - 1) / 2
+        tent = 1 - offsets.abs() / factor  # (kernel,), bilinear weights by distance from the centre
+        with torch.no_grad():
+            self.weight.copy_((tent[:, None] * tent[None, :]).expand_as(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:  # the base class's output_size has no use here
+        return F.conv_transpose2d(
+            F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, None, self.stride, self.padding, 0, self.groups
+        )
+
+
+def make_downsample(kind: str, factor: int, channels: int, device=None, dtype=None) -> nn.Module:
+    """D_r for maps of `channels` channels. `ValueError` for an unknown kind."""
+    if factor == 1 or kind in ("dilated", "identity"):
+        return nn.Identity()
+    if kind == "area":
+        return AreaDownsample(factor)
+    if kind == "nearest":
+        return NearestDownsample(factor)
+    if kind == "bilinear":
+        return BilinearDownsample(factor)
+    if kind == "trained":
+        return TrainedDownsample(channels, factor, device=device, dtype=dtype)
+    if kind == "dilated_area":
+        return SmoothAtFullResolution(factor)
+    raise ValueError(f"unknown downsampling {kind!r}; choose from {', '.join(DOWNSAMPLE_KINDS)}")
+
+
+def make_upsample(kind: str, factor: int, channels: int, device=None, dtype=None) -> nn.Module:
+    """U_r for maps of `channels` channels. `ValueError` for an unknown kind."""
+    if factor == 1 or kind == "identity":
+        return nn.Identity()
+    if kind in ("bilinear", "nearest"):
+        return Upsample(factor, kind)
+    if kind == "trained":
+        return TrainedUpsample(channels, factor, device=device, dtype=dtype)
+    raise ValueError(f"unknown upsampling {kind!r}; choose from {', '.join(UPSAMPLE_KINDS)}")

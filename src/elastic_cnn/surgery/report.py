@@ -1,0 +1,43 @@
+"""What a surgery did: every candidate block, converted or left, and why."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class BlockOutcome:
+    """One candidate block: `reason` is empty where it was converted."""
+
+    name: str
+    kind: str
+    reason: str = ""
+
+    @property
+    def converted(self) -> bool:
+        return not self.reason
+
+
+@dataclass
+class SurgeryReport:
+    """The outcome of `elasticize`, in network order. `str()` prints it for people."""
+
+    blocks: list[BlockOutcome] = field(default_factory=list)
+
+    @property
+    def converted(self) -> list[str]:
+        return [block.name for block in self.blocks if block.converted]
+
+    @property
+    def left(self) -> dict[str, str]:
+        """{block name: why it was left}"""
+        return {block.name: block.reason for block in self.blocks if not block.converted}
+
+    def __str__(self) -> str:
+        kinds = Counter(block.kind for block in self.blocks if block.converted)
+        made = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+        lines = [f"{len(self.converted)} of {len(self.blocks)} blocks are elastic ({made})"]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            reasons.setdefault(reason, []).append(name)
+        lines += [f"  left, {reason}: {', '.join(names)}" for reason, names in reasons.items()]
+        return "\n".join(lines)

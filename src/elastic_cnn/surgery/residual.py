@@ -1,0 +1,142 @@
+"""Residual blocks: timm's and torchvision's `Bottleneck` and `BasicBlock`, with or without squeeze-and-excitation.
+
+A bottleneck with a grouped 3x3 convolution (ResNeXt) is divided through all its layers, as in the paper:
+
+    relu(shortcut(x) + se(bn3(sum_i U(conv3_i(relu(bn2_i(conv2_i(relu(bn1_i(conv1_i(D(x))))))))))))
+
+Where the inner convolution mixes all its channels (ResNet), dividing it so would drop weights. There the branches end
+at that convolution, whose weight is divided along its inputs, and what follows runs once on their sum:
+
+    bottleneck   relu(shortcut(x) + bn3(conv3(relu(bn2(sum_i U(conv2_i(relu(bn1_i(conv1_i(D(x))))))))))))
+    basic block  relu(shortcut(x) + bn2(sum_i U(conv2_i(relu(bn1_i(conv1_i(D(x))))))))
+
+Every number of the block lands in exactly one place, so with D = U = identity the function is the block's own.
+"""
+
+import copy
+from collections import OrderedDict
+
+import timm.models.resnet as timm_resnet
+import torchvision.models.resnet as torchvision_resnet
+from torch import Tensor, nn
+
+from elastic_cnn.nn.branches import ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
+
+BOTTLENECKS = (timm_resnet.Bottleneck, torchvision_resnet.Bottleneck)
+BASIC_BLOCKS = (timm_resnet.BasicBlock, torchvision_resnet.BasicBlock)
+
+
+class ElasticResidual(nn.Module):
+    """act(shortcut(x) + tail(branches(x))): `(N, C_in, H, W)` -> `(N, C_out, H, W)`, any height and width."""
+
+    def __init__(
+        self,
+        branches: ElasticBranches,
+        tail: nn.Sequential,
+        shortcut: nn.Module | None,
+        drop_path: nn.Module | None,
+        act: nn.Module,
+    ):
+        super().__init__()
+        self.branches = branches
+        self.tail = tail
+        self.shortcut = shortcut
+        self.drop_path = drop_path
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.tail(self.branches(x))
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return self.act(y + shortcut)
+
+    def zero_init_last(self) -> None:
+        """Zero the last norm's weight, as timm's `init_weights(zero_init_last=True)` asks of every block."""
+        norms = [module for name, module in self.tail.named_children() if name.startswith("bn")]
+        if getattr(norms[-1], "weight", None) is not None:
+            nn.init.zeros_(norms[-1].weight)
+
+
+def _act(block: nn.Module, index: int) -> nn.Module:
+    """timm keeps `act1..3`, torchvision one `relu` for all."""
+    return copy.deepcopy(getattr(block, f"act{index}", None) or block.relu)
+
+
+def _is_identity(module: nn.Module | None) -> bool:
+    return module is None or isinstance(module, nn.Identity)
+
+
+def _inner_extras(block: nn.Module, *names: str) -> "OrderedDict[str, nn.Module]":
+    """timm's drop-block and anti-aliasing layers, where the block has them."""
+    modules = ((name, getattr(block, name, None)) for name in names)
+    return OrderedDict((name, module) for name, module in modules if module is not None and not _is_identity(module))
+
+
+def _stack(*layers: tuple[str, nn.Module]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _finish(block: nn.Module, branches: ElasticBranches, tail: list[tuple[str, nn.Module]], last_act: int) -> nn.Module:
+    se = getattr(block, "se", None)
+    if se is not None:
+        tail = [*tail, ("se", se)]
+    return ElasticResidual(
+        branches, _stack(*tail), block.downsample, getattr(block, "drop_path", None), _act(block, last_act)
+    )
+
+
+def convert_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+    """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
+    if block.conv2.groups > 1:
+        return _convert_grouped_bottleneck(block, spec)
+    width = divide_count(block.conv1.out_channels, spec.shares)
+    parts = zip(
+        divide_outputs(block.conv1, width), divide_norm(block.bn1, width), divide_inputs(block.conv2, width), strict=True
+    )
+    transforms = [
+        _stack(("conv1", conv1), ("bn1", bn1), ("act1", _act(block, 1)), ("conv2", conv2)) for conv1, bn1, conv2 in parts
+    ]
+    branches = make_branches(transforms, spec, probe="act1")
+    tail = [("bn2", block.bn2), *_inner_extras(block, "drop_block").items(), ("act2", _act(block, 2))]
+    tail += [*_inner_extras(block, "aa").items(), ("conv3", block.conv3), ("bn3", block.bn3)]
+    return _finish(block, branches, tail, 3)
+
+
+def _convert_grouped_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+    groups = divide_count(block.conv2.groups, spec.shares, "groups")
+    conv2s = divide_groups(block.conv2, groups)
+    inner = [conv2.in_channels for conv2 in conv2s]
+    outer = [conv2.out_channels for conv2 in conv2s]
+    parts = zip(
+        divide_outputs(block.conv1, inner),
+        divide_norm(block.bn1, inner),
+        conv2s,
+        divide_norm(block.bn2, outer),
+        divide_inputs(block.conv3, outer),
+        strict=True,
+    )
+    transforms = []
+    for conv1, bn1, conv2, bn2, conv3 in parts:
+        layers = [("conv1", conv1), ("bn1", bn1), ("act1", _act(block, 1)), ("conv2", conv2), ("bn2", bn2)]
+        layers += copy.deepcopy(_inner_extras(block, "drop_block")).items()
+        layers += [("act2", _act(block, 2)), *copy.deepcopy(_inner_extras(block, "aa")).items(), ("conv3", conv3)]
+        transforms.append(_stack(*layers))
+    branches = make_branches(transforms, spec, probe="act2")
+    return _finish(block, branches, [("bn3", block.bn3)], 3)
+
+
+def convert_basic_block(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+    """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
+    width = divide_count(block.conv1.out_channels, spec.shares)
+    parts = zip(
+        divide_outputs(block.conv1, width), divide_norm(block.bn1, width), divide_inputs(block.conv2, width), strict=True
+    )
+    transforms = []
+    for conv1, bn1, conv2 in parts:
+        layers = [("conv1", conv1), ("bn1", bn1), *copy.deepcopy(_inner_extras(block, "drop_block")).items()]
+        layers += [("act1", _act(block, 1)), *copy.deepcopy(_inner_extras(block, "aa")).items(), ("conv2", conv2)]
+        transforms.append(_stack(*layers))
+    branches = make_branches(transforms, spec, probe="act1")
+    return _finish(block, branches, [("bn2", block.bn2)], 2)
