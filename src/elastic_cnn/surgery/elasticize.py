@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import nn
 
@@ -98,3 +99,20 @@ def _choose(
 def _stride(block: nn.Module) -> int:
     """The largest stride of any convolution in the block."""
     return max((max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
+
+
+def describe_surgery(network: nn.Module) -> dict[str, Any]:
+    """What `elasticize` did to `network`, in JSON values: enough for `apply_surgery` to do it again."""
+    return {"spec": network.elastic_spec.to_dict(), "blocks": network.elastic_report.converted}
+
+
+def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
+    """Make `network` elastic as described by `describe_surgery`, in place; `ValueError` where it does not fit."""
+    blocks = set(description["blocks"])
+    spec = ElasticSpec.from_dict(description["spec"])
+    found = [(name, rule) for name, module in network.named_modules() if (rule := find_rule(module))]
+    stages = {number for name, rule in found if name in blocks and (number := rule.stage(name)) is not None}
+    network = elasticize(network, spec, lambda name, _: name in blocks, stages=stages, inplace=True)
+    if missing := sorted(blocks - set(network.elastic_report.converted)):
+        raise ValueError(f"{type(network).__name__} has no block {', '.join(missing)} to make elastic")
+    return network

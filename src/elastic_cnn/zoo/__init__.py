@@ -1,6 +1,10 @@
 """The zoo: the paper's networks in timm's registry, segmentation networks, and checkpoints.
 
-Importing this package registers every classification network with timm.
+Importing this package registers every network.
 """
 
 from elastic_cnn.zoo import elastic_resnext  # noqa: F401  (registers)
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, read_card, save_checkpoint
+from elastic_cnn.zoo.factory import create_model
+
+__all__ = ["InputSpec", "NetworkCard", "create_model", "load_checkpoint", "read_card", "save_checkpoint"]

@@ -1,0 +1,193 @@
+"""Checkpoints: one safetensors file that says which network it holds, so that it loads by itself, without pickles.
+
+The file's metadata carries a `NetworkCard` as JSON under the key `elastic_cnn`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from elastic_cnn.files import atomic_write
+from elastic_cnn.surgery import apply_surgery, describe_surgery
+from elastic_cnn.zoo.factory import create_model
+
+VERSION = 1
+TASKS = ("classification", "multilabel", "segmentation")
+METADATA_KEY = "elastic_cnn"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a photo becomes the network's input.
+
+    size: height and width in pixels. mean, std: of each channel, in 0..1. crop_pct: the centre crop's part of the
+    resized short side. crop_mode: `center` (resize the short side, crop the centre) or `squash` (resize to the size).
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        for name in ("size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """Everything but the weights that a network needs to be built and used again.
+
+    network: a name for `create_model`; kwargs: its arguments, `num_classes` among them.
+    elastic: what `elasticize` did to the built network, from `describe_surgery`; None where nothing.
+    info: what else is worth keeping (recipe, metrics); JSON values.
+    """
+
+    network: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    task: str = "classification"
+    classes: tuple[str, ...] = ()
+    input: InputSpec = field(default_factory=InputSpec)
+    elastic: dict[str, Any] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights. `ValueError` where the name is unknown or the arguments do not fit."""
+        try:
+            network = create_model(self.network, **self.kwargs)
+        except TypeError as error:
+            raise ValueError(f"{self.network} cannot be built with {self.kwargs}: {error}") from error
+        return network if self.elastic is None else apply_surgery(network, self.elastic)
+
+    def to_json(self) -> str:
+        return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "NetworkCard":
+        """The inverse of `to_json`. `ValueError` says what is wrong with the card."""
+        try:
+            values = json.loads(text)
+            version = values.pop("version")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"not a network card ({error!r})") from error
+        if not isinstance(version, int) or version > VERSION:
+            raise ValueError(f"its card has version {version!r}, this package reads up to {VERSION}: update elastic-cnn")
+        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise ValueError(f"its card has unknown fields: {', '.join(unknown)}")
+        try:
+            return cls(**{**values, "input": InputSpec(**values.get("input", {}))})
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"its card does not fit: {error}") from error
+
+
+def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> Path:
+    """Write weights and card atomically; replaces a file at `path` (callers refuse where they must not).
+
+    What `elasticize` did to the network is taken from the network where the card does not say.
+    """
+    path = Path(path)
+    if card.elastic is None and _is_made_elastic(network, card):
+        card = replace(card, elastic=describe_surgery(network))
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    shared: dict[int, str] = {}
+    for name, tensor in state.items():  # safetensors refuses tensors that share memory
+        if tensor.numel() and tensor.data_ptr() in shared:
+            state[name] = tensor.clone()
+        shared[tensor.data_ptr()] = name
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={METADATA_KEY: card.to_json(), "format": "pt"})
+    return path
+
+
+def _is_made_elastic(network: nn.Module, card: NetworkCard) -> bool:
+    """Whether surgery came after the network was built by name: elastic entries of the zoo bring their own."""
+    if getattr(network, "elastic_report", None) is None:
+        return False
+    with torch.device("meta"):
+        built = create_model(card.network, **card.kwargs)
+    return getattr(built, "elastic_report", None) is None
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The checkpoint at `path`: the file itself, or the best one of a run folder. `ValueError` where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        best = path / "best.safetensors"
+        if not best.is_file():
+            raise ValueError(f"{path} is a folder without best.safetensors: give a run folder or a .safetensors file")
+        return best
+    if not path.is_file():
+        raise ValueError(f"no checkpoint at {path}: give a run folder or a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path} is not a .safetensors file: give the run's best.safetensors or last.safetensors, or turn a released "
+            "checkpoint into one with `elastic convert`"
+        )
+    return path
+
+
+def read_card(path: str | Path) -> NetworkCard:
+    """The card of a checkpoint, without reading its weights. `ValueError` names the file and what is wrong."""
+    path = checkpoint_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated") from error
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path} holds weights but does not say of which network: it was not written by this package")
+    try:
+        return NetworkCard.from_json(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, NetworkCard]:
+    """The network of a checkpoint, in eval mode on `device`, and its card.
+
+    Raises `ValueError`, naming the file, where it is missing, truncated or of another kind, where its network is unknown
+    here, and where a weight is missing, superfluous, of another shape or not finite.
+    """
+    path = checkpoint_file(path)
+    card = read_card(path)
+    try:
+        network = card.build()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    state = read_weights(path)
+    check_finite(state, path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {card.network}: {error}") from error
+    return network.to(device).eval(), card
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, on the CPU. `ValueError` where it is not one or is truncated."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated") from error
+
+
+def check_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """`ValueError` that names the first tensor holding NaN or infinity."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: the tensor {name} holds values that are not finite; take an earlier checkpoint")
