@@ -1,0 +1,162 @@
+"""Surgery on the ResNet family: what is converted, that nothing is lost, and that the result is Equation 3."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from elastic_cnn import ElasticSpec, elasticize
+from elastic_cnn.surgery import apply_surgery, describe_surgery
+from elastic_cnn.surgery.residual import ElasticResidual
+
+IDENTITY = ElasticSpec(downsample="identity", upsample="identity")
+SMALL = {"layers": (2, 2, 2, 1), "channels": (16, 32, 64, 64), "num_classes": 5, "stem_width": 16}
+FAMILIES = {
+    "resnet18": {**SMALL},
+    "resnet50": {**SMALL},
+    "resnext50_32x4d": {**SMALL, "cardinality": 4, "base_width": 16},
+    "seresnext50_32x4d": {**SMALL, "cardinality": 4, "base_width": 16},
+    "resnet50d": {**SMALL},
+    "ecaresnet50t": {**SMALL},
+    "resnet50_gn": {"layers": (2, 2, 2, 1), "num_classes": 5},
+    "resnetblur50": {**SMALL},
+}
+
+
+def randomized(network: nn.Module) -> nn.Module:
+    """Norms away from their initial values: timm starts the last one of a block at zero, which would hide the block."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.dim() == 1 and tensor.is_floating_point() and "classifier" not in name:
+            low = 0.5 if name.endswith(("weight", "var")) else -0.1
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 + low)
+    return network.eval()
+
+
+def macs(network: nn.Module, size: int = 64) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops() // 2
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_division_keeps_every_number(name):
+    network = randomized(timm.create_model(name, **FAMILIES[name]))
+    x = torch.randn(2, 3, 65, 50)
+    with torch.no_grad():
+        same = elasticize(network, IDENTITY)
+        # float32 sums in another order over a dozen layers: errors stay near 1e-6
+        assert relative_error(same(x), network(x)) < 1e-5
+        elastic = elasticize(network)
+        assert relative_error(elastic(x), network(x)) > 1e-3
+    values = sorted(tensor.sum().item() for tensor in network.parameters())
+    assert sum(p.numel() for p in elastic.parameters()) == sum(p.numel() for p in network.parameters())
+    assert sum(p.double().sum() for p in elastic.parameters()).item() == pytest.approx(sum(values), rel=1e-4)
+    assert macs(elastic) < 0.95 * macs(network)
+
+
+@pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.resnext50_32x4d])
+def test_torchvision(build):
+    network = randomized(build(num_classes=5))
+    x = torch.randn(1, 3, 65, 64)
+    with torch.no_grad():
+        assert relative_error(elasticize(network, IDENTITY)(x), network(x)) < 1e-5
+        assert elasticize(network)(x).isfinite().all()
+
+
+def test_eligibility_is_by_place():
+    network = timm.create_model("resnext50_32x4d", **FAMILIES["resnext50_32x4d"])
+    report = elasticize(network).elastic_report
+    assert report.converted == ["layer1.0", "layer1.1", "layer2.1", "layer3.1"]
+    assert report.left == {
+        "layer2.0": "changes the resolution",
+        "layer3.0": "changes the resolution",
+        "layer4.0": "in the last stage",
+    }
+    dilated = timm.create_model("resnext50_32x4d", output_stride=8, **FAMILIES["resnext50_32x4d"])
+    assert elasticize(dilated).elastic_report.converted == report.converted
+    assert "4 of 7 blocks are elastic (4 bottleneck)" in str(report)
+    assert not any(isinstance(module, ElasticResidual) for module in network.modules()), "the original was changed"
+
+
+def test_where_and_stages_narrow_and_widen():
+    network = timm.create_model("resnet18", **SMALL)
+    assert elasticize(network, where=lambda name, _: name.endswith(".1")).elastic_report.converted == [
+        "layer1.1",
+        "layer2.1",
+        "layer3.1",
+    ]
+    assert elasticize(network, stages=[2]).elastic_report.converted == ["layer2.1"]
+    deeper = timm.create_model("resnet18", **{**SMALL, "layers": (1, 1, 1, 2)})
+    assert elasticize(deeper, stages=[4]).elastic_report.converted == ["layer4.1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [({"stages": [9]}, r"no stage \[9\]"), ({"where": lambda name, block: False}, "excluded by where")],
+)
+def test_nothing_to_convert_is_an_error(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        elasticize(timm.create_model("resnet18", **SMALL), **arguments)
+
+
+def test_unknown_and_repeated_surgery_are_errors():
+    with pytest.raises(ValueError, match="Sequential has no block"):
+        elasticize(nn.Sequential(nn.Conv2d(3, 3, 3)))
+    with pytest.raises(ValueError, match="elastic already"):
+        elasticize(elasticize(timm.create_model("resnet18", **SMALL)))
+
+
+def test_too_few_groups_are_reported():
+    network = timm.create_model("resnext50_32x4d", **{**SMALL, "cardinality": 2, "base_width": 32})
+    spec = ElasticSpec(scales=(1, 2, 4), shares=(0.4, 0.3, 0.3))
+    with pytest.raises(ValueError, match="2 groups cannot be divided over 3 branches"):
+        elasticize(network, spec)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(33, 90),
+    width=st.integers(33, 90),
+    shares=st.sampled_from([(0.5, 0.5), (0.75, 0.25), (0.25, 0.75)]),
+    name=st.sampled_from(["resnet18", "resnext50_32x4d"]),
+)
+def test_any_size_and_share(height, width, shares, name):
+    network = elasticize(timm.create_model(name, **FAMILIES[name]), ElasticSpec(shares=shares)).train()
+    network(torch.randn(2, 3, height, width)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_more_low_resolution_costs_less():
+    network = timm.create_model("resnext50_32x4d", **FAMILIES["resnext50_32x4d"])
+    costs = [macs(elasticize(network, ElasticSpec(shares=shares))) for shares in ((0.75, 0.25), (0.5, 0.5), (0.25, 0.75))]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] < macs(network)
+
+
+def test_surgery_can_be_done_again_from_its_description():
+    network = timm.create_model("resnext50_32x4d", **FAMILIES["resnext50_32x4d"])
+    elastic = elasticize(network, ElasticSpec(shares=(0.75, 0.25)), where=lambda name, _: name != "layer1.0").eval()
+    again = apply_surgery(network, describe_surgery(elastic)).eval()
+    again.load_state_dict(elastic.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(x), elastic(x))
+    with pytest.raises(ValueError, match=r"no block layer1\.7"):
+        apply_surgery(timm.create_model("resnet18", **SMALL), {**describe_surgery(elastic), "blocks": ["layer1.0", "layer1.7"]})
+
+
+def test_training_mode_meta_device_and_dtype_carry_over():
+    network = elasticize(timm.create_model("resnet18", **SMALL).eval())
+    assert not any(module.training for module in network.modules())
+    with torch.device("meta"):
+        meta = timm.create_model("resnet18", dtype=torch.float64, **SMALL)
+    meta = elasticize(meta, ElasticSpec(downsample="trained", upsample="trained"))
+    assert {(p.device.type, p.dtype) for p in meta.parameters()} == {("meta", torch.float64)}
