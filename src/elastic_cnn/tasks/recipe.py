@@ -1,0 +1,177 @@
+"""Recipes: everything that a training run depends on, but for the data and the machine, in one YAML file.
+
+The same recipe trains a base network and its elastic partner; `network` is usually given on the command line.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from elastic_cnn.tasks import TASKS, strict, task_module
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """name: `sgd`, or another of timm's optimizers (`adamw`, `lamb`, ...). momentum: of SGD and its kin.
+
+    decay_norm_and_bias: whether weight decay also applies to norms and biases (the paper's way), or to weights alone.
+    options: more arguments of the optimizer (`betas: [0.9, 0.95]`, ...).
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_norm_and_bias: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run, as a factor on `optimizer.lr` after a linear warm-up.
+
+    constant; step: times `factor` from each epoch in `milestones` on; cosine: from 1 to `final`; poly:
+    (1 - done)^`power`, never below `final`. Step changes between epochs, the others after each step.
+    """
+
+    name: Literal["constant", "step", "cosine", "poly"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+    power: float = 0.9
+    warmup_epochs: float = 0.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError(f"schedule.milestones belong to the step schedule; schedule.name is {self.name}")
+        if self.warmup_epochs < 0:
+            raise ValueError(f"schedule.warmup_epochs={self.warmup_epochs} must not be negative")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. The keys of a recipe file are the fields below.
+
+    network, network_kwargs: for `create_model`; `num_classes` comes from the data.
+    elastic: make the network elastic (after its initial weights were loaded); for networks that are not elastic by name.
+    init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
+    weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the network's
+        published ones, downloaded). What fits is loaded, the rest is reported.
+    image_size: side of the square that the network trains and is tested on, in pixels.
+    batch_size: images an optimizer step, over all processes; accumulate: number of parts in which each process does its share.
+    val_batch_size: images a process at a time in validation; `batch_size` over the parts by default.
+    val_every: epochs from one validation to the next (the last epoch always has one).
+    ema: decay of an exponential moving average of the weights, which is then what is validated and kept; none by default.
+    clip_grad: largest norm of the gradient. precision: of the arithmetic; weights stay in 32 bits.
+    log_every: optimizer steps a row of train.csv.
+    options: of the task.
+    """
+
+    task: str = "classification"
+    network: str | None = None
+    network_kwargs: dict[str, Any] = field(default_factory=dict)
+    elastic: bool = False
+    init: Literal["timm", "he_fan_in"] = "timm"
+    weights: str | None = None
+    image_size: int = 224
+    epochs: int = 100
+    batch_size: int = 256
+    accumulate: int = 1
+    val_batch_size: int | None = None
+    val_every: int = 1
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    ema: float | None = None
+    clip_grad: float | None = None
+    precision: Literal["fp32", "bf16-mixed", "16-mixed"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 20
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
+        for name in ("image_size", "epochs", "batch_size", "accumulate", "val_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema} must lie between 0 and 1")
+        if self.optimizer.lr <= 0:
+            raise ValueError(f"optimizer.lr={self.optimizer.lr} must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys as JSON values."""
+        return _plain(dataclasses.asdict(self))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("elastic_cnn") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_file(name_or_path: str | Path) -> Path:
+    """The file of a recipe: one of the package's by name, or any .yaml file. `ValueError` offers the nearest names."""
+    text = str(name_or_path)
+    if text in recipe_names():
+        return Path(str(resources.files("elastic_cnn") / "recipes" / f"{text}.yaml"))
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ValueError(f"there is no recipe file {path}")
+    near = difflib.get_close_matches(text, recipe_names(), n=3, cutoff=0.4) or recipe_names()
+    raise ValueError(f"unknown recipe {text!r}; did you mean {' or '.join(near)}? A file is given with its ending .yaml")
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe strictly and apply overrides such as `epochs=2` or `optimizer.lr=0.01`.
+
+    `options` are checked against the task's `Options`. `ValueError` names the file, the line and the nearest key.
+    """
+    path = recipe_file(name_or_path)
+    values, source = strict.read_yaml(path)
+    for override in overrides:
+        _override(values, source, override)
+    recipe = strict.build(Recipe, values, source)
+    task_options(recipe, source)
+    return recipe
+
+
+def task_options(recipe: Recipe, source: strict.Source | None = None) -> Any:
+    """The recipe's `options` as the task's `Options`."""
+    source = source or strict.Source("the recipe")
+    return strict.build(task_module(recipe.task).Options, recipe.options, source, ("options",))
+
+
+def _override(values: dict[str, Any], source: strict.Source, override: str) -> None:
+    """Set one dotted key in nested mappings; the key's line is forgotten, so that messages do not point to the file."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{override!r} is not of the form key=value")
+    path = tuple(name.split("."))
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{override!r}: {key} is a value and has no keys below it")
+    values[path[-1]] = strict.parse_scalar(text)
+    source.lines.pop(path, None)

@@ -1,0 +1,169 @@
+"""Nested mappings to frozen dataclasses, strictly: unknown keys, wrong types and duplicates are errors that name the key
+(and the nearest one that exists), the file and the line."""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+Path_ = tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where values come from: a name for messages, and the line of each key (from 1) where there are lines."""
+
+    name: str
+    lines: dict[Path_, int] = dataclasses.field(default_factory=dict)
+
+    def at(self, path: Path_) -> str:
+        """`file.yaml, line 3`."""
+        line = self.lines.get(path)
+        return self.name if line is None else f"{self.name}, line {line}"
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
+    """The mapping in a YAML file and where its keys stand. `ValueError` for anything but a mapping without duplicates."""
+    source = Source(str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return {}, source
+        if not isinstance(node, yaml.MappingNode):
+            raise ValueError(f"{path}: expected `key: value` lines, found a {node.id}")
+        _note_lines(node, (), source)
+        return loader.construct_document(node), source
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    except (RecursionError, TypeError) as error:
+        raise ValueError(f"{path}: nested too deeply, or a key that is not text ({error})") from error
+
+
+def parse_scalar(text: str) -> Any:
+    """The value of `key=VALUE` on a command line, as YAML; text that is no YAML stays text."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        return text
+
+
+def _note_lines(node: yaml.MappingNode, path: Path_, source: Source) -> None:
+    for key, value in node.value:
+        name = (*path, str(key.value))
+        line = key.start_mark.line + 1
+        if name in source.lines:
+            raise ValueError(
+                f"{source.name}, line {line}: the key {'.'.join(name)!r} was given already in line {source.lines[name]}"
+            )
+        source.lines[name] = line
+        if isinstance(value, yaml.MappingNode):
+            _note_lines(value, name, source)
+
+
+def build(cls: type[T], values: dict[str, Any], source: Source, path: Path_ = ()) -> T:
+    """An instance of the frozen dataclass `cls`; nested dataclasses from nested mappings. `ValueError` as said above."""
+    hints = typing.get_type_hints(cls)
+    known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        where = (*path, str(key))
+        if key not in known:
+            raise ValueError(f"{source.at(where)}: unknown key {'.'.join(where)!r}{_nearest_key(cls, str(key), path)}")
+        arguments[key] = _convert(value, hints[key], source, where)
+    required = [name for name, entry in known.items() if name not in values and not _has_default(entry)]
+    if required:
+        raise ValueError(f"{source.at(path)}: missing key {'.'.join((*path, required[0]))!r}")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{source.at(path)}: {error}") from error
+
+
+def _has_default(entry: dataclasses.Field) -> bool:
+    return entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+
+
+def all_keys(cls: type, path: Path_ = ()) -> list[str]:
+    """All keys in dotted form, `optimizer.lr` and the like."""
+    keys = []
+    for name, hint in typing.get_type_hints(cls).items():
+        keys.append(".".join((*path, name)))
+        if dataclasses.is_dataclass(hint):
+            keys += all_keys(hint, (*path, name))  # type: ignore[arg-type]
+    return keys
+
+
+def _nearest_key(cls: type, key: str, path: Path_) -> str:
+    keys = all_keys(cls, path)
+    leaves = [name for name in keys if name.split(".")[-1] == key]
+    near = leaves or difflib.get_close_matches(".".join((*path, key)), keys, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(keys)}"
+
+
+def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
+    """`value` as `hint` wants it, without guessing: whole numbers may stand for fractions, lists for tuples."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        choices = typing.get_args(hint)
+        if value is None and type(None) in choices:
+            return None
+        choices = tuple(choice for choice in choices if choice is not type(None))
+        for choice in choices[:-1]:
+            try:
+                return _convert(value, choice, source, path)
+            except ValueError:
+                continue
+        return _convert(value, choices[-1], source, path)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value, source, path)  # type: ignore[type-var]
+    if origin is typing.Literal and value in typing.get_args(hint) and not isinstance(value, bool):
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_convert(entry, inner[0], source, path) for entry in value)
+        if len(inner) == len(value):
+            return tuple(_convert(entry, kind, source, path) for entry, kind in zip(value, inner, strict=True))
+    if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (int, bool, str) and type(value) is hint:
+        return value
+    raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be {_describe(hint)}, not {value!r}")
+
+
+def _describe(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if origin is tuple:
+        inner = typing.get_args(hint)
+        return f"a list of {_describe(inner[0])}" if Ellipsis in inner else f"a list of {len(inner)} values"
+    if origin is dict or dataclasses.is_dataclass(hint):
+        return "a mapping of keys to values"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(hint, str(hint))

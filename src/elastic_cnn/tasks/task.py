@@ -1,0 +1,77 @@
+"""What the engine asks of a task, and what a task hands to the engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from elastic_cnn.data.sampler import Samples
+from elastic_cnn.zoo.checkpoint import NetworkCard
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate (`lr_factor` times the recipe's) and a weight decay (`decay_factor` times)."""
+
+    name: str
+    parameters: Iterable[tuple[str, nn.Parameter]]
+    lr_factor: float = 1.0
+    decay_factor: float = 1.0
+
+
+class Task(LightningModule, ABC):
+    """A network at work on one job: loss, metrics, pictures. `training.py` describes the contract.
+
+    metric: the key of `validation_results()` that decides which weights are best; maximise: whether more is better.
+    """
+
+    metric: str = ""
+    maximise: bool = True
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """images: (N, 3, H, W) -> what the network returns."""
+        return self.network(images)
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, a scalar; averaged over the batch."""
+
+    @abstractmethod
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch. Called without gradients, in eval mode; processes may see different numbers of batches."""
+
+    @abstractmethod
+    def validation_results(self) -> dict[str, Any]:
+        """All counts of all processes as numbers (fractions, not per cent) or lists of numbers; resets the counts."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters in one group. Frozen ones are left out by the engine."""
+        return [ParameterGroup("all", self.network.named_parameters())]
+
+    def save_pictures(self, folder: Path, epoch: int) -> list[Path]:
+        """Write pictures of the validation just done into `folder`; returns what was written."""
+        return []
+
+    def headline(self, results: dict[str, Any]) -> str:
+        """One line for the terminal."""
+        return ", ".join(f"{name} {value:.4f}" for name, value in results.items() if isinstance(value, int | float))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task with its data: `train` and `val` are map-style (`Samples`); `card` describes the network for its checkpoints."""
+
+    task: Task
+    card: NetworkCard
+    train: Samples
+    val: Samples
