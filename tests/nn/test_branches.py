@@ -106,7 +106,9 @@ def test_divisions_sum_to_the_whole_layer():
     pieces = divide_groups(grouped, [1, 3])
     torch.testing.assert_close(torch.cat([pieces[0](x[:, :2]), pieces[1](x[:, 2:])], 1), grouped(x))
     for whole, parts in ((conv, divide_inputs(conv, [3, 5])), (grouped, pieces)):
-        assert sum(p.numel() for piece in parts for p in piece.parameters()) == sum(p.numel() for p in whole.parameters())
+        assert sum(p.numel() for piece in parts for p in piece.parameters()) == sum(
+            p.numel() for p in whole.parameters()
+        )
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True), nn.GroupNorm(4, 8)])

@@ -20,9 +20,7 @@ def test_area_equals_replicate_padding_then_pooling(height, width):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(DOWNSAMPLE_KINDS), st.sampled_from(UPSAMPLE_KINDS), st.sampled_from([1, 2, 3, 4]), sizes, sizes
-)
+@given(st.sampled_from(DOWNSAMPLE_KINDS), st.sampled_from(UPSAMPLE_KINDS), st.sampled_from([1, 2, 3, 4]), sizes, sizes)
 def test_sizes(down, up, factor, height, width):
     x = torch.randn(1, 4, height, width)
     low = make_downsample(down, factor, 4)(x)

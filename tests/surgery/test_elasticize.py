@@ -137,7 +137,9 @@ def test_any_size_and_share(height, width, shares, name):
 
 def test_more_low_resolution_costs_less():
     network = timm.create_model("resnext50_32x4d", **FAMILIES["resnext50_32x4d"])
-    costs = [macs(elasticize(network, ElasticSpec(shares=shares))) for shares in ((0.75, 0.25), (0.5, 0.5), (0.25, 0.75))]
+    costs = [
+        macs(elasticize(network, ElasticSpec(shares=shares))) for shares in ((0.75, 0.25), (0.5, 0.5), (0.25, 0.75))
+    ]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] < macs(network)
 
@@ -150,7 +152,9 @@ def test_surgery_can_be_done_again_from_its_description():
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(again(x), elastic(x))
     with pytest.raises(ValueError, match=r"no block layer1\.7"):
-        apply_surgery(timm.create_model("resnet18", **SMALL), {**describe_surgery(elastic), "blocks": ["layer1.0", "layer1.7"]})
+        apply_surgery(
+            timm.create_model("resnet18", **SMALL), {**describe_surgery(elastic), "blocks": ["layer1.0", "layer1.7"]}
+        )
 
 
 def test_training_mode_meta_device_and_dtype_carry_over():

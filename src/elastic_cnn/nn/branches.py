@@ -1,6 +1,6 @@
 """Equation 3 of the paper: parallel branches at several resolutions, summed at the resolution of the first.
 
-    y = sum_i U_{r_i}( T_i( D_{r_i}(x) ) ),    r_1 = 1
+y = sum_i U_{r_i}( T_i( D_{r_i}(x) ) ),    r_1 = 1
 """
 
 import math
@@ -24,10 +24,10 @@ class ElasticSpec:
     """How a layer is divided over resolutions (paper, section 3 and Tables 6 and 7).
 
     scales: downsampling factor of each branch; the first must be 1, none may repeat.
-    shares: fraction of the channels (of the groups, where the convolution is grouped) that each branch takes; sums to 1.
-    downsample: D, one of `area` (average pooling, the paper's choice), `nearest`, `bilinear`, `trained`, and for branches
-        that keep their resolution and dilate their convolutions instead: `dilated`, `dilated_area`. `identity` changes
-        nothing (every branch at full resolution), which is of use in tests.
+    shares: fraction of the channels (of the groups, where the convolution is grouped) of each branch; they sum to 1.
+    downsample: D, one of `area` (average pooling, the paper's choice), `nearest`, `bilinear`, `trained`, and for
+        branches that keep their resolution and dilate their convolutions instead: `dilated`, `dilated_area`. `identity`
+        changes nothing (every branch at full resolution), which is of use in tests.
     upsample: U, one of `bilinear` (half-pixel, the paper's choice), `nearest`, `trained`, `identity`.
 
     Raises `ValueError` for values that do not describe a division.
@@ -74,7 +74,8 @@ class ElasticSpec:
         unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"unknown fields of an elastic spec: {', '.join(map(repr, unknown))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
 
 class Branch(nn.Module):
@@ -141,7 +142,9 @@ def make_branches(transforms: Sequence[nn.Sequential], spec: ElasticSpec, probe:
         first, last = convolutions[0], convolutions[-1]
         options = {"device": first.weight.device, "dtype": first.weight.dtype}
         down = make_downsample(spec.downsample, scale, first.in_channels, **options)
-        up = make_upsample(spec.upsample if spec.changes_resolution else "identity", scale, last.out_channels, **options)
+        up = make_upsample(
+            spec.upsample if spec.changes_resolution else "identity", scale, last.out_channels, **options
+        )
         if spec.downsample.startswith("dilated") and scale > 1:
             dilate(transform, scale)
         branches.append(Branch(transform, scale, down, up, probe))

@@ -1,7 +1,7 @@
 """The resamplings D_r and U_r of Equation 3: change a map's resolution by an integer factor, for any height and width.
 
-Downsampling a map `(N, C, H, W)` by r gives `(N, C, ceil(H / r), ceil(W / r))`; upsampling by r gives `(N, C, r H', r W')`,
-which the caller crops to the size of the high-resolution branch. Every kind preserves the memory format.
+Downsampling a map `(N, C, H, W)` by r gives `(N, C, ceil(H / r), ceil(W / r))`; upsampling by r gives
+`(N, C, r H', r W')`, which the caller crops to the high-resolution branch's size. All kinds keep the memory format.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 DOWNSAMPLE_KINDS = ("area", "nearest", "bilinear", "trained", "dilated", "dilated_area", "identity")
 UPSAMPLE_KINDS = ("bilinear", "nearest", "trained", "identity")
 
-# Kinds that keep the full resolution: the branch sees a wider context by dilating its own convolutions instead (Table 6).
+# Kinds that keep the full resolution: the branch sees more context by dilating its own convolutions (Table 6).
 FULL_RESOLUTION_KINDS = ("dilated", "dilated_area", "identity")
 
 
@@ -109,24 +109,26 @@ class Upsample(nn.Module):
         return f"factor={self.factor:g}, mode={self.mode!r}"
 
 
-class TrainedUpsample(nn.ConvTranspose2d):
+class TrainedUpsample(nn.Module):
     """A strided transposed depthwise convolution, initialised to bilinear interpolation, borders included."""
 
     def __init__(self, channels: int, factor: int, device=None, dtype=None):
+        super().__init__()
+        self.factor = factor
         kernel = 2 * factor - factor % 2
-        padding = (kernel - factor) // 2 + factor  # the second term crops what replicate padding by one pixel adds
-        super().__init__(
-            channels, channels, kernel, factor, padding, groups=channels, bias=False, device=device, dtype=dtype
-        )
+        self.padding = (kernel - factor) // 2 + factor  # the second term crops what padding the input by one pixel adds
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel, kernel, device=device, dtype=dtype))
         offsets = torch.arange(kernel, device=self.weight.device, dtype=self.weight.dtype) - (kernel - 1) / 2
         tent = 1 - offsets.abs() / factor  # (kernel,), bilinear weights by distance from the centre
         with torch.no_grad():
             self.weight.copy_((tent[:, None] * tent[None, :]).expand_as(self.weight))
 
-    def forward(self, x: Tensor) -> Tensor:  # the base class's output_size has no use here
-        return F.conv_transpose2d(
-            F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, None, self.stride, self.padding, 0, self.groups
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.conv_transpose2d(x, self.weight, None, self.factor, self.padding, 0, self.weight.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, factor={self.factor}"
 
 
 def make_downsample(kind: str, factor: int, channels: int, device=None, dtype=None) -> nn.Module:

@@ -6,6 +6,7 @@ branches' outputs then sum to the whole layer's) or, where it is grouped, along 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -98,7 +99,7 @@ def divide_norm(norm: nn.Module, parts: Sequence[int]) -> list[nn.Module]:
         raise CannotDivide(f"{type(norm).__name__} mixes channels: its statistics change when they are divided")
     pieces = []
     for index, part in zip(_slices(parts), parts, strict=True):
-        piece = copy.deepcopy(norm)
+        piece: Any = copy.deepcopy(norm)
         if hasattr(piece, "num_features"):
             piece.num_features = part
         _take(piece, index, 0, "weight", "bias", "running_mean", "running_var")

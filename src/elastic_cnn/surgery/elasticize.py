@@ -60,8 +60,8 @@ def elasticize(
     report = SurgeryReport(list(outcomes.values()))
     if not report.converted:
         raise ValueError(f"no block could be made elastic. {report}")
-    network.elastic_report = report
-    network.elastic_spec = spec
+    marked: Any = network
+    marked.elastic_report, marked.elastic_spec = report, spec
     return network
 
 
@@ -101,7 +101,7 @@ def _stride(block: nn.Module) -> int:
     return max((max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
 
 
-def describe_surgery(network: nn.Module) -> dict[str, Any]:
+def describe_surgery(network: Any) -> dict[str, Any]:
     """What `elasticize` did to `network`, in JSON values: enough for `apply_surgery` to do it again."""
     return {"spec": network.elastic_spec.to_dict(), "blocks": network.elastic_report.converted}
 
@@ -112,7 +112,7 @@ def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
     spec = ElasticSpec.from_dict(description["spec"])
     found = [(name, rule) for name, module in network.named_modules() if (rule := find_rule(module))]
     stages = {number for name, rule in found if name in blocks and (number := rule.stage(name)) is not None}
-    network = elasticize(network, spec, lambda name, _: name in blocks, stages=stages, inplace=True)
-    if missing := sorted(blocks - set(network.elastic_report.converted)):
+    elastic: Any = elasticize(network, spec, lambda name, _: name in blocks, stages=stages, inplace=True)
+    if missing := sorted(blocks - set(elastic.elastic_report.converted)):
         raise ValueError(f"{type(network).__name__} has no block {', '.join(missing)} to make elastic")
-    return network
+    return elastic

@@ -15,6 +15,7 @@ Every number of the block lands in exactly one place, so with D = U = identity t
 
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import timm.models.resnet as timm_resnet
 import torchvision.models.resnet as torchvision_resnet
@@ -54,12 +55,12 @@ class ElasticResidual(nn.Module):
 
     def zero_init_last(self) -> None:
         """Zero the last norm's weight, as timm's `init_weights(zero_init_last=True)` asks of every block."""
-        norms = [module for name, module in self.tail.named_children() if name.startswith("bn")]
-        if getattr(norms[-1], "weight", None) is not None:
-            nn.init.zeros_(norms[-1].weight)
+        last_norm: Any = [module for name, module in self.tail.named_children() if name.startswith("bn")][-1]
+        if getattr(last_norm, "weight", None) is not None:
+            nn.init.zeros_(last_norm.weight)
 
 
-def _act(block: nn.Module, index: int) -> nn.Module:
+def _act(block: Any, index: int) -> nn.Module:
     """timm keeps `act1..3`, torchvision one `relu` for all."""
     return copy.deepcopy(getattr(block, f"act{index}", None) or block.relu)
 
@@ -68,7 +69,7 @@ def _is_identity(module: nn.Module | None) -> bool:
     return module is None or isinstance(module, nn.Identity)
 
 
-def _inner_extras(block: nn.Module, *names: str) -> "OrderedDict[str, nn.Module]":
+def _inner_extras(block: Any, *names: str) -> "OrderedDict[str, nn.Module]":
     """timm's drop-block and anti-aliasing layers, where the block has them."""
     modules = ((name, getattr(block, name, None)) for name in names)
     return OrderedDict((name, module) for name, module in modules if module is not None and not _is_identity(module))
@@ -78,7 +79,7 @@ def _stack(*layers: tuple[str, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _finish(block: nn.Module, branches: ElasticBranches, tail: list[tuple[str, nn.Module]], last_act: int) -> nn.Module:
+def _finish(block: Any, branches: ElasticBranches, tail: list[tuple[str, nn.Module]], last_act: int) -> nn.Module:
     se = getattr(block, "se", None)
     if se is not None:
         tail = [*tail, ("se", se)]
@@ -87,16 +88,20 @@ def _finish(block: nn.Module, branches: ElasticBranches, tail: list[tuple[str, n
     )
 
 
-def convert_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+def convert_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
     if block.conv2.groups > 1:
         return _convert_grouped_bottleneck(block, spec)
     width = divide_count(block.conv1.out_channels, spec.shares)
     parts = zip(
-        divide_outputs(block.conv1, width), divide_norm(block.bn1, width), divide_inputs(block.conv2, width), strict=True
+        divide_outputs(block.conv1, width),
+        divide_norm(block.bn1, width),
+        divide_inputs(block.conv2, width),
+        strict=True,
     )
     transforms = [
-        _stack(("conv1", conv1), ("bn1", bn1), ("act1", _act(block, 1)), ("conv2", conv2)) for conv1, bn1, conv2 in parts
+        _stack(("conv1", conv1), ("bn1", bn1), ("act1", _act(block, 1)), ("conv2", conv2))
+        for conv1, bn1, conv2 in parts
     ]
     branches = make_branches(transforms, spec, probe="act1")
     tail = [("bn2", block.bn2), *_inner_extras(block, "drop_block").items(), ("act2", _act(block, 2))]
@@ -104,7 +109,7 @@ def convert_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Module:
     return _finish(block, branches, tail, 3)
 
 
-def _convert_grouped_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
     groups = divide_count(block.conv2.groups, spec.shares, "groups")
     conv2s = divide_groups(block.conv2, groups)
     inner = [conv2.in_channels for conv2 in conv2s]
@@ -127,11 +132,14 @@ def _convert_grouped_bottleneck(block: nn.Module, spec: ElasticSpec) -> nn.Modul
     return _finish(block, branches, [("bn3", block.bn3)], 3)
 
 
-def convert_basic_block(block: nn.Module, spec: ElasticSpec) -> nn.Module:
+def convert_basic_block(block: Any, spec: ElasticSpec) -> nn.Module:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
     width = divide_count(block.conv1.out_channels, spec.shares)
     parts = zip(
-        divide_outputs(block.conv1, width), divide_norm(block.bn1, width), divide_inputs(block.conv2, width), strict=True
+        divide_outputs(block.conv1, width),
+        divide_norm(block.bn1, width),
+        divide_inputs(block.conv2, width),
+        strict=True,
     )
     transforms = []
     for conv1, bn1, conv2 in parts:

@@ -1,4 +1,4 @@
-"""The rules of surgery: for each block family, how to know it, where it stands in its network, and how to convert it."""
+"""The rules of surgery: for each block family, how to know it, where it stands and how to convert it."""
 
 import re
 from collections.abc import Callable

@@ -84,7 +84,9 @@ class NetworkCard:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"not a network card ({error!r})") from error
         if not isinstance(version, int) or version > VERSION:
-            raise ValueError(f"its card has version {version!r}, this package reads up to {VERSION}: update elastic-cnn")
+            raise ValueError(
+                f"its card has version {version!r}, this package reads up to {VERSION}: update elastic-cnn"
+            )
         unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
         if unknown:
             raise ValueError(f"its card has unknown fields: {', '.join(unknown)}")
@@ -134,8 +136,8 @@ def checkpoint_file(path: str | Path) -> Path:
         raise ValueError(f"no checkpoint at {path}: give a run folder or a .safetensors file")
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"{path} is not a .safetensors file: give the run's best.safetensors or last.safetensors, or turn a released "
-            "checkpoint into one with `elastic convert`"
+            f"{path} is not a .safetensors file: give the run's best.safetensors or last.safetensors, or turn a "
+            "released checkpoint into one with `elastic convert`"
         )
     return path
 
@@ -159,8 +161,8 @@ def read_card(path: str | Path) -> NetworkCard:
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, NetworkCard]:
     """The network of a checkpoint, in eval mode on `device`, and its card.
 
-    Raises `ValueError`, naming the file, where it is missing, truncated or of another kind, where its network is unknown
-    here, and where a weight is missing, superfluous, of another shape or not finite.
+    Raises `ValueError`, naming the file, where it is missing, truncated or of another kind, where its network is
+    unknown here, and where a weight is missing, superfluous, of another shape or not finite.
     """
     path = checkpoint_file(path)
     card = read_card(path)

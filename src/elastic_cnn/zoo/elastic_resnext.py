@@ -22,7 +22,9 @@ def _resnet(**kwargs: Any) -> nn.Module:
     return ResNet(**kwargs)
 
 
-def _build(variant: str, pretrained: bool, elastic: bool, arguments: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:
+def _build(
+    variant: str, pretrained: bool, elastic: bool, arguments: dict[str, Any], kwargs: dict[str, Any]
+) -> nn.Module:
     arguments = {"block": Bottleneck, "cardinality": 32, "base_width": 4, **arguments, **kwargs}
     return build_model_with_cfg(_elastic_resnet if elastic else _resnet, variant, pretrained, **arguments)
 
@@ -64,7 +66,9 @@ def resnext50_elastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 @register_model
 def se_resnext50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """SE-ResNeXt50, the base of Table 2; timm's `seresnext50_32x4d`."""
-    return _build("se_resnext50", pretrained, False, {"layers": (3, 4, 6, 3), "block_args": {"attn_layer": "se"}}, kwargs)
+    return _build(
+        "se_resnext50", pretrained, False, {"layers": (3, 4, 6, 3), "block_args": {"attn_layer": "se"}}, kwargs
+    )
 
 
 @register_model

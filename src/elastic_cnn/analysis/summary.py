@@ -1,0 +1,144 @@
+"""Text tables of `elastic summary`, and Figure 4 of the paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from elastic_cnn.analysis.complexity import Complexity, LayerCost, count
+from elastic_cnn.analysis.paper import PAPER_ROWS, PaperRow, paper_row
+from elastic_cnn.extras import require
+from elastic_cnn.files import atomic_write
+from elastic_cnn.zoo import create_model
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned by spaces: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def describe_network(name: str, network: nn.Module, input_size: Sequence[int]) -> str:
+    """Parameters, multiply-adds, elastic blocks and what was not counted; the paper's figures where it has them."""
+    cost = count(network, input_size)
+    row = paper_row(name) if tuple(input_size) == (3, 224, 224) else None
+    header = ["", "parameters", "multiply-adds"]
+    rows = [[name, f"{cost.parameters / 1e6:.2f}M", f"{cost.macs / 1e9:.3f}G"]]
+    if row is not None:
+        rows.append([f"paper: {row.title}", f"{row.parameters:.1f}M", f"{row.macs:.1f}G"])
+        if row.released_macs is not None:
+            parameters = "" if row.released_parameters is None else f"{row.released_parameters:.2f}M"
+            rows.append(["paper's code, measured", parameters, f"{row.released_macs:.3f}G"])
+    lines = [text_table(header, rows)]
+    if row is not None and row.note:
+        lines.append(f"note: {row.note}")
+    report = getattr(network, "elastic_report", None)
+    lines.append("not elastic" if report is None else str(report))
+    lines.append(f"at input {'x'.join(map(str, input_size))}; not counted: {format_uncounted(cost)}")
+    return "\n".join(lines)
+
+
+def format_uncounted(cost: Complexity) -> str:
+    """The operators that `macs` leaves out, most frequent first."""
+    return ", ".join(f"{name} x{calls}" for name, calls in cost.uncounted.items()) or "nothing"
+
+
+def measure_paper_networks() -> list[tuple[PaperRow, Complexity]]:
+    """Every network of the paper's tables at 224, built on the meta device."""
+    return [(row, count(create_model(row.network, device="meta"))) for row in PAPER_ROWS]
+
+
+def paper_tables(measured: Sequence[tuple[PaperRow, Complexity]]) -> str:
+    """Tables 2 and 8 to 11 by family: blocks a stage, parameters, multiply-adds (ours beside the paper's), errors."""
+    header = ["network", "blocks per stage", "params", "paper", "MACs", "paper", "its code", "top-1 err", "top-5 err"]
+    parts = []
+    for family in dict.fromkeys(row.family for row, _ in measured):
+        rows = [_paper_line(row, cost) for row, cost in measured if row.family == family]
+        parts.append(f"{family}\n{text_table(header, rows)}")
+    dead = sorted({row.note for row, _ in measured if row.note})
+    parts.append("\n".join(f"note on DLA: {note}" for note in dead))
+    parts.append(
+        "Errors are the paper's, in per cent on ImageNet val, single crop; this project has not trained on ImageNet."
+    )
+    kinds = sorted({name for _, cost in measured for name in cost.uncounted})
+    parts.append(f"Multiply-adds are those of convolutions and linear layers; not counted: {', '.join(kinds)}.")
+    return "\n\n".join(parts)
+
+
+def _paper_line(row: PaperRow, cost: Complexity) -> list[str]:
+    def optional(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    return [
+        row.network,
+        row.depths,
+        f"{cost.parameters / 1e6:.2f}M",
+        f"{row.parameters:.1f}M",
+        f"{cost.macs / 1e9:.3f}G",
+        f"{row.macs:.1f}G",
+        "-" if row.released_macs is None else f"{row.released_macs:.3f}G",
+        optional(row.top1_error, 2),
+        optional(row.top5_error, 2),
+    ]
+
+
+def format_table_1(costs: Sequence[LayerCost]) -> str:
+    """Table 1 with each cost also as a multiple of the single-scale layer's."""
+    base = costs[0]
+    rows = [
+        [
+            cost.name,
+            f"{cost.macs:,.0f}",
+            f"{cost.macs / base.macs:.3f}",
+            f"{cost.parameters:,.0f}",
+            f"{cost.parameters / base.parameters:.3f}",
+        ]
+        for cost in costs
+    ]
+    return text_table(["layer", "multiply-adds", "ratio", "parameters", "ratio"], rows)
+
+
+def save_figure_4(measured: Sequence[tuple[PaperRow, Complexity]], path: str | Path) -> None:
+    """Figure 4: top-1 error against parameters and against multiply-adds, base and Elastic joined, as PNG, SVG or PDF.
+
+    Errors are the paper's and marked as such; parameters and multiply-adds are counted here.
+    """
+    plt: Any = require("matplotlib.figure", "figures")
+    figure = plt.Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    families = list(dict.fromkeys(row.family for row, _ in measured if row.top1_error is not None))
+    colours = dict(zip(families, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=False))
+    for axis, unit, value in (
+        (axes[0], "parameters (millions)", lambda cost: cost.parameters / 1e6),
+        (axes[1], "multiply-adds (billions)", lambda cost: cost.macs / 1e9),
+    ):
+        for row, cost in measured:
+            if row.top1_error is None:
+                continue
+            elastic = "lastic" in row.title
+            axis.plot(
+                value(cost),
+                row.top1_error,
+                "o" if elastic else "s",
+                color=colours[row.family],
+                markerfacecolor=colours[row.family] if elastic else "white",
+                markersize=8,
+            )
+            axis.annotate(row.title, (value(cost), row.top1_error), (5, 5), textcoords="offset points", fontsize=7)
+        axis.set_xlabel(unit)
+        axis.grid(alpha=0.3)
+        axis.margins(x=0.2)
+    axes[0].set_ylabel("ImageNet top-1 error (%), as the paper reports")
+    figure.suptitle(
+        "Error against cost: base (open squares) and Elastic (filled circles). Errors from the paper, not ours."
+    )
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)

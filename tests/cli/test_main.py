@@ -1,0 +1,77 @@
+"""The command line as a whole: exit codes, one clear line an error, and `elastic summary`."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import elastic_cnn
+from elastic_cnn.cli import COMMANDS, main
+
+
+def test_module_and_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "elastic_cnn", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"elastic-cnn {elastic_cnn.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"usage: elastic {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "required: COMMAND"),
+        (["sumary"], "invalid choice: 'sumary'"),
+        (["summary"], "name a network"),
+        (["summary", "resnext50_elastik"], "did you mean resnext50_elastic"),
+        (["summary", "--table1", "-c", "0"], "c=0"),
+        (["summary", "resnext50", "--size", "0"], "--size"),
+        (["summary", "missing.safetensors"], "no checkpoint at missing.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, word, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert "Traceback" not in error
+
+
+def test_faults_of_the_program_are_exit_code_1(monkeypatch, capsys):
+    monkeypatch.setattr("elastic_cnn.cli.summary.run", lambda args: 1 / 0)
+    assert main(["summary", "resnext50"]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(["summary", "resnext50", "--traceback"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs", "paper"),
+    [
+        ("resnext50", "25.03M", "4.230G", "25.0M +4.2G"),
+        ("resnext50_elastic", "25.25M", "4.177G", "25.2M +4.2G"),
+        ("resnext50_selastic", "25.03M", "3.352G", "25.0M +3.4G"),
+    ],
+)
+def test_summary_prints_ours_beside_the_papers(name, parameters, macs, paper, capsys):
+    assert main(["summary", name]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"{name} +{parameters} +{macs}", out)
+    assert re.search(rf"paper: .* +{paper}", out)
+    assert "not counted: " in out
+
+
+def test_table_1_and_figure_4(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["summary", "--table1", "-n", "10", "-c", "2", "-k", "3", "-r", "1", "2"]) == 0
+    assert re.search(r"Elastic +2,250 +0\.625 +36 +1\.000", capsys.readouterr().out)
+    path = tmp_path / "figure4.svg"
+    assert main(["summary", "--figure4", str(path)]) == 0
+    assert "ResNeXt50+Elastic" in path.read_text() or path.stat().st_size > 10_000
+    assert main(["summary", "--figure4", str(path)]) == 2
+    assert "exists already" in capsys.readouterr().err
