@@ -1,0 +1,4 @@
+"""Metrics that torchmetrics lacks, one module a subject: `multilabel` (F1 by class and by object size).
+
+The modules need the extra `train` (torchmetrics); import them by name, this package imports none of them.
+"""
