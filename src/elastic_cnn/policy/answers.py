@@ -1,0 +1,55 @@
+"""What a network says about images, in words: from logits to classes and probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A network's answer for one image.
+
+    prediction: the most probable class; for multi-label all classes above the threshold, in the network's order.
+    confidence: the probability of the most probable class. ranked: the most probable classes, best first.
+    """
+
+    prediction: str | list[str]
+    confidence: float
+    ranked: tuple[tuple[str, float], ...]
+
+    def is_right(self, label: str | Sequence[str] | None, classes: frozenset[str]) -> bool | None:
+        """Whether prediction and label agree (multi-label: as sets); None where the label is unknown to the network."""
+        if label is None:
+            return None
+        if isinstance(self.prediction, str):
+            return self.prediction == label if label in classes else None
+        return set(self.prediction) == set(label) if classes.issuperset(label) else None
+
+
+def interpret(
+    logits: Tensor, task: str, classes: Sequence[str], *, threshold: float = THRESHOLD, top: int = 5
+) -> list[Answer]:
+    """Answers for logits (N, classes): softmax for `classification`, sigmoid for `multilabel`.
+
+    A class is predicted (multilabel) when its probability exceeds `threshold`. Raises `ValueError` where the logits are
+    not of that shape, or not finite.
+    """
+    if logits.ndim != 2 or logits.shape[1] != len(classes):
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not fit {len(classes)} class names")
+    logits = logits.detach().float()
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite: its weights are broken, or the precision is too low")
+    probabilities = logits.sigmoid() if task == "multilabel" else logits.softmax(dim=1)  # (N, classes)
+    values, indices = probabilities.topk(min(top, len(classes)), dim=1)
+    answers = []
+    for row, best, order in zip(probabilities.cpu(), values.tolist(), indices.tolist(), strict=True):
+        ranked = tuple((classes[i], p) for i, p in zip(order, best, strict=True))
+        prediction: str | list[str] = ranked[0][0]
+        if task == "multilabel":
+            prediction = [classes[i] for i in torch.nonzero(row > threshold).flatten().tolist()]
+        answers.append(Answer(prediction, ranked[0][1], ranked))
+    return answers

@@ -1,0 +1,253 @@
+"""Run an elastic network over a data set and stream its policy to Parquet.
+
+The images are dealt to the processes in chunks of consecutive numbers. A finished chunk is a part file, written whole or
+not at all, so a run that was killed goes on after its last finished parts, with any number of processes, and does no
+image twice. At the end the first process joins the parts into one table. Memory holds one chunk of rows and the
+batches under way, whatever the size of the data set.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from elastic_cnn.data.sampler import Samples, make_loader
+from elastic_cnn.policy.answers import Answer, interpret
+from elastic_cnn.policy.processes import Processes
+from elastic_cnn.policy.scores import record_policy
+from elastic_cnn.policy.table import PolicyInfo, merge_parts, read_info, write_part
+
+_PART = re.compile(r"part-(\d+)\.parquet")
+
+
+class Photos(Samples, Protocol):
+    """The data set: `photos[i]["image"]` is a float tensor (3, H, W); `path(i)` is relative to the data's root."""
+
+    def label(self, index: int) -> str | list[str] | None:
+        """The class, or the classes for multi-label; None where unknown."""
+        ...
+
+    def object_sizes(self, index: int) -> list[float] | None:
+        """Sizes of the image's objects, in `PolicyInfo.size_unit`; None where unknown."""
+        ...
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a collection did. `rows`: images in the table; `unreadable`: (path, reason) of those left out by this run;
+    `resumed`: images found done already; `seconds`: of this run."""
+
+    path: Path
+    info: PolicyInfo
+    rows: int
+    resumed: int
+    unreadable: list[tuple[str, str]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run: images a batch, images a part file, worker processes that read images, device, precision (`32` or
+    `bf16`, `16` by autocast), whether an unreadable image is an error."""
+
+    batch_size: int = 64
+    part_size: int = 512
+    workers: int = 2
+    device: str = "cpu"
+    precision: str = "32"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.part_size < 1 or self.workers < 0:
+            raise ValueError(f"batch_size and part_size must be positive, workers not negative, got {self}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+
+
+PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+class _Chunks:
+    """Batches of (epoch, index) over chunks of consecutive indices; no batch reaches over the end of its chunk."""
+
+    def __init__(self, chunks: Sequence[range], batch_size: int) -> None:
+        self.chunks, self.batch_size = chunks, batch_size
+
+    def __len__(self) -> int:
+        return sum(-(-len(chunk) // self.batch_size) for chunk in self.chunks)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for chunk in self.chunks:
+            for start in range(0, len(chunk), self.batch_size):
+                yield [(0, index) for index in chunk[start : start + self.batch_size]]
+
+
+def collect(
+    network: nn.Module,
+    photos: Photos,
+    out: str | Path,
+    info: PolicyInfo,
+    *,
+    base: nn.Module | None = None,
+    base_classes: Sequence[str] = (),
+    settings: Settings | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Collection:
+    """Write `out/policy.parquet`: the policy and answers of `network` (and the answers of `base`) for all photos.
+
+    info: the table's description; its blocks are replaced by those that run, with their resolutions. `progress` is
+    called with the number of images done since its last call. Under `torchrun` every process takes a share; all return
+    the same `rows`. Raises `ValueError` where the network has no elastic block, `out/parts` holds another collection's
+    parts, or no image could be read; `UnreadableSample` when strict.
+    """
+    settings, out, started = settings or Settings(), Path(out), time.monotonic()
+    processes = Processes.join(settings.device)
+    device = processes.device
+    networks = [module.to(device) for module in (network, base) if module is not None]
+    info = replace(info, blocks=_blocks_that_run(networks[0], photos, info, device))
+    runner = _Runner(networks, photos, info, [info.classes, tuple(base_classes)], device, settings.precision)
+    parts = out / "parts"
+    if processes.is_first:
+        parts.mkdir(parents=True, exist_ok=True)
+    size = settings.part_size
+    todo, resumed = processes.from_first(lambda: _plan(parts, len(photos), size, info))
+    chunks = [range(start, min(start + size, len(photos))) for start in todo[processes.rank :: processes.count]]
+    unreadable = _run(runner, chunks, parts, settings, progress or (lambda count: None))
+    unreadable = [pair for pairs in processes.gather(unreadable) for pair in pairs]
+
+    def join() -> int:
+        rows = merge_parts(_sorted_parts(parts), out / "policy.parquet", info)
+        if rows == 0:
+            (out / "policy.parquet").unlink()
+            raise ValueError(f"none of the {len(photos)} images could be read; the first: {': '.join(unreadable[0])}")
+        for part in _sorted_parts(parts):
+            part.unlink()
+        parts.rmdir()
+        return rows
+
+    rows = processes.from_first(join)
+    return Collection(out / "policy.parquet", info, rows, resumed, unreadable, time.monotonic() - started)
+
+
+def _blocks_that_run(network: nn.Module, photos: Photos, info: PolicyInfo, device: torch.device) -> tuple:
+    """The blocks in order of execution, with their resolutions at the size of the network's input."""
+    height, width = info.input["size"]
+    with record_policy(network) as policy, torch.no_grad():
+        network(torch.zeros(1, 3, height, width, device=device))
+        return tuple(policy.blocks)
+
+
+def _sorted_parts(parts: Path) -> list[Path]:
+    return sorted(path for path in parts.iterdir() if _PART.fullmatch(path.name))
+
+
+def _plan(parts: Path, count: int, size: int, info: PolicyInfo) -> tuple[list[int], int]:
+    """The first indices of the chunks to do, and how many images are done. `ValueError` for parts of another run."""
+    done = set()
+    for path in _sorted_parts(parts):
+        found = read_info(path)
+        if found != info:
+            changed = [name for name in vars(info) if getattr(info, name) != getattr(found, name)]
+            raise ValueError(
+                f"{path} is from a collection with another {', '.join(changed)}: pass --overwrite to start anew, "
+                "or choose another output"
+            )
+        match = _PART.fullmatch(path.name)
+        assert match is not None
+        done.add(int(match.group(1)))
+    todo = [start for start in range(0, count, size) if start not in done]
+    return todo, sum(min(size, count - start) for start in done)
+
+
+def _run(
+    runner: "_Runner", chunks: Sequence[range], parts: Path, settings: Settings, progress: Callable[[int], object]
+) -> list[tuple[str, str]]:
+    """Do the chunks of this process, writing a part for each; returns the unreadable ones."""
+    unreadable: list[tuple[str, str]] = []
+    if not chunks:
+        return unreadable
+    batches = _Chunks(chunks, settings.batch_size)
+    loader = iter(
+        make_loader(
+            runner.photos,
+            batches,  # type: ignore[arg-type]
+            seed=0,
+            workers=settings.workers,
+            strict=settings.strict,
+            pin_memory=runner.device.type == "cuda",
+        )
+    )
+    with runner:
+        for chunk in chunks:
+            rows: list[dict[str, Any]] = []
+            for start in range(0, len(chunk), settings.batch_size):
+                batch = next(loader)
+                rows += runner.rows(batch)
+                unreadable += batch["unreadable"]
+                progress(len(chunk[start : start + settings.batch_size]))
+            write_part(parts / f"part-{chunk.start:09d}.parquet", rows, runner.info)
+    return unreadable
+
+
+class _Runner:
+    """The networks at work: a collated batch -> rows of the table."""
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        photos: Photos,
+        info: PolicyInfo,
+        classes: Sequence[Sequence[str]],
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.networks, self.photos, self.info, self.device = networks, photos, info, device
+        self.classes = classes
+        self.dtype = PRECISIONS[precision]
+        self._recording: Any = nullcontext()
+        self._policy: Any = None
+
+    def __enter__(self) -> "_Runner":
+        self._recording = record_policy(self.networks[0])
+        self._policy = self._recording.__enter__()
+        self._modes = [(network, network.training) for network in self.networks[1:]]
+        for network, _ in self._modes:
+            network.eval()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._recording.__exit__(*error)
+        for network, training in self._modes:
+            network.train(training)
+
+    def rows(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Rows of the images that could be read."""
+        if "image" not in batch:
+            return []
+        images: Tensor = batch["image"].to(self.device, non_blocking=True)  # (N, 3, H, W)
+        autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+        with torch.inference_mode(), autocast:
+            logits = [network(images) for network in self.networks]
+            scores = self._policy.scores().cpu()  # (N, blocks)
+        answers = [
+            interpret(each, self.info.task, classes) for each, classes in zip(logits, self.classes, strict=False)
+        ]
+        return [
+            self._row(int(index), scores[i], [each[i] for each in answers]) for i, index in enumerate(batch["index"])
+        ]
+
+    def _row(self, index: int, scores: Tensor, answers: Sequence[Answer]) -> dict[str, Any]:
+        label = self.photos.label(index)
+        row = {"id": index, "path": self.photos.path(index), "label": label, "scores": scores.tolist()}
+        row["object_sizes"] = self.photos.object_sizes(index)
+        for prefix, answer, classes in zip(("", "base_"), answers, self.classes, strict=False):
+            row[f"{prefix}prediction"] = answer.prediction
+            row[f"{prefix}confidence"] = answer.confidence
+            row[f"{prefix}correct"] = answer.is_right(label, frozenset(classes))
+        return row
