@@ -2,9 +2,9 @@
 
     python tests/peers/run_timm_tests.py [--networks 'resnext*,dla60x'] [--cache FOLDER] [-- PYTEST ARGUMENTS]
 
-Fetches the source distribution of the installed timm by pip, unpacks its tests into a cache folder outside the checkout,
-and runs them with the plugin beside this file, which puts our networks in place of timm's. Prints how many tests passed,
-failed and were skipped, and why. The exit code is pytest's: 0 when none failed.
+Fetches the source distribution of the installed timm by pip, unpacks its tests into a cache folder outside the
+checkout, and runs them with the plugin beside this file, which puts our networks in place of timm's. Prints how many
+tests passed, failed and were skipped, and why. The exit code is pytest's: 0 when none failed.
 """
 
 import argparse

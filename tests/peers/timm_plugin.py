@@ -11,7 +11,7 @@ All other tests are about timm's own networks or about no network at all; they a
 
 import fnmatch
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -128,9 +128,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.originalname in IN_BODY:
         monkeypatch.setattr(timm, "create_model", create_stand_in)
         if hasattr(request.module, "create_model"):
             monkeypatch.setattr(request.module, "create_model", create_stand_in)
-    yield
