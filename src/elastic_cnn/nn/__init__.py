@@ -1,6 +1,16 @@
 """Elastic layers (Equation 3 of the paper). Imports torch alone."""
 
-from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, make_branches, set_blend
+from elastic_cnn.nn.convolution import ElasticConv2d, convert_convolution
 from elastic_cnn.nn.split import CannotDivide
 
-__all__ = ["Branch", "CannotDivide", "ElasticBranches", "ElasticSpec", "make_branches"]
+__all__ = [
+    "Branch",
+    "CannotDivide",
+    "ElasticBranches",
+    "ElasticConv2d",
+    "ElasticSpec",
+    "convert_convolution",
+    "make_branches",
+    "set_blend",
+]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from elastic_cnn.nn.resample import (
@@ -81,11 +82,14 @@ class ElasticSpec:
 class Branch(nn.Module):
     """One term of Equation 3: U_r(T(D_r(x))).
 
-    `probe` names the child of `transform` whose output is this branch's activation in Equation 5.
+    probe: the child of `transform` whose output is this branch's activation in Equation 5.
+    blend: 1 computes the term as it stands; 0 runs T at full resolution instead, as the layer did before it was made
+    elastic; between them, the weighted mean of both (see `set_blend`).
     """
 
     scale: Final[int]
     resamples: Final[bool]
+    blend: float
 
     def __init__(self, transform: nn.Sequential, scale: int, down: nn.Module, up: nn.Module, probe: str):
         super().__init__()
@@ -95,9 +99,16 @@ class Branch(nn.Module):
         self.transform = transform
         self.up = up
         self.probe = probe
+        self.blend = 1.0
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', >= H, >= W)
-        return self.up(self.transform(self.down(x)))
+        if self.blend >= 1 or not self.resamples:
+            return self.up(self.transform(self.down(x)))
+        full = self.transform(x)  # (N, C', H, W)
+        if self.blend <= 0:
+            return full
+        low = self.up(self.transform(self.down(x)))[..., : full.shape[-2], : full.shape[-1]]
+        return torch.lerp(full, low, self.blend)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}"
@@ -123,6 +134,22 @@ class ElasticBranches(nn.Module):
                 low = low[..., :height, :width]
             y = y + low
         return y
+
+
+def set_blend(network: nn.Module, blend: float) -> int:
+    """Move every low branch of `network` between full resolution (0) and its own (1); returns how many there are.
+
+    At 0 a network fresh from `elasticize` computes the very function of the network it was made from; at 1 the full
+    resolution costs nothing any more. `ValueError` outside 0..1 and for a network without elastic layers.
+    """
+    if not 0 <= blend <= 1:
+        raise ValueError(f"blend must lie between 0 and 1, got {blend}")
+    branches = [module for module in network.modules() if isinstance(module, Branch) and module.resamples]
+    if not branches:
+        raise ValueError(f"{type(network).__name__} has no low-resolution branch to blend; make it elastic first")
+    for branch in branches:
+        branch.blend = float(blend)
+    return len(branches)
 
 
 def dilate(transform: nn.Module, factor: int) -> None:

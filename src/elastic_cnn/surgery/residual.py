@@ -79,16 +79,15 @@ def _stack(*layers: tuple[str, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _finish(block: Any, branches: ElasticBranches, tail: list[tuple[str, nn.Module]], last_act: int) -> nn.Module:
+def _finish(block: Any, branches: ElasticBranches, tail: list[tuple[str, nn.Module]], last_act: int) -> ElasticResidual:
     se = getattr(block, "se", None)
     if se is not None:
         tail = [*tail, ("se", se)]
-    return ElasticResidual(
-        branches, _stack(*tail), block.downsample, getattr(block, "drop_path", None), _act(block, last_act)
-    )
+    shortcut, drop_path = getattr(block, "downsample", None), getattr(block, "drop_path", None)
+    return ElasticResidual(branches, _stack(*tail), shortcut, drop_path, _act(block, last_act))
 
 
-def convert_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
+def convert_bottleneck(block: Any, spec: ElasticSpec) -> ElasticResidual:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
     if block.conv2.groups > 1:
         return _convert_grouped_bottleneck(block, spec)
@@ -109,7 +108,7 @@ def convert_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
     return _finish(block, branches, tail, 3)
 
 
-def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
+def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> ElasticResidual:
     groups = divide_count(block.conv2.groups, spec.shares, "groups")
     conv2s = divide_groups(block.conv2, groups)
     inner = [conv2.in_channels for conv2 in conv2s]
@@ -132,7 +131,7 @@ def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> nn.Module:
     return _finish(block, branches, [("bn3", block.bn3)], 3)
 
 
-def convert_basic_block(block: Any, spec: ElasticSpec) -> nn.Module:
+def convert_basic_block(block: Any, spec: ElasticSpec) -> ElasticResidual:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
     width = divide_count(block.conv1.out_channels, spec.shares)
     parts = zip(

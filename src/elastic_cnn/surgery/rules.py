@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from elastic_cnn.nn.branches import ElasticSpec
-from elastic_cnn.surgery import residual
+from elastic_cnn.nn import ElasticSpec, convert_convolution
+from elastic_cnn.surgery import dense_layer, dla_block, residual
 
 
 @dataclass(frozen=True)
@@ -17,26 +18,44 @@ class Rule:
     kind: its name in reports.
     block_types: the module classes it applies to.
     convert: (block, spec) -> elastic block with the same weights; raises `CannotDivide` with the reason.
-    stage_pattern: regular expression on the block's name in the network; group 1 is the stage number.
+    stage_pattern: regular expression on the block's name in the network, group 1 is the stage number; None where names
+        do not tell and the stage is measured by resolution instead.
+    first_block_strides: whether the first block of every later stage changes the resolution, whatever its stride was
+        set to by an output stride.
     """
 
     kind: str
     block_types: tuple[type[nn.Module], ...]
-    convert: Callable[[nn.Module, ElasticSpec], nn.Module]
-    stage_pattern: re.Pattern[str]
+    convert: Callable[[Any, ElasticSpec], nn.Module]
+    stage_pattern: re.Pattern[str] | None = None
+    first_block_strides: bool = True
 
     def stage(self, name: str) -> int | None:
         """The number of the stage that a block of this name belongs to, None where the name does not tell."""
-        match = self.stage_pattern.search(name)
+        match = self.stage_pattern.search(name) if self.stage_pattern else None
         return int(match.group(1)) if match else None
 
 
 _RESNET_STAGE = re.compile(r"(?:^|\.)layer(\d+)\.")
+_DLA_STAGE = re.compile(r"(?:^|\.)level(\d+)\.")
+_DENSENET_STAGE = re.compile(r"(?:^|\.)denseblock(\d+)\.")
 
 RULES: tuple[Rule, ...] = (
     Rule("bottleneck", residual.BOTTLENECKS, residual.convert_bottleneck, _RESNET_STAGE),
     Rule("basic block", residual.BASIC_BLOCKS, residual.convert_basic_block, _RESNET_STAGE),
+    Rule("DLA bottleneck", dla_block.BOTTLENECKS, dla_block.convert_dla_bottleneck, _DLA_STAGE),
+    Rule("DLA basic block", dla_block.BASIC_BLOCKS, dla_block.convert_dla_basic_block, _DLA_STAGE),
+    Rule(
+        "dense layer",
+        (dense_layer.DenseLayer,),
+        dense_layer.convert_dense_layer,
+        _DENSENET_STAGE,
+        first_block_strides=False,
+    ),
 )
+
+# For networks without a block that a rule knows: one convolution at a time.
+FALLBACK = Rule("convolution", (nn.Conv2d,), convert_convolution)
 
 
 def find_rule(module: nn.Module) -> Rule | None:
