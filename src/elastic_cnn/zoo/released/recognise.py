@@ -44,6 +44,13 @@ NETWORKS = {
     Signature("resnet", "classifier", (12, 14, 20, 3)): ("resnext101_elastic",),
     Signature("resnet", "classifier", (6, 8, 5, 3), groups=64): ("resnext50x2_elastic",),
     Signature("resnet", "classifier", (3, 4, 23, 3), groups=1, branches=1): ("resnet101",),
+    Signature("densenet", "classifier", (6, 12, 48, 32), groups=1, branches=1): ("densenet201",),
+    Signature("densenet", "classifier", (10, 20, 40, 30), groups=1): ("densenet201_elastic",),
+    Signature("dla", "classifier", (2, 4, 8, 2), branches=1): ("dla60x",),
+    Signature("dla", "classifier", (2, 4, 8, 2)): ("dla60x_elastic",),
+    Signature("dla", "classifier", (2, 8, 16, 2), branches=1): ("dla102x",),
+    Signature("dla", "classifier", (2, 8, 16, 2)): ("dla102x_selastic",),
+    Signature("dla", "classifier", (8, 8, 8, 2), groups=50): ("dla102x_elastic",),
 }
 
 
