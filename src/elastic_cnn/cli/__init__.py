@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "train": "train a network by a recipe on your photos",
+    "eval": "test a checkpoint on a split of the data",
     "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
 }

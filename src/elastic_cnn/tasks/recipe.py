@@ -140,7 +140,9 @@ def recipe_file(name_or_path: str | Path) -> Path:
             return path
         raise ValueError(f"there is no recipe file {path}")
     near = difflib.get_close_matches(text, recipe_names(), n=3, cutoff=0.4) or recipe_names()
-    raise ValueError(f"unknown recipe {text!r}; did you mean {' or '.join(near)}? A file is given with its ending .yaml")
+    raise ValueError(
+        f"unknown recipe {text!r}; did you mean {' or '.join(near)}? A file is given with its ending .yaml"
+    )
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -46,3 +46,200 @@ Recipe keys (recipe.py has them all): task, network, network_kwargs, elastic, in
 optimizer step, over all devices), accumulate, epochs, optimizer {name lr momentum weight_decay decay_norm_and_bias ...},
 schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, channels_last, compile, seed, options {...}.
 """
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from lightning import Fabric
+
+from elastic_cnn.data.sampler import TestBatches, make_loader
+from elastic_cnn.files import write_json
+from elastic_cnn.tasks import task_module
+from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
+from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
+from elastic_cnn.tasks.recipe import Recipe, load_recipe
+from elastic_cnn.tasks.run_folder import RunFolder
+from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers
+from elastic_cnn.tasks.task import Job, ParameterGroup, Task
+from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
+from elastic_cnn.zoo.checkpoint import load_checkpoint
+
+__all__ = [
+    "Interrupted", "Job", "NonFiniteLoss", "ParameterGroup", "Settings", "Summary", "Task", "TestOptions", "default_workers",
+    "evaluate", "load_recipe", "load_weights", "make_input_spec", "make_network", "train",
+]  # fmt: skip
+
+PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run did; summary.json holds the same. Times in seconds, of the last stretch where it was resumed."""
+
+    network: str
+    task: str
+    metric: str
+    best: float | None
+    best_epoch: int
+    best_results: dict[str, Any]
+    last_results: dict[str, Any]
+    parameters: int
+    epochs: int
+    steps: int
+    seconds: float
+    images_per_s: float
+    train_images: int
+    val_images: int
+    unreadable: int
+    seed: int
+    files: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        best = "none" if self.best is None else f"{self.best:.4f} in epoch {self.best_epoch} of {self.epochs}"
+        left_out = f"; {self.unreadable} unreadable image(s) left out" if self.unreadable else ""
+        return [
+            f"{self.network}: best {self.metric} {best}, in {self.seconds:.0f} s ({self.images_per_s:.0f} images/s){left_out}",
+            *(f"  {name}: {path}" for name, path in self.files.items()),
+        ]
+
+
+def train(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    settings: Settings = Settings(),
+    module: ModuleType | None = None,
+    console: Console | None = None,
+) -> Summary:
+    """Train by `recipe` on `data`, write everything into the folder `out`, return the summary.
+
+    module: the task's module, by default the one that the recipe names. With several devices every process calls this with
+    the same arguments (the command line and torchrun do so); Fabric starts those that are missing.
+
+    Raises `ValueError` for bad data, a folder that holds a run, out of memory (says what to lower) and a loss that is not
+    finite (`NonFiniteLoss`); `Interrupted` where a signal ended the run and its state was saved.
+    """
+    folder = RunFolder(out)
+    fabric = make_fabric(recipe, settings)
+    console = console or Console(fabric.is_global_zero, settings.progress)
+    if not fabric.is_global_zero:
+        console.shown = False
+    job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
+    loop = Loop(fabric, job, recipe, settings, folder)
+    if fabric.is_global_zero:
+        folder.prepare(recipe, settings.resume, settings.overwrite)
+    fabric.barrier()
+    began = time.perf_counter()
+    interrupts = Interrupts()
+    try:
+        with interrupts.caught():
+            loop.run(console, interrupts)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ValueError(_out_of_memory(recipe, error)) from error
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise ValueError(_out_of_memory(recipe, error)) from error
+    summary = _summarise(loop, time.perf_counter() - began)
+    if fabric.is_global_zero:
+        write_json(folder.summary_json, asdict(summary))
+    fabric.barrier()
+    return summary
+
+
+def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
+    """A launched Fabric. `ValueError` where the machine has no such devices."""
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        )
+    except Exception as error:  # Lightning raises its own kinds for devices that are not there
+        raise ValueError(f"cannot run on {settings.devices} x {settings.accelerator}: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
+    share = f"accumulate={recipe.accumulate * 2} (now {recipe.accumulate}: the same batch in smaller parts)"
+    precision = ", precision=bf16-mixed" if recipe.precision == "fp32" else ""
+    return (
+        f"out of memory: try {share}, a lower batch_size (now {recipe.batch_size}), val_batch_size or image_size "
+        f"(now {recipe.image_size}){precision}. {str(error).splitlines()[0] if str(error) else ''}"
+    )
+
+
+def _summarise(loop: Loop, seconds: float) -> Summary:
+    folder, recipe, keeper = loop.folder, loop.recipe, loop.keeper
+    files = {name: str(path) for name in folder.FILES if (path := folder.path / name).exists()}
+    files["summary.json"] = str(folder.summary_json)
+    return Summary(
+        network=loop.job.card.network,
+        task=recipe.task,
+        metric=loop.task.metric,
+        best=keeper.best,
+        best_epoch=keeper.best_epoch,
+        best_results=keeper.best_results,
+        last_results=loop.results,
+        parameters=sum(p.numel() for p in loop.task.network.parameters()),
+        epochs=recipe.epochs,
+        steps=loop.total_step,
+        seconds=round(seconds, 1),
+        images_per_s=round(loop.images_here * loop.fabric.world_size / seconds, 1),
+        train_images=len(loop.job.train),
+        val_images=len(loop.job.val),
+        unreadable=len(loop.unreadable.paths),
+        seed=recipe.seed,
+        files=files,
+    )
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | Path,
+    split: str = "val",
+    options: TestOptions = TestOptions(),
+    settings: Settings = Settings(),
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Test a checkpoint (or a run folder's best) on a split of `data`.
+
+    Returns the task's results with `network`, `task`, `images` (counted), `unreadable`, `classes` (their number),
+    `images_per_s` and `seconds`. Raises `ValueError` where the checkpoint or the data do not fit.
+    """
+    network, card = load_checkpoint(checkpoint)
+    fabric = make_fabric(Recipe(), settings)
+    console = console or Console(fabric.is_global_zero, settings.progress)
+    task, samples = task_module(card.task).build_test(network, card, str(data), split, options)
+    task.to(fabric.device).eval()
+    batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
+    loader = make_loader(samples, batches, seed=0, workers=settings.workers, strict=options.strict)
+    unreadable, began = Unreadable(), time.perf_counter()
+    with console.bar("test", len(samples)) as bar, torch.no_grad():
+        for number, part in enumerate(loader):
+            broken = part.pop("unreadable")
+            unreadable.note(broken, console)
+            if "image" in part:
+                task.validation_step(fabric.to_device(part), number)
+            bar.update((len(broken) + len(part.get("image", ()))) * fabric.world_size)
+    results = task.validation_results()
+    seconds = time.perf_counter() - began
+    return {
+        "network": card.network,
+        "task": card.task,
+        **results,
+        "images": len(samples) - len(unreadable.paths),
+        "unreadable": len(unreadable.paths),
+        "classes": len(card.classes),
+        "images_per_s": round(len(samples) / seconds, 1),
+        "seconds": round(seconds, 1),
+    }

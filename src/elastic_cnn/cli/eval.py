@@ -1,0 +1,52 @@
+"""`elastic eval CHECKPOINT --data DIR`: test a checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from elastic_cnn.cli.train import add_machine_arguments, machine_settings
+from elastic_cnn.extras import require
+from elastic_cnn.files import refuse_to_overwrite, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training")
+    parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
+    parser.add_argument("--image-size", type=int, metavar="PX", help="side of the input, in place of the checkpoint's")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--json", metavar="OUT", help="also write the results there")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
+    add_machine_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    require("lightning", "train")
+    from elastic_cnn.tasks import training
+
+    if args.json and not args.overwrite:
+        refuse_to_overwrite(args.json)
+    options = training.TestOptions(args.image_size, args.batch_size, args.strict)
+    results = training.evaluate(args.checkpoint, args.data, args.split, options, machine_settings(args))
+    for line in describe(results):
+        print(line)
+    if args.json:
+        write_json(
+            Path(args.json), {"checkpoint": str(args.checkpoint), "data": args.data, "split": args.split, **results}
+        )
+
+
+def describe(results: dict) -> list[str]:
+    """The results as lines: fractions of errors and scores in per cent."""
+    head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
+    lines = [
+        f"{results['network']} ({results['task']}, {results['classes']} classes): {results['images']} images in "
+        f"{results['seconds']} s ({results['images_per_s']} images/s)"
+        + (f", {results['unreadable']} unreadable left out" if results["unreadable"] else "")
+    ]
+    for name, value in results.items():
+        if name not in head and isinstance(value, int | float):
+            lines.append(
+                f"  {name}: {100 * value:.2f}%" if 0 <= value <= 1 and name != "loss" else f"  {name}: {value:.4g}"
+            )
+    return lines

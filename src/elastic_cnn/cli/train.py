@@ -1,0 +1,84 @@
+"""`elastic train RECIPE --data DIR`: train a network by a recipe."""
+
+import argparse
+import sys
+from dataclasses import replace
+
+from elastic_cnn.extras import require
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Any key of the recipe can be set on the command line: epochs=2 optimizer.lr=0.01 options.mixup=0.2 "
+        "accumulate=2 precision=bf16-mixed compile=true. The run folder holds best.safetensors, last.safetensors, last.ckpt "
+        "(for --resume), recipe.yaml, train.csv, val.csv, summary.json and tensorboard/."
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe of the package by name, or a .yaml file")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="folder with train/ and val/, hfds/NAME or wds/DIR"
+    )
+    parser.add_argument("--network", metavar="NAME", help="the network, in place of the recipe's")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="RUN_DIR", help="folder for everything that the run writes"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in RUN_DIR (starts it where there is none)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="start anew where RUN_DIR holds a run")
+    parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=0, metavar="STEPS", help="save the state each STEPS (and each epoch)"
+    )
+    add_machine_arguments(parser)
+    parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="machines (torchrun and SLURM start the processes)"
+    )
+    parser.add_argument("--strategy", default="auto", help="Lightning's: auto, ddp, ddp_find_unused_parameters_true")
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """What training and testing share: devices, workers, bars."""
+    parser.add_argument(
+        "--accelerator", default="auto", choices=("auto", "cpu", "gpu", "mps"), help="what to compute on"
+    )
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="processes on this machine, one a device (DDP)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images, for each device")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def run(args: argparse.Namespace) -> None:
+    require("lightning", "train")
+    from elastic_cnn.tasks import training
+
+    if args.resume and args.overwrite:
+        raise ValueError("--resume and --overwrite exclude each other")
+    overrides = list(args.overrides)
+    if args.network is not None:
+        overrides.append(f"network={args.network}")
+    recipe = training.load_recipe(args.recipe, overrides)
+    settings = replace(
+        machine_settings(args),
+        nodes=args.nodes,
+        strategy=args.strategy,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        strict=args.strict,
+        checkpoint_every=args.checkpoint_every,
+    )
+    try:
+        summary = training.train(recipe, args.data, args.out, settings)
+    except training.Interrupted as interrupted:
+        print(f"elastic: {interrupted}", file=sys.stderr)
+        raise SystemExit(interrupted.code) from interrupted
+    print("\n".join(summary.lines()))
+
+
+def machine_settings(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN201 (Settings needs Lightning)
+    """`Settings` from the arguments of `add_machine_arguments`."""
+    from elastic_cnn.tasks.settings import Settings, default_workers
+
+    workers = default_workers() if args.workers is None else args.workers
+    return Settings(args.accelerator, args.devices, workers=workers, progress=False if args.no_progress else None)

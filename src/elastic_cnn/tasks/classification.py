@@ -1,0 +1,138 @@
+"""One class an image: ImageNet and every folder of class folders (paper, Table 2)."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from timm.data import Mixup
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from elastic_cnn.data.image_folder import ImageFolder, eval_transform, train_transform
+from elastic_cnn.tasks.recipe import Recipe, task_options
+from elastic_cnn.tasks.settings import Settings, TestOptions
+from elastic_cnn.tasks.task import Batch, Job, Task
+from elastic_cnn.tasks.weights import make_network
+from elastic_cnn.zoo.checkpoint import NetworkCard
+
+
+@dataclass(frozen=True)
+class Options:
+    """label_smoothing: part of the target spread over all classes. mixup, cutmix: their alpha; 0 leaves them out.
+
+    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none. auto_augment: timm's policy string
+    (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing. crop_pct: part of the resized picture
+    that the test crop keeps (224 of 256 in the paper).
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    min_scale: float = 0.08
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+    erase: float = 0.0
+    crop_pct: float = 0.875
+
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "erase"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
+        for name in ("min_scale", "crop_pct"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
+        for name in ("mixup", "cutmix", "color_jitter"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
+
+
+class Classification(Task):
+    """Cross-entropy; top-1 and top-5 error. `metric` is `top1`, the accuracy."""
+
+    metric = "top1"
+
+    def __init__(self, network: nn.Module, num_classes: int, options: Options = Options()) -> None:
+        super().__init__(network)
+        self.options = options
+        self.mix = None
+        if options.mixup or options.cutmix:
+            self.mix = Mixup(
+                options.mixup, options.cutmix, label_smoothing=options.label_smoothing, num_classes=num_classes
+            )
+        accuracy = {
+            f"top{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)
+        }
+        self.accuracy = MetricCollection(accuracy, compute_groups=False)
+        self.loss = MeanMetric()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """batch: image (N, 3, H, W), target (N,) -> the mean cross-entropy, ()."""
+        images, targets = batch["image"], batch["target"]
+        if self.mix is not None and len(images) > 1:
+            even = len(images) // 2 * 2  # timm's mixing pairs images
+            images, targets = self.mix(images[:even], targets[:even])
+            return functional.cross_entropy(self(images), targets)
+        return functional.cross_entropy(self(images), targets, label_smoothing=self.options.label_smoothing)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """batch: as in training; counts hits and the loss without smoothing."""
+        logits = self(batch["image"]).float()
+        self.accuracy.update(logits, batch["target"])
+        self.loss.update(functional.cross_entropy(logits, batch["target"], reduction="none"))
+
+    def validation_results(self) -> dict[str, Any]:
+        """loss, top1, top5 (fractions right) and top1_error, top5_error."""
+        right = {name: float(value) for name, value in self.accuracy.compute().items()}
+        results = {"loss": float(self.loss.compute()), **right, **{f"{name}_error": 1 - right[name] for name in right}}
+        self.accuracy.reset()
+        self.loss.reset()
+        return results
+
+    def headline(self, results: dict[str, Any]) -> str:
+        return (
+            f"loss {results['loss']:.3f}, top-1 error {100 * results['top1_error']:.2f}%, "
+            f"top-5 error {100 * results['top5_error']:.2f}%"
+        )
+
+
+def build(recipe: Recipe, data: str, settings: Settings) -> Job:
+    """Photos by class from the splits `train` and `val` of `data`, and the network for their classes."""
+    options: Options = task_options(recipe)
+    train = ImageFolder(data, "train", eval_transform())
+    network, card = make_network(recipe, train.classes, crop_pct=options.crop_pct)
+    spec = card.input
+    train.transform = train_transform(
+        recipe.image_size,
+        spec.mean,
+        spec.std,
+        spec.interpolation,
+        options.min_scale,
+        options.color_jitter,
+        options.auto_augment,
+        options.erase,
+    )
+    val = ImageFolder(data, "val", eval_transform(**asdict(spec)), train.classes)
+    return Job(Classification(network, len(train.classes), options), card, train, val)
+
+
+def build_test(
+    network: nn.Module, card: NetworkCard, data: str, split: str, options: TestOptions
+) -> tuple[Task, ImageFolder]:
+    """The task and a split to test it on. `ValueError` where the split's classes are not the checkpoint's."""
+    spec = asdict(card.input)
+    if options.image_size is not None:
+        spec["size"] = (options.image_size, options.image_size)
+    samples = ImageFolder(data, split, eval_transform(**spec))
+    theirs, ours = set(samples.classes), set(card.classes)
+    if theirs != ours:
+        missing, extra = sorted(ours - theirs), sorted(theirs - ours)
+        differs = [f"lacks {', '.join(missing[:8])}"] * bool(missing) + [f"has besides {', '.join(extra[:8])}"] * bool(
+            extra
+        )
+        raise ValueError(
+            f"{samples.name} has {len(theirs)} classes, the checkpoint of {card.network} has {len(ours)}: the folder "
+            + " and ".join(differs)
+        )
+    samples = ImageFolder(data, split, eval_transform(**spec), card.classes)
+    return Classification(network, len(card.classes)), samples

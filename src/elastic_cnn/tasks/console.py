@@ -1,0 +1,53 @@
+"""What a run shows on the terminal: progress bars with images a second, lines, and warnings about broken files."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Console:
+    """Bars and lines on the first process; silent on the others.
+
+    progress: whether to show bars; None for on terminals alone.
+    """
+
+    def __init__(self, shown: bool = True, progress: bool | None = None) -> None:
+        self.shown = shown
+        self.progress = sys.stderr.isatty() if progress is None else progress
+
+    @contextmanager
+    def bar(self, label: str, images: int, done: int = 0) -> Iterator[Any]:
+        """A bar that counts images, `done` of them already."""
+        quiet = not (self.shown and self.progress)
+        with tqdm(
+            total=images, initial=done, desc=label, unit=" images", disable=quiet, leave=False, smoothing=0.1
+        ) as bar:
+            yield bar
+
+    def line(self, text: str) -> None:
+        """A line on standard output."""
+        if self.shown:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """A line on standard error."""
+        tqdm.write(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr)
+
+
+class Unreadable:
+    """Files that could not be read: each is warned about once and counted once."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+        self.last = ""
+
+    def note(self, broken: list[tuple[str, str]], console: Console) -> None:
+        for path, reason in broken:
+            self.last = path
+            if path not in self.paths:
+                self.paths.add(path)
+                console.warn(f"left out: {path} cannot be read: {reason}")

@@ -1,0 +1,300 @@
+"""The one training loop. Its state is saved between optimizer steps, and all that is random is seeded from (seed, step), so a
+run that is killed and resumed ends with the same weights, to the bit, as one that was not (on the same processes)."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning import Fabric
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from elastic_cnn.data.sampler import TestBatches, TrainBatches, make_loader, seed_generators
+from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.interrupts import Interrupts
+from elastic_cnn.tasks.keeper import Keeper
+from elastic_cnn.tasks.optim import lr_factor, make_optimizer, set_learning_rate
+from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.run_folder import RunFolder, RunLog
+from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.task import Batch, Job, Task
+
+STEP_STREAM = 1  # keeps the loop's random numbers apart from those of the samples
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became NaN or infinite; the message says in which batch."""
+
+
+class Loop:
+    """Trains a job under a recipe, from its folder's state where there is one.
+
+    After `run`: `results` of the last validation, `keeper` with the best, `images_here`, `unreadable`.
+    """
+
+    def __init__(self, fabric: Fabric, job: Job, recipe: Recipe, settings: Settings, folder: RunFolder) -> None:
+        self.fabric, self.job, self.recipe, self.settings, self.folder = fabric, job, recipe, settings, folder
+        self.task: Task = job.task
+        world, rank = fabric.world_size, fabric.global_rank
+        self.batches = TrainBatches(
+            len(job.train), recipe.batch_size, recipe.seed, accumulate=recipe.accumulate, rank=rank, world_size=world
+        )
+        loader = {"seed": recipe.seed, "strict": settings.strict, "pin_memory": fabric.device.type == "cuda"}
+        self.train_loader = make_loader(job.train, self.batches, workers=settings.workers, **loader)
+        val_size = recipe.val_batch_size or recipe.batch_size // (world * recipe.accumulate)
+        self.val_loader = make_loader(
+            job.val, TestBatches(len(job.val), val_size, rank, world), workers=settings.workers, **loader
+        )
+        if recipe.channels_last:
+            self.task.to(memory_format=torch.channels_last)
+        if recipe.compile:
+            self.task.network.compile()
+        self.model, self.optimizer = fabric.setup(self.task, make_optimizer(self.task, recipe.optimizer))
+        self.ema = (
+            None if recipe.ema is None else ModelEmaV3(self.task.network, recipe.ema, use_warmup=True, foreach=True)
+        )
+        self.keeper = Keeper(folder, job.card, self.task)
+        self.unreadable = Unreadable()
+        self.epoch = self.step = 0  # epochs finished, steps done in this one
+        self.images_here = 0  # trained on by this process since it began
+        self.pending = [0.0, 0]  # sum and number of losses since the last row of train.csv
+        self.results: dict[str, Any] = {}
+
+    @property
+    def total_step(self) -> int:
+        """Optimizer steps done since the run began."""
+        return self.epoch * self.batches.steps + self.step
+
+    def run(self, console: Console, interrupts: Interrupts) -> None:
+        """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""
+        self.console, self.interrupts = console, interrupts
+        rows = self._restore()
+        self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None
+        try:
+            while self.epoch < self.recipe.epochs:
+                self._train_epoch()
+                last = self.epoch + 1 == self.recipe.epochs
+                if last or (self.epoch + 1) % self.recipe.val_every == 0:
+                    self._validate_and_keep()
+                self.epoch, self.step = self.epoch + 1, 0
+                self._save_state()
+        finally:
+            if self.log is not None:
+                self.log.close()
+
+    def _train_epoch(self) -> None:
+        self.batches.start_at(self.epoch, self.step)
+        self.task.train()
+        if self.step == self.batches.steps:  # interrupted between the last step and the validation
+            return
+        size = self.recipe.batch_size
+        with self.console.bar(
+            f"epoch {self.epoch + 1}/{self.recipe.epochs}", self.batches.steps * size, self.step * size
+        ) as bar:
+            parts: list[Batch] = []
+            began = time.perf_counter()
+            for part in self.train_loader:
+                parts.append(part)
+                if len(parts) < self.recipe.accumulate:
+                    continue
+                loss, seen = self._optimizer_step(parts)
+                parts = []
+                bar.update(size)
+                self.images_here += seen
+                began = self._log_step(loss, bar, began)
+                every = self.settings.checkpoint_every
+                stop = self.interrupts.agreed(self.fabric)
+                if stop or (every and self.total_step % every == 0):
+                    self._save_state()
+                if stop:
+                    raise self.interrupts.error(self.folder.path)
+
+    def _optimizer_step(self, parts: list[Batch]) -> tuple[float, int]:
+        """One step from `accumulate` batches; returns the mean loss over all processes and the number of images here."""
+        recipe, step = self.recipe, self.total_step
+        rate = recipe.optimizer.lr * lr_factor(recipe.schedule, step, self.batches.steps, recipe.epochs)
+        set_learning_rate(self.optimizer, rate)
+        losses: list[Tensor] = []
+        seen = 0
+        readable = [part for part in parts if self._note_unreadable(part)]
+        for number, part in enumerate(readable):
+            self._seed(number)
+            batch = self._to_device(part)
+            seen += len(batch["image"])
+            more = number + 1 < len(readable)
+            waits = self.fabric.world_size > 1 and more
+            with self.fabric.no_backward_sync(self.model) if waits else nullcontext():
+                loss = self.model.training_step(batch, number)
+                self.fabric.backward(loss / len(readable))
+            losses.append(loss.detach())
+        mean = self._mean_loss(losses, readable)
+        if readable:
+            if recipe.clip_grad is not None:
+                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=recipe.clip_grad)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.task.network, step=self.total_step)
+        return mean, seen
+
+    def _seed(self, number: int) -> None:
+        """Seed what a training step draws (dropout, stochastic depth, mixing) from its place in the run."""
+        seed_generators(self.recipe.seed, self.epoch, self.step, number, self.fabric.global_rank, STEP_STREAM)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.manual_seed(torch.initial_seed())
+
+    def _note_unreadable(self, part: Batch) -> bool:
+        """Count and drop the broken files of a batch; whether anything is left of it."""
+        self.unreadable.note(part.pop("unreadable"), self.console)
+        if "image" not in part and self.fabric.world_size > 1:
+            raise ValueError(
+                f"no image of a batch can be read, the last being {self.unreadable.last}: remove the broken files"
+            )
+        return "image" in part
+
+    def _to_device(self, part: Batch) -> Batch:
+        batch = self.fabric.to_device(part)
+        if self.recipe.channels_last:
+            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+        return batch
+
+    def _mean_loss(self, losses: list[Tensor], parts: list[Batch]) -> float:
+        """The loss of a step, over all processes; `NonFiniteLoss` on all of them where one's is not finite."""
+        if not losses:
+            return math.nan
+        local = torch.stack(losses).float().mean()
+        mean = float(self.fabric.all_reduce(local, reduce_op="mean")) if self.fabric.world_size > 1 else float(local)
+        if math.isfinite(mean):
+            return mean
+        place = f"epoch {self.epoch + 1}, step {self.step + 1} of {self.batches.steps}"
+        bad = [part for loss, part in zip(losses, parts, strict=True) if not torch.isfinite(loss)]
+        paths = [self.job.train.path(int(index)) for part in bad for index in part["index"]]
+        shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+        state = (
+            "the state before it is in last.ckpt" if self.folder.last_ckpt.exists() else "no state was saved before it"
+        )
+        raise NonFiniteLoss(
+            f"the loss became {mean} in {place} (images: {shown or 'of another process'}); {state}. "
+            "Lower optimizer.lr, set clip_grad, or take precision=fp32"
+        )
+
+    def _log_step(self, loss: float, bar: Any, began: float) -> float:
+        """A row of train.csv each `log_every` steps; returns when the next row's time began."""
+        if math.isfinite(loss):
+            self.pending = [self.pending[0] + loss, self.pending[1] + 1]
+        bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        if self.total_step % self.recipe.log_every:
+            return began
+        now = time.perf_counter()
+        rate = self.recipe.log_every * self.recipe.batch_size / (now - began)
+        total, count = self.pending
+        values = {
+            "loss": total / max(1, count),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_s": round(rate, 1),
+        }
+        if self.log is not None:
+            self.log.append("train", self.epoch + 1, self.total_step, values)
+        self.pending = [0.0, 0]
+        return now
+
+    def _validate_and_keep(self) -> None:
+        with self._validated_weights():
+            results = self._validate()
+            if results is not None and self.log is not None:
+                self._keep(results)
+        if results is None:  # asked to stop: validated again after a resume
+            self._save_state()
+            raise self.interrupts.error(self.folder.path)
+        self.results = results
+
+    def _validate(self) -> dict[str, Any] | None:
+        """The task's results on the validation split; None where the run is asked to stop."""
+        self._share_buffers()
+        self.task.eval()
+        with self.console.bar("validation", len(self.job.val)) as bar, torch.no_grad():
+            for number, part in enumerate(self.val_loader):
+                if self.interrupts.requested and self.fabric.world_size == 1:
+                    self.task.validation_results()  # forgets the counts
+                    return None
+                broken = part.pop("unreadable")
+                self.unreadable.note(broken, self.console)
+                if "image" in part:
+                    with self.fabric.autocast():
+                        self.task.validation_step(self._to_device(part), number)
+                bar.update((len(broken) + len(part.get("image", ()))) * self.fabric.world_size)
+        return self.task.validation_results()
+
+    def _keep(self, results: dict[str, Any]) -> None:
+        """Log and keep what was validated, on the first process."""
+        scalars = {name: value for name, value in results.items() if isinstance(value, int | float)}
+        assert self.log is not None
+        self.log.append("val", self.epoch + 1, self.total_step, scalars)
+        self.keeper.keep(self.epoch + 1, results, self.recipe)
+        self.keeper.pictures = self.task.save_pictures(self.folder.pictures, self.epoch + 1) or self.keeper.pictures
+        self.console.line(f"epoch {self.epoch + 1}/{self.recipe.epochs}: {self.task.headline(results)}")
+
+    @contextmanager
+    def _validated_weights(self) -> Iterator[None]:
+        """Within the block the network has its averaged weights, where an average is kept."""
+        if self.ema is None:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self.task.network.state_dict().items()}
+        self.task.network.load_state_dict(self.ema.module.state_dict())
+        try:
+            yield
+        finally:
+            self.task.network.load_state_dict(own)
+
+    def _share_buffers(self) -> None:
+        """All processes validate with the running statistics of the first."""
+        if self.fabric.world_size > 1:
+            for buffer in self.task.network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def _save_state(self) -> None:
+        """last.ckpt: all that `_restore` needs, tensors and primitives alone."""
+        if self.log is None:
+            return
+        self.folder.save_state(
+            {
+                "task": self.task.state_dict(),
+                "ema": None if self.ema is None else self.ema.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric._precision.state_dict(),
+                "progress": {"epoch": self.epoch, "step": self.step, "pending": self.pending},
+                "rows": self.log.rows(),
+                "keeper": self.keeper.state(),
+                "unreadable": sorted(self.unreadable.paths),
+                "results": self.results,
+            }
+        )
+
+    def _restore(self) -> dict[str, int] | None:
+        """Take up the folder's state, where there is one; returns its numbers of log rows."""
+        if not self.settings.resume:
+            return None
+        state, warnings = self.folder.load_state()
+        for warning in warnings:
+            self.console.warn(warning)
+        if state is None:
+            self.console.line(f"{self.folder.path} holds no state yet: starting from the beginning")
+            return None
+        self.task.load_state_dict(state["task"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric._precision.load_state_dict(state["precision"])
+        progress = state["progress"]
+        self.epoch, self.step = progress["epoch"], progress["step"]
+        self.pending = progress["pending"]
+        self.keeper.restore(state["keeper"])
+        self.unreadable.paths = set(state["unreadable"])
+        self.results = state["results"]
+        self.console.line(f"going on with {self.folder.path} after step {self.total_step} (epoch {self.epoch + 1})")
+        return state["rows"]

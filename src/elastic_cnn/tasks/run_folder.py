@@ -1,0 +1,187 @@
+"""The folder of a training run: what lies in it, its state for a resume, and its logs, never half written."""
+
+import csv
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elastic_cnn.extras import require
+from elastic_cnn.files import atomic_write, write_text
+from elastic_cnn.tasks import strict
+from elastic_cnn.tasks.recipe import Recipe
+
+STATE_VERSION = 1
+
+
+class RunFolder:
+    """Names of the files of a run, and its state.
+
+    last.ckpt: everything that a resume needs; previous.ckpt: the one before, should the last be damaged.
+    best.safetensors, last.safetensors: weights with their card, for every other command.
+    """
+
+    FILES = (
+        "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
+        "summary.json", "tensorboard", "pictures",
+    )  # fmt: skip
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __getattr__(self, name: str) -> Path:
+        """`folder.last_ckpt` is the path of last.ckpt, and so on for all `FILES`."""
+        for file in RunFolder.FILES:
+            if file.replace(".", "_") == name:
+                return self.path / file
+        raise AttributeError(name)
+
+    def prepare(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for a run of `recipe` and write recipe.yaml.
+
+        Raises `ValueError` where it holds a run already (neither `resume` nor `overwrite`), or one of another recipe (resume).
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file: choose another folder")
+        present = [name for name in self.FILES if (self.path / name).exists()]
+        if resume and self.recipe_yaml.is_file():
+            self._check_recipe(recipe)
+        elif present and not overwrite:
+            raise ValueError(
+                f"{self.path} holds a run already ({', '.join(present)}): "
+                "--resume goes on with it, --overwrite starts anew, or choose another folder"
+            )
+        elif present:
+            self.clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob(".*.*"):  # temporary files of a run that was killed while writing
+            if any(leftover.name.startswith(f".{name}.") for name in self.FILES):
+                leftover.unlink(missing_ok=True)
+        write_text(self.recipe_yaml, recipe.to_yaml())
+
+    def clear(self) -> None:
+        """Remove a run's own files, and nothing else."""
+        for name in self.FILES:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        values, source = strict.read_yaml(self.recipe_yaml)
+        before, now = strict.build(Recipe, values, source).to_dict(), recipe.to_dict()
+        changed = [f"{key}={before[key]!r} (now {now[key]!r})" for key in now if before[key] != now[key]]
+        if changed:
+            raise ValueError(
+                f"{self.path} was started with {', '.join(changed)}: resume with the same recipe and overrides, "
+                "or start a new run from its weights with weights=RUN_DIR"
+            )
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write last.ckpt (tensors and primitives alone); the one before stays as previous.ckpt."""
+        try:
+            with atomic_write(self.last_ckpt) as temporary:
+                torch.save({"version": STATE_VERSION, **state}, temporary)
+                if self.last_ckpt.exists():
+                    spare = self.path / ".previous.ckpt.link"
+                    spare.unlink(missing_ok=True)
+                    os.link(self.last_ckpt, spare)
+                    os.replace(spare, self.previous_ckpt)
+        except RuntimeError as error:  # torch's zip writer reports a full disk so
+            raise OSError(f"{self.last_ckpt} could not be written; the one before is kept: {error}") from error
+
+    def load_state(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest state that is whole, None where the run never saved one; and a warning for each damaged one."""
+        warnings = []
+        for path in (self.last_ckpt, self.previous_ckpt):
+            if not path.exists():
+                continue
+            try:
+                return read_state(path), warnings
+            except ValueError as error:
+                warnings.append(f"{error}; taking the one before")
+        if warnings:
+            raise ValueError(f"no whole state in {self.path}: {'; '.join(warnings)}")
+        return None, warnings
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A state as `save_state` wrote it; never runs code. `ValueError` where it is damaged, foreign or newer."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # compares every entry with its checksum
+        if damaged is not None:
+            raise ValueError(f"{path} is damaged (its entry {damaged} fails its checksum)")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    except Exception as error:  # an unpickler meets what it must not load
+        raise ValueError(f"{path} is not a state of a training run ({type(error).__name__})") from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if not isinstance(version, int) or version > STATE_VERSION:
+        raise ValueError(f"{path} has the version {version!r}, this package reads up to {STATE_VERSION}")
+    return state
+
+
+class RowLog:
+    """A CSV file that grows by rows; cut back to `rows` rows when a run resumes."""
+
+    def __init__(self, path: Path, rows: int = 0) -> None:
+        self.path, self.rows = path, 0
+        self.columns: list[str] = []
+        kept: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                kept = [row for _, row in zip(range(rows), reader, strict=False)]
+                self.columns = list(reader.fieldnames or ())
+        if kept:
+            with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                self._write(file, kept, header=True)
+        elif path.exists():
+            path.unlink()
+            self.columns = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One row; the first one names the columns."""
+        first = not self.columns
+        if first:
+            self.columns = list(row)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            self._write(file, [row], header=first)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write(self, file: Any, rows: list[dict[str, Any]], header: bool) -> None:
+        writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        self.rows += len(rows)
+
+
+class RunLog:
+    """train.csv, val.csv and TensorBoard events of a run, without gaps or doubles over resumes."""
+
+    def __init__(self, folder: RunFolder, rows: dict[str, int] | None = None, step: int = 0) -> None:
+        rows = rows or {"train": 0, "val": 0}
+        tensorboard = require("torch.utils.tensorboard", "train")
+        self.logs = {name: RowLog(folder.path / f"{name}.csv", rows[name]) for name in ("train", "val")}
+        self.events = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else None)
+
+    def rows(self) -> dict[str, int]:
+        """Rows written so far, for the state."""
+        return {name: log.rows for name, log in self.logs.items()}
+
+    def append(self, name: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        """A row of `train` or `val`: epoch (from 1), optimizer steps done, and the values."""
+        self.logs[name].append({"epoch": epoch, "step": step, **values})
+        for key, value in values.items():
+            self.events.add_scalar(f"{name}/{key}", value, step)
+
+    def close(self) -> None:
+        self.events.close()

@@ -1,0 +1,47 @@
+"""How and where a run is carried out: what differs from machine to machine, and does not change what is learnt."""
+
+import os
+from dataclasses import dataclass
+
+
+def default_workers() -> int:
+    """Processes that read images: one less than the processors this process may use, at most 8."""
+    return max(0, min(8, len(os.sched_getaffinity(0)) - 1)) if hasattr(os, "sched_getaffinity") else 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """accelerator: `auto`, `cpu`, `gpu` (Lightning's names); devices: how many processes on this machine; nodes: machines.
+
+    strategy: Lightning's (`auto`, `ddp`, `ddp_find_unused_parameters_true`).
+    workers: processes a process that read images.
+    checkpoint_every: optimizer steps from one saved state to the next; 0 for the ends of epochs alone.
+    strict: an unreadable image is an error. progress: show bars (by default, on a terminal).
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    workers: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    strict: bool = False
+    checkpoint_every: int = 0
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("checkpoint_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How a checkpoint is tested. image_size: side in pixels in place of the checkpoint's own."""
+
+    __test__ = False  # no test case, for pytest
+
+    image_size: int | None = None
+    batch_size: int = 64
+    strict: bool = False
