@@ -5,13 +5,14 @@ import sys
 from dataclasses import replace
 
 from elastic_cnn.extras import require
+from elastic_cnn.tasks.settings import Settings, default_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Any key of the recipe can be set on the command line: epochs=2 optimizer.lr=0.01 options.mixup=0.2 "
-        "accumulate=2 precision=bf16-mixed compile=true. The run folder holds best.safetensors, last.safetensors, last.ckpt "
-        "(for --resume), recipe.yaml, train.csv, val.csv, summary.json and tensorboard/."
+        "accumulate=2 precision=bf16-mixed compile=true. The run folder holds best.safetensors, last.safetensors, "
+        "last.ckpt (for --resume), recipe.yaml, train.csv, val.csv, summary.json and tensorboard/."
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe of the package by name, or a .yaml file")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
@@ -76,9 +77,7 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(summary.lines()))
 
 
-def machine_settings(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN201 (Settings needs Lightning)
+def machine_settings(args: argparse.Namespace) -> Settings:
     """`Settings` from the arguments of `add_machine_arguments`."""
-    from elastic_cnn.tasks.settings import Settings, default_workers
-
     workers = default_workers() if args.workers is None else args.workers
     return Settings(args.accelerator, args.devices, workers=workers, progress=False if args.no_progress else None)

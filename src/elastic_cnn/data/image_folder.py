@@ -72,12 +72,12 @@ def train_transform(
     auto_augment: str | None = None,
     erase: float = 0.0,
 ) -> Transform:
-    """Random resized crop and flip, and what is asked for beyond: timm's training transform -> (3, size, size) floats."""
+    """Random resized crop and flip, and what is asked for beyond, by timm -> (3, size, size) floats, normalised."""
     return create_transform(
         size,
         is_training=True,
         scale=(min_scale, 1.0),
-        color_jitter=color_jitter or None,
+        color_jitter=color_jitter,
         auto_augment=auto_augment,
         re_prob=erase,
         re_mode="pixel",

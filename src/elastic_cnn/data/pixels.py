@@ -1,4 +1,4 @@
-"""Image files to RGB pictures, whatever they hold: turned as EXIF says, 16-bit, CMYK, palette and grey ones converted."""
+"""Image files to RGB pictures, whatever they hold: turned as EXIF says, 16-bit, CMYK, palette and grey ones too."""
 
 import io
 import warnings
@@ -14,8 +14,8 @@ from elastic_cnn.data.sampler import UnreadableSample
 def read_rgb(source: str | Path | bytes | IO[bytes], name: str | None = None) -> Image.Image:
     """The picture in a file, upright, mode RGB; the first frame of an animation.
 
-    name: for messages, where `source` is no path. Raises `UnreadableSample` where the file is missing, empty, truncated,
-    no picture, or holds more pixels than Pillow's bound against decompression bombs (the size is named).
+    name: for messages, where `source` is no path. Raises `UnreadableSample` where the file is missing, empty,
+    truncated, no picture, or holds more pixels than Pillow's bound against decompression bombs (the size is named).
     """
     name = name or (str(source) if isinstance(source, str | Path) else "an image")
     if isinstance(source, bytes):
@@ -44,7 +44,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray[Any, Any]:
-    """Grey values of more than 8 bits: (H, W) -> (H, W) uint8. Fractions in 0..1 are scaled, other large values shifted."""
+    """Grey values of more than 8 bits: (H, W) -> (H, W) uint8. Fractions in 0..1 are scaled up, large values down."""
     fractions = values.dtype.kind == "f"
     values = np.nan_to_num(values.astype(np.float64))
     top = values.max(initial=0)

@@ -41,10 +41,9 @@ class UnreadableSample(OSError):
 
 
 class SeededSamples(Dataset):
-    """`samples` by (epoch, index), with python's, numpy's and torch's generators seeded from (seed, epoch, index) first.
+    """`samples` by (epoch, index), after seeding python's, numpy's and torch's generators from (seed, epoch, index).
 
-    A sample gets its number as `index`; an unreadable one becomes `{"unreadable": (path, reason)}`, or raises
-    `UnreadableSample` when strict.
+    A sample gets its number as `index`; an unreadable one becomes `{"unreadable": (path, reason)}`; strict raises it.
     """
 
     def __init__(self, samples: Samples, seed: int, strict: bool = False) -> None:
@@ -86,8 +85,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class TrainBatches:
     """The batches of one process for one epoch, as lists of (epoch, index).
 
-    Every step takes the next `batch_size` samples of the epoch's permutation; they are dealt to the processes and, within
-    a process, to `accumulate` batches. The permutation's incomplete end is left out (another end each epoch).
+    Every step takes the next `batch_size` samples of the epoch's permutation; they are dealt to the processes and,
+    within a process, to `accumulate` batches. The permutation's incomplete end is left out (another end each epoch).
 
     Raises `ValueError` where the batch cannot be divided evenly or exceeds the number of samples.
     """
@@ -97,7 +96,8 @@ class TrainBatches:
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ValueError(
-                f"batch_size={batch_size} cannot be divided evenly over {world_size} process(es) x accumulate={accumulate}"
+                f"batch_size={batch_size} cannot be divided evenly over {world_size} process(es) x "
+                f"accumulate={accumulate}"
             )
         if length < batch_size:
             raise ValueError(f"batch_size={batch_size} exceeds the {length} training images: lower batch_size")

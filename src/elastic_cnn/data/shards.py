@@ -1,7 +1,7 @@
 """WebDataset shards on a local disk, read by index: every sample once an epoch, in any order, by any number of workers.
 
-A shard is a tar file whose members with the same stem are one sample: `0001.jpg` and `0001.cls`. The headers are read once;
-pictures are then read at their place in the file. (Streaming readers shuffle in a buffer and cannot resume exactly.)
+A shard is a tar file whose members with the same stem are one sample: `0001.jpg` and `0001.cls`. The headers are read
+once; pictures are then read at their place in the file. (Streams shuffle in a buffer and cannot resume exactly.)
 """
 
 import io
@@ -15,7 +15,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".ppm", ".bmp")
 class ShardReader:
     """The samples of a split: the shards `SPLIT-*.tar`, `SPLIT_*.tar`, or those in the folder `SPLIT`.
 
-    Labels stand in `.cls` members, as numbers or names. Names of numbered classes may stand in `classes.txt`, one a line.
+    Labels stand in `.cls` members, as numbers or names; names of numbered classes may stand in `classes.txt`.
     Raises `ValueError` where no shard is found, a shard is no tar file, or a sample lacks its picture or its label.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from elastic_cnn.data.image_folder import ImageFolder, eval_transform, train_transform
@@ -21,9 +21,9 @@ from elastic_cnn.zoo.checkpoint import NetworkCard
 class Options:
     """label_smoothing: part of the target spread over all classes. mixup, cutmix: their alpha; 0 leaves them out.
 
-    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none. auto_augment: timm's policy string
-    (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing. crop_pct: part of the resized picture
-    that the test crop keeps (224 of 256 in the paper).
+    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none. auto_augment: timm's policy
+    (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing. crop_pct: part of the resized
+    picture that the test crop keeps (224 of 256 in the paper).
     """
 
     label_smoothing: float = 0.0
@@ -60,7 +60,7 @@ class Classification(Task):
             self.mix = Mixup(
                 options.mixup, options.cutmix, label_smoothing=options.label_smoothing, num_classes=num_classes
             )
-        accuracy = {
+        accuracy: dict[str, Metric | MetricCollection] = {
             f"top{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)
         }
         self.accuracy = MetricCollection(accuracy, compute_groups=False)

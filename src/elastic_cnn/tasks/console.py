@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
+from elastic_cnn.extras import require
+
+tqdm = require("tqdm", "train").tqdm
 
 
 class Console:

@@ -35,7 +35,7 @@ class Interrupts:
         if fabric.world_size == 1:
             return self.requested
         flag = torch.tensor(float(self.requested), device=fabric.device)
-        return bool(fabric.all_reduce(flag, reduce_op="sum") > 0)
+        return bool(torch.as_tensor(fabric.all_reduce(flag, reduce_op="sum")) > 0)
 
     def error(self, folder: Path) -> Interrupted:
         """What to raise once the state is saved."""

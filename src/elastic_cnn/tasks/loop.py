@@ -1,5 +1,5 @@
-"""The one training loop. Its state is saved between optimizer steps, and all that is random is seeded from (seed, step), so a
-run that is killed and resumed ends with the same weights, to the bit, as one that was not (on the same processes)."""
+"""The one training loop. Its state is saved between optimizer steps, and all that is random is seeded from its place in
+the run, so a run that is killed and resumed ends with the same weights, to the bit, as an unbroken one."""
 
 import math
 import time
@@ -42,7 +42,8 @@ class Loop:
         self.batches = TrainBatches(
             len(job.train), recipe.batch_size, recipe.seed, accumulate=recipe.accumulate, rank=rank, world_size=world
         )
-        loader = {"seed": recipe.seed, "strict": settings.strict, "pin_memory": fabric.device.type == "cuda"}
+        cuda = fabric.device.type == "cuda"
+        loader: dict[str, Any] = {"seed": recipe.seed, "strict": settings.strict, "pin_memory": cuda}
         self.train_loader = make_loader(job.train, self.batches, workers=settings.workers, **loader)
         val_size = recipe.val_batch_size or recipe.batch_size // (world * recipe.accumulate)
         self.val_loader = make_loader(
@@ -113,7 +114,7 @@ class Loop:
                     raise self.interrupts.error(self.folder.path)
 
     def _optimizer_step(self, parts: list[Batch]) -> tuple[float, int]:
-        """One step from `accumulate` batches; returns the mean loss over all processes and the number of images here."""
+        """One step from `accumulate` batches; returns the mean loss of all processes and the images here."""
         recipe, step = self.recipe, self.total_step
         rate = recipe.optimizer.lr * lr_factor(recipe.schedule, step, self.batches.steps, recipe.epochs)
         set_learning_rate(self.optimizer, rate)
@@ -167,7 +168,7 @@ class Loop:
         if not losses:
             return math.nan
         local = torch.stack(losses).float().mean()
-        mean = float(self.fabric.all_reduce(local, reduce_op="mean")) if self.fabric.world_size > 1 else float(local)
+        mean = float(torch.as_tensor(self.fabric.all_reduce(local, reduce_op="mean")))
         if math.isfinite(mean):
             return mean
         place = f"epoch {self.epoch + 1}, step {self.step + 1} of {self.batches.steps}"

@@ -1,5 +1,5 @@
-"""Optimizers and learning-rate schedules: timm's optimizers by name, parameter groups, and the rate as a pure function of
-the step, so that a resumed run needs no schedule state."""
+"""Optimizers and learning-rate schedules: timm's optimizers by name, parameter groups, and the rate as a pure function
+of the step, so that a resumed run needs no schedule state."""
 
 import math
 from typing import Any
@@ -24,7 +24,7 @@ def make_optimizer(task: Task, options: Optimizer) -> torch.optim.Optimizer:
     if not groups:
         raise ValueError("the network has no trainable parameter")
     name = PLAIN_NAMES.get(options.name, options.name)
-    known = sorted({"nesterov", *timm.optim.list_optimizers()})
+    known = sorted({"nesterov", *map(str, timm.optim.list_optimizers())})
     if name not in known:
         raise ValueError(f"unknown optimizer {options.name!r}{nearest(options.name, known)}")
     arguments: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, **options.options}

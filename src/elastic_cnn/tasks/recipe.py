@@ -59,15 +59,15 @@ class Recipe:
     """One training run. The keys of a recipe file are the fields below.
 
     network, network_kwargs: for `create_model`; `num_classes` comes from the data.
-    elastic: make the network elastic (after its initial weights were loaded); for networks that are not elastic by name.
+    elastic: make the network elastic after its initial weights were loaded; for networks not elastic by name.
     init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
-    weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the network's
-        published ones, downloaded). What fits is loaded, the rest is reported.
+    weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the published
+        ones, downloaded). What fits is loaded, the rest is reported.
     image_size: side of the square that the network trains and is tested on, in pixels.
-    batch_size: images an optimizer step, over all processes; accumulate: number of parts in which each process does its share.
+    batch_size: images an optimizer step, over all processes; accumulate: parts in which each process does its share.
     val_batch_size: images a process at a time in validation; `batch_size` over the parts by default.
     val_every: epochs from one validation to the next (the last epoch always has one).
-    ema: decay of an exponential moving average of the weights, which is then what is validated and kept; none by default.
+    ema: decay of an exponential moving average of the weights, which is then validated and kept; none by default.
     clip_grad: largest norm of the gradient. precision: of the arithmetic; weights stay in 32 bits.
     log_every: optimizer steps a row of train.csv.
     options: of the task.

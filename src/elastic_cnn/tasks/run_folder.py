@@ -42,7 +42,7 @@ class RunFolder:
     def prepare(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a run of `recipe` and write recipe.yaml.
 
-        Raises `ValueError` where it holds a run already (neither `resume` nor `overwrite`), or one of another recipe (resume).
+        Raises `ValueError` where it holds a run (and neither `resume` nor `overwrite`), or another recipe's (resume).
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: choose another folder")
@@ -96,7 +96,7 @@ class RunFolder:
 
     def load_state(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that is whole, None where the run never saved one; and a warning for each damaged one."""
-        warnings = []
+        warnings: list[str] = []
         for path in (self.last_ckpt, self.previous_ckpt):
             if not path.exists():
                 continue

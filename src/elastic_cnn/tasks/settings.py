@@ -11,7 +11,7 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """accelerator: `auto`, `cpu`, `gpu` (Lightning's names); devices: how many processes on this machine; nodes: machines.
+    """accelerator: `auto`, `cpu`, `gpu` (Lightning's names); devices: processes on this machine; nodes: machines.
 
     strategy: Lightning's (`auto`, `ddp`, `ddp_find_unused_parameters_true`).
     workers: processes a process that read images.

@@ -1,5 +1,5 @@
-"""Nested mappings to frozen dataclasses, strictly: unknown keys, wrong types and duplicates are errors that name the key
-(and the nearest one that exists), the file and the line."""
+"""Nested mappings to frozen dataclasses, strictly: unknown keys, wrong types and duplicates are errors that name the
+key (and the nearest one that exists), the file and the line."""
 
 import dataclasses
 import difflib
@@ -39,7 +39,7 @@ class Source:
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
-    """The mapping in a YAML file and where its keys stand. `ValueError` for anything but a mapping without duplicates."""
+    """The mapping in a YAML file and where its keys stand. `ValueError` for all but a mapping without duplicates."""
     source = Source(str(path))
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
         if node is None:
             return {}, source
         if not isinstance(node, yaml.MappingNode):
-            raise ValueError(f"{path}: expected `key: value` lines, found a {node.id}")
+            raise ValueError(f"{path}: expected `key: value` lines, found a {type(node).__name__}")
         _note_lines(node, (), source)
         return loader.construct_document(node), source
     except yaml.YAMLError as error:
@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
 def parse_scalar(text: str) -> Any:
     """The value of `key=VALUE` on a command line, as YAML; text that is no YAML stays text."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
 
@@ -82,7 +82,7 @@ def _note_lines(node: yaml.MappingNode, path: Path_, source: Source) -> None:
 
 
 def build(cls: type[T], values: dict[str, Any], source: Source, path: Path_ = ()) -> T:
-    """An instance of the frozen dataclass `cls`; nested dataclasses from nested mappings. `ValueError` as said above."""
+    """An instance of the frozen dataclass `cls`; nested ones from nested mappings. `ValueError` as said above."""
     hints = typing.get_type_hints(cls)
     known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments = {}
@@ -137,8 +137,8 @@ def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
             except ValueError:
                 continue
         return _convert(value, choices[-1], source, path)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return build(hint, value, source, path)  # type: ignore[type-var]
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value, source, path)
     if origin is typing.Literal and value in typing.get_args(hint) and not isinstance(value, bool):
         return value
     if origin is tuple and isinstance(value, list | tuple):

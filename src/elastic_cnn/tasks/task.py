@@ -17,7 +17,7 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate (`lr_factor` times the recipe's) and a weight decay (`decay_factor` times)."""
+    """Parameters that share a learning rate (`lr_factor` times the recipe's) and a weight decay (`decay_factor`)."""
 
     name: str
     parameters: Iterable[tuple[str, nn.Parameter]]
@@ -69,7 +69,7 @@ class Task(LightningModule, ABC):
 
 @dataclass(frozen=True)
 class Job:
-    """A task with its data: `train` and `val` are map-style (`Samples`); `card` describes the network for its checkpoints."""
+    """A task with its data: `train` and `val` are map-style; `card` describes the network in checkpoints."""
 
     task: Task
     card: NetworkCard

@@ -1,23 +1,23 @@
 """Training and testing: one engine for every job.
 
 The engine (Lightning Fabric and a loop of our own, `loop.py`) knows no architecture and no task. Why not Lightning's
-Trainer: after a kill in mid-epoch it replays or skips samples; here a resumed run equals an uninterrupted one to the bit.
+Trainer: after a kill in mid-epoch it replays or skips samples; here a resumed run equals an unbroken one to the bit.
 
 What a task module (`tasks/NAME.py`, listed in `tasks.TASKS`) provides:
 
-1. `Options`: a frozen dataclass, the recipe's section `options:` (strict keys and types; `Options(**defaults)` must work).
+1. `Options`: a frozen dataclass, the recipe's section `options:` (strict keys and types; `Options()` must work).
    Raise `ValueError` in `__post_init__` for values that make no sense.
 
 2. `build(recipe: Recipe, data: str, settings: Settings) -> Job`: opens the data and makes the network:
    - datasets are map-style (`Samples` in `data/sampler.py`): `len(d)`, `d[i] -> dict` with `"image"`: float tensor
      `(3, H, W)` and whatever the task needs (tensors or numbers; names free, `"index"` and `"unreadable"` are taken),
-     `d.path(i) -> str` (for messages). Random augmentation simply uses the global random, numpy and torch generators: they
-     are seeded from (seed, epoch, index) before each sample, so results do not depend on workers or on a resume.
+     `d.path(i) -> str` (for messages). Random augmentation simply uses the global random, numpy and torch generators:
+     they are seeded from (seed, epoch, index) before each sample, so results do not depend on workers or on a resume.
      A broken file raises `UnreadableSample(path, reason)` (`data/sampler.py`): it is left out with one warning and
      counted, an error under `--strict`.
-   - the network: `make_network(recipe, classes)` (below) creates it by name, initialises it, loads `recipe.weights` into
-     what fits (head new; prints what did not load), makes it elastic where `recipe.elastic`, and returns the network and
-     its `NetworkCard`.
+   - the network: `make_network(recipe, classes, crop_mode="squash", ...)` (below; keywords are fields of `InputSpec`)
+     creates it by name, initialises it, loads `recipe.weights` into what fits (head new; prints what did not load),
+     makes it elastic where `recipe.elastic`, and returns the network and its `NetworkCard`.
 
 3. `class SomeTask(Task)` (`tasks/task.py`; a LightningModule with `.network`), usually:
        training_step(batch, batch_idx) -> loss ()      batch: the samples' dict, collated, on the device
@@ -42,9 +42,9 @@ What the engine offers:
     make_network(recipe, classes) -> (network, card)
     make_input_spec(recipe) -> InputSpec
 
-Recipe keys (recipe.py has them all): task, network, network_kwargs, elastic, init, weights, image_size, batch_size (images an
-optimizer step, over all devices), accumulate, epochs, optimizer {name lr momentum weight_decay decay_norm_and_bias ...},
-schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, channels_last, compile, seed, options {...}.
+Recipe keys (recipe.py has them all): task, network, network_kwargs, elastic, init, weights, image_size, epochs, batch_size
+(images an optimizer step, over all devices), accumulate, optimizer {name, lr, momentum, weight_decay, ...},
+schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, channels_last, compile, seed, options.
 """
 
 import time
@@ -70,16 +70,17 @@ from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_networ
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
 __all__ = [
-    "Interrupted", "Job", "NonFiniteLoss", "ParameterGroup", "Settings", "Summary", "Task", "TestOptions", "default_workers",
-    "evaluate", "load_recipe", "load_weights", "make_input_spec", "make_network", "train",
+    "Interrupted", "Job", "NonFiniteLoss", "ParameterGroup", "Settings", "Summary", "Task", "TestOptions",
+    "default_workers", "evaluate", "load_recipe", "load_weights", "make_input_spec", "make_network", "train",
 ]  # fmt: skip
 
+DEFAULT_SETTINGS, DEFAULT_TEST = Settings(), TestOptions()
 PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run did; summary.json holds the same. Times in seconds, of the last stretch where it was resumed."""
+    """What a finished run did; summary.json holds the same. Times are of the last stretch where it was resumed."""
 
     network: str
     task: str
@@ -104,7 +105,8 @@ class Summary:
         best = "none" if self.best is None else f"{self.best:.4f} in epoch {self.best_epoch} of {self.epochs}"
         left_out = f"; {self.unreadable} unreadable image(s) left out" if self.unreadable else ""
         return [
-            f"{self.network}: best {self.metric} {best}, in {self.seconds:.0f} s ({self.images_per_s:.0f} images/s){left_out}",
+            f"{self.network}: best {self.metric} {best}, in {self.seconds:.0f} s ({self.images_per_s:.0f} images/s)"
+            + left_out,
             *(f"  {name}: {path}" for name, path in self.files.items()),
         ]
 
@@ -113,17 +115,17 @@ def train(
     recipe: Recipe,
     data: str | Path,
     out: str | Path,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULT_SETTINGS,
     module: ModuleType | None = None,
     console: Console | None = None,
 ) -> Summary:
     """Train by `recipe` on `data`, write everything into the folder `out`, return the summary.
 
-    module: the task's module, by default the one that the recipe names. With several devices every process calls this with
-    the same arguments (the command line and torchrun do so); Fabric starts those that are missing.
+    module: the task's module, by default the one that the recipe names. With several devices every process calls this
+    with the same arguments (the command line and torchrun do so); Fabric starts those that are missing.
 
-    Raises `ValueError` for bad data, a folder that holds a run, out of memory (says what to lower) and a loss that is not
-    finite (`NonFiniteLoss`); `Interrupted` where a signal ended the run and its state was saved.
+    Raises `ValueError` for bad data, a folder that holds a run, out of memory (says what to lower) and a loss that is
+    not finite (`NonFiniteLoss`); `Interrupted` where a signal ended the run and its state was saved.
     """
     folder = RunFolder(out)
     fabric = make_fabric(recipe, settings)
@@ -207,8 +209,8 @@ def evaluate(
     checkpoint: str | Path,
     data: str | Path,
     split: str = "val",
-    options: TestOptions = TestOptions(),
-    settings: Settings = Settings(),
+    options: TestOptions = DEFAULT_TEST,
+    settings: Settings = DEFAULT_SETTINGS,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Test a checkpoint (or a run folder's best) on a split of `data`.

@@ -16,7 +16,7 @@ from elastic_cnn.zoo.factory import create_model
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What `load_weights` did, as names of tensors: loaded, left new in the network, of another shape, unused in the file."""
+    """What `load_weights` did, as names of tensors: loaded, new in the network, reshaped, unused in the file."""
 
     source: str
     loaded: tuple[str, ...]
@@ -64,11 +64,11 @@ def _backbone_prefix(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor
 
 
 def read_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights, on the CPU, without running code. `ValueError` names the file and what is wrong."""
+    """The tensors of a file of weights, on the CPU, without running code. `ValueError` names what is wrong."""
     path = Path(source)
     if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
         path = checkpoint_file(path)
-        state = read_weights(path)
+        state: Any = read_weights(path)
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,7 +86,7 @@ def read_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
 
 
 def he_fan_in(network: nn.Module) -> None:
-    """He's initialisation: normal with deviation sqrt(2 / fan-in) for all convolutions (paper; the released code's way)."""
+    """He's initialisation: normal, deviation sqrt(2 / fan-in), for all convolutions (paper and released code)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -95,7 +95,7 @@ def he_fan_in(network: nn.Module) -> None:
 def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any) -> tuple[nn.Module, NetworkCard]:
     """The recipe's network for `classes`, initialised under the recipe's seed, and its card.
 
-    input_changes: fields of the card's `InputSpec` to set (crop_pct, crop_mode). Prints what was not loaded of `recipe.weights`.
+    input_changes: fields of the card's `InputSpec` to set (crop_pct, crop_mode). Prints what was not loaded.
     Raises `ValueError` where no network is named, it is unknown or its arguments do not fit.
     """
     if recipe.network is None:
