@@ -3,8 +3,10 @@
 A block is eligible when it keeps its resolution and is not in the last stage, the one of the lowest resolution.
 """
 
+import inspect
+import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -34,31 +36,48 @@ def find_blocks(network: nn.Module) -> list[Candidate]:
         inside = any(name.startswith(f"{outer}.") for outer, _, _ in found)
         if name and not inside and (rule := find_rule(module)):
             found.append((name, module, rule))
-    named = [entry for entry in found if entry[2].stage_pattern is not None]
-    measured = [entry for entry in found if entry[2].stage_pattern is None]
-    candidates = {candidate.name: candidate for candidate in _staged_by_name(named)}
-    if measured:
-        candidates.update({candidate.name: candidate for candidate in _staged_by_resolution(network, measured)})
-    return [candidates[name] for name, _, _ in found]
+    if all(rule.stage(name) is not None for name, _, rule in found):
+        return _staged_by_name(found)
+    return _staged_by_resolution(network, found)
 
 
 def find_convolutions(network: nn.Module) -> list[Candidate]:
     """Every convolution of a network, in network order, for networks without a block that a rule knows."""
     found = [(name, m, FALLBACK) for name, m in network.named_modules() if name and isinstance(m, nn.Conv2d)]
-    return _staged_by_resolution(network, found)
+    if not found:
+        return []
+    read = _weights_read_by_parents(network)
+    return [
+        replace(candidate, obstacle="its weight is read by the module around it")
+        if candidate.name in read
+        else candidate
+        for candidate in _staged_by_resolution(network, found)
+    ]
+
+
+def _weights_read_by_parents(network: nn.Module) -> set[str]:
+    """Names of children whose `weight` appears in their parent's `forward`, so that they must keep having one."""
+    names = set()
+    for name, parent in network.named_modules():
+        try:
+            source = inspect.getsource(type(parent).forward)
+        except (OSError, TypeError):  # no source at hand: built in, or made at run time
+            continue
+        names |= {f"{name}.{child}".lstrip(".") for child in re.findall(r"self\.(\w+)\.(?:weight|bias)\b", source)}
+    return names
 
 
 def _staged_by_name(found: list[tuple[str, nn.Module, Rule]]) -> list[Candidate]:
     """Stages as the blocks' names number them."""
     candidates: list[Candidate] = []
-    seen: set[int] = set()
+    seen: set[int | None] = set()
     for name, block, rule in found:
         stage = rule.stage(name)
-        opens = rule.first_block_strides and stage is not None and bool(seen) and stage not in seen
-        obstacle = "not part of a stage" if stage is None else CHANGES_RESOLUTION if opens or _stride(block) > 1 else ""
-        if stage is not None:
-            seen.add(stage)
-        candidates.append(Candidate(name, block, rule, stage, obstacle))
+        opens = rule.first_block_strides and bool(seen) and stage not in seen
+        seen.add(stage)
+        candidates.append(
+            Candidate(name, block, rule, stage, CHANGES_RESOLUTION if opens or _stride(block) > 1 else "")
+        )
     return candidates
 
 

@@ -1,6 +1,6 @@
 """DenseNet's layer: timm's `DenseLayer`.
 
-Its first norm runs once, on all the features so far, and the branches share what follows (paper, Figure 3 and section 3):
+Its first norm runs once, on all the features so far, and the branches share what follows (paper, section 3):
 
     sum_i U(conv2_i(relu(norm2_i(conv1_i(D(relu(norm1(concatenated features))))))))
 
@@ -59,7 +59,8 @@ def convert_dense_layer(layer: DenseLayer, spec: ElasticSpec) -> ElasticDenseLay
         strict=True,
     )
     transforms = [
-        nn.Sequential(OrderedDict([("conv1", conv1), ("norm2", norm2), ("conv2", conv2)])) for conv1, norm2, conv2 in parts
+        nn.Sequential(OrderedDict([("conv1", conv1), ("norm2", norm2), ("conv2", conv2)]))
+        for conv1, norm2, conv2 in parts
     ]
     branches = make_branches(transforms, spec, probe="norm2")
     return ElasticDenseLayer(layer.norm1, branches, layer.drop_rate, layer.grad_checkpointing)

@@ -45,21 +45,36 @@ def elasticize(
         raise ValueError("the network is elastic already; start from its base network")
     if stages is None and isinstance(spec, Mapping):
         stages = list(spec)
-    blocks = [] if convolutions else find_blocks(network)
-    single = not blocks if convolutions is None else convolutions
-    candidates = find_convolutions(network) if single else blocks
-    if not candidates:
-        raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
-    chosen = choose(candidates, where, stages)
     if not inplace:
         network = copy.deepcopy(network)
-    outcomes = [_convert(network, candidate, reason, spec) for candidate, reason in chosen.values()]
-    report = SurgeryReport(outcomes)
+    report = SurgeryReport()
+    if not convolutions:
+        report = _convert_all(network, find_blocks(network), spec, where, stages)
+    if convolutions or (convolutions is None and not report.converted and where is None):
+        report = _convert_all(network, find_convolutions(network), spec, where, stages, report)
+    if not report.blocks:
+        raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
     if not report.converted:
-        raise ValueError(f"no block could be made elastic. {report}")
+        raise ValueError(f"no block of {type(network).__name__} could be made elastic: {report}")
     marked: Any = network
     marked.elastic_report, marked.elastic_spec = report, spec
     return network
+
+
+def _convert_all(
+    network: nn.Module,
+    candidates: list[Candidate],
+    spec: Spec,
+    where: Where | None,
+    stages: Collection[int] | None,
+    earlier: SurgeryReport | None = None,
+) -> SurgeryReport:
+    """Convert the candidates that their place allows, in place; what an earlier attempt left stays in the report."""
+    if not candidates:
+        return earlier or SurgeryReport()
+    chosen = choose(candidates, where, stages)
+    outcomes = [_convert(network, candidate, reason, spec) for candidate, reason in chosen.values()]
+    return SurgeryReport([*(earlier.blocks if earlier else []), *outcomes])
 
 
 def _convert(network: nn.Module, candidate: Candidate, reason: str, spec: Spec) -> BlockOutcome:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.nn import ElasticSpec, convert_convolution
-from elastic_cnn.surgery import dense_layer, dla_block, residual
+from elastic_cnn.surgery import convnext_block, dense_layer, dla_block, inverted_residual, residual
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ RULES: tuple[Rule, ...] = (
         _DENSENET_STAGE,
         first_block_strides=False,
     ),
+    Rule("inverted residual", (inverted_residual.InvertedResidual,), inverted_residual.convert_inverted_residual),
+    Rule("ConvNeXt block", (convnext_block.ConvNeXtBlock,), convnext_block.convert_convnext_block),
 )
 
 # For networks without a block that a rule knows: one convolution at a time.
