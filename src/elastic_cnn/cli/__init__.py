@@ -12,6 +12,9 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a network by a recipe on your photos",
     "eval": "test a checkpoint on a split of the data",
+    "predict": "say what photos show and at which scale an elastic network looked at them",
+    "policy": "collect the scale policy of every photo in a table, and draw it",
+    "figures": "draw the figures of a policy table again",
     "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
 }

@@ -1,8 +1,8 @@
 """Run an elastic network over a data set and stream its policy to Parquet.
 
-The images are dealt to the processes in chunks of consecutive numbers. A finished chunk is a part file, written whole or
-not at all, so a run that was killed goes on after its last finished parts, with any number of processes, and does no
-image twice. At the end the first process joins the parts into one table. Memory holds one chunk of rows and the
+The images are dealt to the processes in chunks of consecutive numbers. A finished chunk is a part file, written whole
+or not at all, so a run that was killed goes on after its finished parts, with any number of processes, and does none of
+their images again. At the end the first process joins the parts into one table. Memory holds one chunk of rows and the
 batches under way, whatever the size of the data set.
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic_cnn.data.sampler import Samples, make_loader
+from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.policy.answers import Answer, interpret
 from elastic_cnn.policy.processes import Processes
 from elastic_cnn.policy.scores import record_policy
@@ -29,8 +30,8 @@ _PART = re.compile(r"part-(\d+)\.parquet")
 class Photos(Samples, Protocol):
     """The data set: `photos[i]["image"]` is a float tensor (3, H, W); `path(i)` is relative to the data's root."""
 
-    def label(self, index: int) -> str | list[str] | None:
-        """The class, or the classes for multi-label; None where unknown."""
+    def label(self, index: int, target: int | None = None) -> str | list[str] | None:
+        """The class, or the classes for multi-label; None where unknown. `target`: the sample's value of that name."""
         ...
 
     def object_sizes(self, index: int) -> list[float] | None:
@@ -97,26 +98,30 @@ def collect(
     base: nn.Module | None = None,
     base_classes: Sequence[str] = (),
     settings: Settings | None = None,
+    overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Collection:
     """Write `out/policy.parquet`: the policy and answers of `network` (and the answers of `base`) for all photos.
 
     info: the table's description; its blocks are replaced by those that run, with their resolutions. `progress` is
     called with the number of images done since its last call. Under `torchrun` every process takes a share; all return
-    the same `rows`. Raises `ValueError` where the network has no elastic block, `out/parts` holds another collection's
-    parts, or no image could be read; `UnreadableSample` when strict.
+    the same. Finished parts in `out/parts` are kept and not done again; `overwrite` removes them and a finished table.
+
+    Raises `ValueError` where the network has no elastic block, there are no photos, the table exists, `out/parts` holds
+    another collection's parts, or no image could be read; `UnreadableSample` when strict.
     """
     settings, out, started = settings or Settings(), Path(out), time.monotonic()
     processes = Processes.join(settings.device)
     device = processes.device
     networks = [module.to(device) for module in (network, base) if module is not None]
-    info = replace(info, blocks=_blocks_that_run(networks[0], photos, info, device))
+    if len(photos) == 0:
+        raise ValueError(f"no photos in {info.data_root}")
+    info = replace(info, blocks=_blocks_that_run(networks[0], info, device))
+    info = PolicyInfo.from_json(info.to_json())  # as it will be read from parts
     runner = _Runner(networks, photos, info, [info.classes, tuple(base_classes)], device, settings.precision)
     parts = out / "parts"
-    if processes.is_first:
-        parts.mkdir(parents=True, exist_ok=True)
     size = settings.part_size
-    todo, resumed = processes.from_first(lambda: _plan(parts, len(photos), size, info))
+    todo, resumed = processes.from_first(lambda: _plan(out, len(photos), size, info, overwrite))
     chunks = [range(start, min(start + size, len(photos))) for start in todo[processes.rank :: processes.count]]
     unreadable = _run(runner, chunks, parts, settings, progress or (lambda count: None))
     unreadable = [pair for pairs in processes.gather(unreadable) for pair in pairs]
@@ -135,7 +140,7 @@ def collect(
     return Collection(out / "policy.parquet", info, rows, resumed, unreadable, time.monotonic() - started)
 
 
-def _blocks_that_run(network: nn.Module, photos: Photos, info: PolicyInfo, device: torch.device) -> tuple:
+def _blocks_that_run(network: nn.Module, info: PolicyInfo, device: torch.device) -> tuple:
     """The blocks in order of execution, with their resolutions at the size of the network's input."""
     height, width = info.input["size"]
     with record_policy(network) as policy, torch.no_grad():
@@ -147,8 +152,14 @@ def _sorted_parts(parts: Path) -> list[Path]:
     return sorted(path for path in parts.iterdir() if _PART.fullmatch(path.name))
 
 
-def _plan(parts: Path, count: int, size: int, info: PolicyInfo) -> tuple[list[int], int]:
-    """The first indices of the chunks to do, and how many images are done. `ValueError` for parts of another run."""
+def _plan(out: Path, count: int, size: int, info: PolicyInfo, overwrite: bool) -> tuple[list[int], int]:
+    """The first indices of the chunks to do, and how many images are done. `ValueError` for another run's results."""
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for path in (out / "policy.parquet", *_sorted_parts(parts)):
+            path.unlink(missing_ok=True)
+    refuse_to_overwrite(out / "policy.parquet", "choose another output, or pass --overwrite to collect anew")
     done = set()
     for path in _sorted_parts(parts):
         found = read_info(path)
@@ -238,12 +249,15 @@ class _Runner:
         answers = [
             interpret(each, self.info.task, classes) for each, classes in zip(logits, self.classes, strict=False)
         ]
+        indices = batch["index"].tolist()
+        targets = batch["target"].tolist() if "target" in batch else [None] * len(indices)
         return [
-            self._row(int(index), scores[i], [each[i] for each in answers]) for i, index in enumerate(batch["index"])
+            self._row(index, target, scores[i], [each[i] for each in answers])
+            for i, (index, target) in enumerate(zip(indices, targets, strict=True))
         ]
 
-    def _row(self, index: int, scores: Tensor, answers: Sequence[Answer]) -> dict[str, Any]:
-        label = self.photos.label(index)
+    def _row(self, index: int, target: int | None, scores: Tensor, answers: Sequence[Answer]) -> dict[str, Any]:
+        label = self.photos.label(index, target)
         row = {"id": index, "path": self.photos.path(index), "label": label, "scores": scores.tolist()}
         row["object_sizes"] = self.photos.object_sizes(index)
         for prefix, answer, classes in zip(("", "base_"), answers, self.classes, strict=False):

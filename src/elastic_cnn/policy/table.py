@@ -59,8 +59,6 @@ class PolicyInfo:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"a policy table is of the task {' or '.join(TASKS)}, not {self.task!r}")
-        if not self.blocks:
-            raise ValueError("a policy table needs at least one elastic block")
 
     @property
     def score_columns(self) -> list[str]:
@@ -91,6 +89,8 @@ class PolicyInfo:
 def schema_of(info: PolicyInfo, base: bool | None = None) -> Any:
     """The Arrow schema of a table with this description; `base`: with `base_*` columns, by default as it says."""
     pa = require("pyarrow", "figures")
+    if not info.blocks:
+        raise ValueError("a policy table needs at least one elastic block")
     answer = pa.list_(pa.string()) if info.task == "multilabel" else pa.string()
     columns = [("id", pa.int64()), ("path", pa.string()), ("label", answer)]
     base = info.against is not None if base is None else base

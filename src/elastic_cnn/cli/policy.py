@@ -1,0 +1,107 @@
+"""`elastic policy CHECKPOINT --data DIR`: collect the scale policy of every photo, and draw it."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elastic_cnn.extras import require
+
+if TYPE_CHECKING:
+    from elastic_cnn.policy.run import Subject
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an elastic network: a file or a run folder")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training, or a folder of photos")
+    parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
+    parser.add_argument("-o", "--out", metavar="OUT", help="folder to write (default: policy, beside the checkpoint)")
+    parser.add_argument("--against", metavar="BASE", help="the base network's checkpoint: its answers stand beside")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--part-size", type=int, default=512, metavar="N", help="images a part file (default: 512)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (default: 2)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    parser.add_argument("--precision", default="32", choices=("32", "bf16", "16"), help="of activations (default: 32)")
+    parser.add_argument("--seed", type=int, default=0, help="of the t-SNE (default: 0)")
+    parser.add_argument("--no-figures", action="store_true", help="only the table")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
+    parser.add_argument("--overwrite", action="store_true", help="collect anew where OUT holds a table or parts of one")
+    parser.epilog = (
+        "An interrupted collection goes on where it stopped when the command is repeated. "
+        "Several GPUs or processes: torchrun --nproc-per-node N -m elastic_cnn policy ..."
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    require("pyarrow", "figures")
+    import torch
+
+    from elastic_cnn.policy.collect import Settings
+    from elastic_cnn.policy.processes import Processes
+    from elastic_cnn.policy.run import collect_policy
+    from elastic_cnn.tasks.console import Console
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no usable CUDA device here; choose --device cpu")
+    settings = Settings(args.batch_size, args.part_size, args.workers, device, args.precision, args.strict)
+    subject = load_subject(args.checkpoint)
+    against = load_subject(args.against) if args.against else None
+    out = Path(args.out) if args.out else subject.checkpoint.parent / "policy"
+    processes = Processes.join(device)
+    console = Console(processes.is_first, False if args.no_progress else None)
+    with console.bar("policy", 0) as bar:
+
+        def start(images: int) -> None:
+            bar.total = images
+            bar.refresh()
+
+        done = collect_policy(
+            subject,
+            args.data,
+            out,
+            split=args.split,
+            against=against,
+            settings=settings,
+            overwrite=args.overwrite,
+            progress=lambda count: bar.update(count * processes.count),
+            started=start,
+        )
+    if not processes.is_first:
+        return
+    for path, reason in done.unreadable:
+        console.warn(f"left out: {path} cannot be read: {reason}")
+    fresh = done.rows - done.resumed
+    console.line(
+        f"{done.path}: {done.rows} images, {len(done.info.blocks)} elastic blocks; {fresh} done now in "
+        f"{done.seconds:.1f} s ({fresh / max(done.seconds, 1e-9):.1f} images/s)"
+        + (f", {done.resumed} before" if done.resumed else "")
+        + (f", {len(done.unreadable)} unreadable left out" if done.unreadable else "")
+    )
+    if not args.no_figures:
+        _draw(args, done.path, console)
+
+
+def load_subject(path: str) -> "Subject":
+    """The network of a checkpoint, as the policy's functions take it."""
+    from elastic_cnn.policy.run import Subject
+    from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
+
+    network, card = load_checkpoint(path)
+    if not card.classes and card.task != "segmentation":
+        raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
+    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
+
+
+def _draw(args: argparse.Namespace, table_path: Path, console: object) -> None:
+    from elastic_cnn.policy.figures import draw_all
+    from elastic_cnn.policy.photos import open_or_none, open_photos
+    from elastic_cnn.policy.table import read_policy
+
+    table = read_policy(table_path)
+    photos = open_photos(args.data, args.split, table.info.task, table.info.classes, table.info.input)
+    opener = open_or_none(photos, table.column("id"))
+    for path in draw_all(table, table_path.parent / "figures", opener, seed=args.seed, note=console.line):  # type: ignore[attr-defined]
+        if path.suffix == ".png":
+            console.line(str(path))  # type: ignore[attr-defined]

@@ -1,0 +1,121 @@
+"""What all policy figures share: a canvas without global state, colours all can tell apart, safe text, saving."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from elastic_cnn.extras import require
+from elastic_cnn.files import atomic_write
+from elastic_cnn.policy.scores import BlockInfo
+
+# Okabe and Ito's colours: distinct with every kind of colour vision.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+SCORES = "cividis"  # dark blue (coarse) to yellow (fine); even in lightness
+DIFFERENCE = "PuOr"
+TEXT = "#222222"
+
+RC = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "normal",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": TEXT,
+    "text.color": TEXT,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "elastic-cnn",
+    "svg.fonttype": "none",
+    "figure.facecolor": "white",
+}
+
+
+def style() -> Any:
+    """A context in which figures are made and saved in this look."""
+    return require("matplotlib", "figures").rc_context(RC)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib `Figure` of that size in inches, that no global state knows."""
+    return require("matplotlib.figure", "figures").Figure(figsize=(width, height), layout="constrained")
+
+
+def plain(text: object, longest: int = 40) -> str:
+    """`text` as matplotlib shall draw it, character by character: no formulas, no line breaks, shortened at the end."""
+    words = " ".join(str(text).split())
+    words = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
+    return (words if len(words) <= longest else words[: longest - 1] + "…").replace("$", r"\$")
+
+
+def save(figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"), dpi: int = 160) -> list[Path]:
+    """Write `path` (no suffix) in every format, atomically; returns the files. Equal figures give equal files."""
+    written = []
+    for kind in formats:
+        target = Path(f"{path}.{kind}")
+        dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        with style(), atomic_write(target) as temporary:
+            figure.savefig(temporary, format=kind, dpi=dpi, metadata=dates.get(kind))
+        written.append(target)
+    return written
+
+
+def thumbnail(photo: Image.Image, side: int) -> np.ndarray:
+    """The centre square of a photo, (side, side, 3) uint8."""
+    photo = photo.convert("RGB")
+    short = min(photo.size)
+    left, top = (photo.width - short) // 2, (photo.height - short) // 2
+    box = (left, top, left + short, top + short)
+    return np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=2))
+
+
+def show(axes: Any, picture: np.ndarray) -> None:
+    """A picture without axes."""
+    axes.imshow(picture, interpolation="antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def block_label(block: BlockInfo) -> str:
+    """`layer1.0` and its resolution."""
+    return f"{plain(block.name)}  {resolution(block)}".rstrip()
+
+
+def resolution(block: BlockInfo) -> str:
+    """Height and width of the block's activations, empty where not known."""
+    return "" if block.height is None else f"{block.height}\N{MULTIPLICATION SIGN}{block.width}"
+
+
+def same_resolution(blocks: Sequence[BlockInfo]) -> list[tuple[int, int, str]]:
+    """Runs of blocks of one stage and resolution: (first, one past the last, label)."""
+    runs: list[tuple[int, int, str]] = []
+    key = None
+    for index, block in enumerate(blocks):
+        here = (block.stage, block.height, block.width)
+        if here != key:
+            runs.append((index, index + 1, resolution(block)))
+            key = here
+        else:
+            runs[-1] = (runs[-1][0], index + 1, runs[-1][2])
+    return runs
+
+
+def shade_stages(axes: Any, blocks: Sequence[BlockInfo], labels: bool = True) -> None:
+    """Behind a plot over blocks (x = 0, 1, ...): a band for every other stage, and its resolution on top."""
+    for number, (first, stop, label) in enumerate(same_resolution(blocks)):
+        if number % 2:
+            axes.axvspan(first - 0.5, stop - 0.5, color="#f0f0f0", zorder=0, linewidth=0)
+        if labels:
+            middle = (first + stop - 1) / 2
+            axes.annotate(
+                label, (middle, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="center", va="bottom", fontsize=8, color="#555555",
+            )  # fmt: skip
+    axes.set_xlim(-0.5, len(blocks) - 0.5)

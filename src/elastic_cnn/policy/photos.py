@@ -1,0 +1,159 @@
+"""Opening the photos whose policy is asked for: image folders, tar files and shards, Hugging Face data sets, COCO."""
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from elastic_cnn.data.coco import CocoImages
+from elastic_cnn.data.image_folder import SPLITS, ImageFolder, eval_transform
+from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.sampler import UnreadableSample
+
+
+class FolderPhotos:
+    """Photos of one class each, or of none: `ImageFolder` with labels in words, relative paths and object sizes.
+
+    data: a folder with the split in it, or of class folders, or of photos alone; `wds/FOLDER`, `hfds/NAME`.
+    Object sizes are read from `sizes.csv` (columns `path` and `size`) in the folder, where there is one.
+    """
+
+    def __init__(self, data: str, split: str, transform: Callable[[Image.Image], Any]) -> None:
+        self.root = data
+        if data.startswith(("wds/", "hfds/")):
+            self.root = data.split("/", 1)[1]
+        elif Path(data).is_dir() and not any(_has_split(Path(data), name) for name in (split, *SPLITS)):
+            folder = Path(data).resolve()
+            data, split = str(folder.parent), folder.name
+        self.images = ImageFolder(data, split, transform)
+        self._sizes = _read_sizes(Path(self.root))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.images[index]
+
+    def path(self, index: int) -> str:
+        """Relative to the data's root, with `/`; `SHARD:MEMBER` in shards."""
+        return _below(self.images.path(index), self.root)
+
+    def label(self, index: int, target: int | None = None) -> str | None:
+        """The class's name; None for photos that lie in no class folder."""
+        return (self.images.classes[target] or None) if target is not None else None
+
+    def object_sizes(self, index: int) -> list[float] | None:
+        size = self._sizes.get(self.path(index)) if self._sizes else None
+        return None if size is None else [size]
+
+    def photo(self, index: int) -> Image.Image:
+        """The picture as it is stored, upright. `UnreadableSample` where it is broken."""
+        file, _ = self.images.reader[index]
+        with file:
+            return read_rgb(file, self.path(index))
+
+
+class CocoPhotos:
+    """COCO's photos with the classes that the network knows; sizes of objects as the square root of their area."""
+
+    def __init__(self, data: str, split: str, classes: Sequence[str], transform: Callable[[Image.Image], Any]) -> None:
+        self.images = CocoImages(data, split, transform, zero_area="keep")
+        if strange := sorted(set(self.images.classes) - set(classes)):
+            if len(strange) == len(self.images.classes):
+                raise ValueError(
+                    f"{data} and the checkpoint have no class in common; it knows {', '.join(classes[:5])}"
+                )
+            self.images = CocoImages(data, split, transform, zero_area="keep", exclude=strange)
+        self.root = data
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.images[index]
+
+    def path(self, index: int) -> str:
+        return self.images.path(index)
+
+    def label(self, index: int, target: int | None = None) -> list[str]:
+        return self.images.label(index)
+
+    def object_sizes(self, index: int) -> list[float]:
+        return [size for size in self.images.object_sizes(index) if size > 0]
+
+    def photo(self, index: int) -> Image.Image:
+        """The picture as it is stored, upright. `UnreadableSample` where it is broken."""
+        return read_rgb(self.images.root / self.images.path(index))
+
+
+def open_photos(
+    data: str, split: str, task: str, classes: Sequence[str], preparation: Mapping[str, Any]
+) -> FolderPhotos | CocoPhotos:
+    """The photos of a split, prepared as `preparation` says (the fields of a checkpoint's `InputSpec`).
+
+    Raises `ValueError` where the data is missing, empty or of another layout, or the task has no policy table.
+    """
+    transform = eval_transform(**preparation)
+    if task == "classification":
+        return FolderPhotos(data, split, transform)
+    if task == "multilabel":
+        return CocoPhotos(data, split, classes, transform)
+    raise ValueError(f"policies are collected for classification and multilabel checkpoints; this one is for {task}")
+
+
+def open_or_none(photos: FolderPhotos | CocoPhotos, ids: Sequence[int]) -> Callable[[int], Image.Image | None]:
+    """`row -> photo` for the figures, where row number i shows photo `ids[i]`; None where it cannot be read."""
+
+    def open_photo(row: int) -> Image.Image | None:
+        try:
+            return photos.photo(ids[row])
+        except UnreadableSample:
+            return None
+
+    return open_photo
+
+
+def _has_split(root: Path, split: str) -> bool:
+    return any((root / name).is_dir() or (root / f"{name}.tar").is_file() for name in SPLITS.get(split, (split,)))
+
+
+def _below(path: str, root: str) -> str:
+    """`path` relative to `root`, where it lies below."""
+    for start in (root, os.path.abspath(root), os.path.realpath(root)):
+        if path.startswith(start.rstrip(os.sep) + os.sep):
+            return Path(path[len(start.rstrip(os.sep)) + 1 :]).as_posix()
+    return Path(path).as_posix()
+
+
+def _read_sizes(root: Path) -> dict[str, float]:
+    """{path: size} of `sizes.csv`, empty where there is none. `ValueError` where it is broken."""
+    path = root / "sizes.csv"
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["path"]: float(row["size"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table with the columns path and size ({error!r}): mend or remove it") from error
+
+
+def open_path_or_none(root: str | Path, paths: Sequence[str]) -> Callable[[int], Image.Image | None]:
+    """`row -> photo` from the paths of a table's rows below `root`; None where there is none, or it is broken.
+
+    Paths that lead out of `root` are not followed.
+    """
+    top = Path(root).resolve()
+
+    def open_photo(row: int) -> Image.Image | None:
+        path = (top / paths[row]).resolve()
+        if not path.is_relative_to(top) or not path.is_file():
+            return None
+        try:
+            return read_rgb(path)
+        except UnreadableSample:
+            return None
+
+    return open_photo

@@ -1,0 +1,92 @@
+"""The whole of `elastic policy`: two loaded networks and a data set -> the table and its figures."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from elastic_cnn.policy import fingerprint
+from elastic_cnn.policy.collect import Collection, Settings, collect
+from elastic_cnn.policy.photos import open_photos
+from elastic_cnn.policy.table import PolicyInfo
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network whose policy or answers are asked for: the network and what its checkpoint says of it.
+
+    preparation: how a photo becomes its input (the fields of the checkpoint's `InputSpec`).
+    """
+
+    network: nn.Module
+    name: str
+    checkpoint: Path
+    task: str
+    classes: tuple[str, ...]
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def collect_policy(
+    subject: Subject,
+    data: str,
+    out: str | Path,
+    *,
+    split: str = "val",
+    against: Subject | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], object] | None = None,
+    started: Callable[[int], object] | None = None,
+) -> Collection:
+    """Collect the policy of `subject` on a split of `data` into `out/policy.parquet` (see `collect`).
+
+    `started` is called with the number of photos before the first. Raises `ValueError` also where `against` is for
+    another task, for other input, or shares no class with `subject`.
+    """
+    if against is not None:
+        _check_pair(subject, against)
+    photos = open_photos(data, split, subject.task, subject.classes, subject.preparation)
+    source = {"split": split, "photos": fingerprint.of_photos(photos)}
+    source["weights"] = fingerprint.of_file(subject.checkpoint)
+    if against is not None:
+        source["base_weights"] = fingerprint.of_file(against.checkpoint)
+    info = PolicyInfo(
+        task=subject.task,
+        classes=subject.classes,
+        blocks=(),
+        network=subject.name,
+        checkpoint=str(subject.checkpoint),
+        data_root=os.path.abspath(photos.root),
+        input=dict(subject.preparation),
+        against=None if against is None else str(against.checkpoint),
+        size_unit="pixels",
+        source=source,
+    )
+    if started is not None:
+        started(len(photos))
+    return collect(
+        subject.network,
+        photos,
+        out,
+        info,
+        base=None if against is None else against.network,
+        base_classes=() if against is None else against.classes,
+        settings=settings,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _check_pair(subject: Subject, base: Subject) -> None:
+    if base.task != subject.task:
+        raise ValueError(f"{base.checkpoint} is for {base.task}, {subject.checkpoint} for {subject.task}")
+    if dict(base.preparation) != dict(subject.preparation):
+        raise ValueError(
+            f"{base.checkpoint} takes other input ({dict(base.preparation)}) than {subject.checkpoint} "
+            f"({dict(subject.preparation)}): compare networks that were trained alike"
+        )
+    if not set(base.classes) & set(subject.classes):
+        raise ValueError(f"{base.checkpoint} and {subject.checkpoint} have no class in common")
