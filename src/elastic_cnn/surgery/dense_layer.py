@@ -9,6 +9,7 @@ function is the layer's own.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class ElasticDenseLayer(DenseLayer):
         return y
 
 
-def convert_dense_layer(layer: DenseLayer, spec: ElasticSpec) -> ElasticDenseLayer:
+def convert_dense_layer(layer: Any, spec: ElasticSpec) -> ElasticDenseLayer:
     """An elastic layer with the weights of `layer`. `CannotDivide` where the channels do not allow the shares."""
     width = divide_count(layer.conv1.out_channels, spec.shares)
     parts = zip(

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
-from timm.models.dla import DLA, DlaBottleneck
 from timm.models._features import feature_take_indices
+from timm.models.dla import DLA, DlaBottleneck, DlaTree
 from torch import Tensor, nn
 
 from elastic_cnn.nn import ElasticSpec
@@ -24,13 +24,12 @@ LEVELS = ("level0", "level1", "level2", "level3", "level4", "level5")
 def accept_any_size(network: nn.Module) -> nn.Module:
     """Let timm's DLA take any height and width, in place; at multiples of 32 it computes what it did.
 
-    Its pooled shortcuts round an odd size down where its strided convolutions round up; now both round up. Other networks
-    are returned as they are.
+    Its pooled shortcuts round an odd size down where its strided convolutions round up; now both round up.
+    Other networks are returned as they are.
     """
-    if isinstance(network, DLA):
-        for module in network.modules():
-            if isinstance(module, nn.MaxPool2d):
-                module.ceil_mode = True
+    for module in network.modules():
+        if isinstance(module, DlaTree) and isinstance(module.downsample, nn.MaxPool2d):
+            module.downsample.ceil_mode = True
     return network
 
 
@@ -49,8 +48,14 @@ class AnySizeDLA(DLA):
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, C, ceil(H / 32), ceil(W / 32))
         if self.grad_checkpointing and not torch.jit.is_scripting():
-            return self.forward_intermediates(x, [5])[0]
-        return super().forward_features(x)
+            return self.forward_intermediates(x, 1)[0]
+        x = self.base_layer(x)  # TorchScript knows neither super() nor a loop over names
+        x = self.level0(x)
+        x = self.level1(x)
+        x = self.level2(x)
+        x = self.level3(x)
+        x = self.level4(x)
+        return self.level5(x)
 
     def forward_intermediates(
         self,

@@ -7,6 +7,8 @@ from typing import Any
 import timm
 from torch import nn
 
+from elastic_cnn.zoo.elastic_dla import accept_any_size
+
 SEGMENTATION_NETWORKS: dict[str, Callable[..., nn.Module]] = {}
 
 
@@ -35,7 +37,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         return SEGMENTATION_NETWORKS[name](**kwargs)
     if ":" not in name and not timm.is_model(name):
         raise ValueError(f"unknown network {name!r}{nearest(name, [*SEGMENTATION_NETWORKS, *timm.list_models()])}")
-    return timm.create_model(name, **kwargs)
+    return accept_any_size(timm.create_model(name, **kwargs))
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -1,9 +1,9 @@
 """From the tensors of the released code to this package's, by rules on names and blocks.
 
 The released code stores every ResNeXt bottleneck, and the blocks of its elastic DLA and DenseNet networks, as two
-branches of half the width: `conv1`, ... at full resolution and `conv1_d`, ... below it. Where our block is elastic, they
-are its two branches. Where it is plain, both run at full resolution there, and together they are our one block of the
-whole width: the branches' inner layers side by side (the groups of a grouped convolution with them), and the last
+branches of half the width: `conv1`, ... at full resolution and `conv1_d`, ... below it. Where our block is elastic,
+they are its two branches. Where it is plain, both run at full resolution there, and together they are our one block of
+the whole width: the branches' inner layers side by side (the groups of a grouped convolution with them), and the last
 convolution, whose outputs are summed, along its inputs.
 """
 
