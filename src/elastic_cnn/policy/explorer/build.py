@@ -1,0 +1,194 @@
+"""Building the explorer: a policy table and its photos to one folder that opens by double click."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.policy.explorer.columns import (
+    MOST_ROWS,
+    block_summary,
+    browser_columns,
+    category_of,
+    encode,
+    present_classes,
+    script,
+)
+from elastic_cnn.policy.explorer.layout import Layout, lay_out
+from elastic_cnn.policy.explorer.sprites import (
+    COLUMNS,
+    PER_SPRITE,
+    PhotoOpener,
+    PictureOptions,
+    PictureReport,
+    photos_below,
+    write_pictures,
+)
+from elastic_cnn.policy.table import PolicyTable, read_policy
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+STATIC = ("index.html", "explorer.css", "icon.svg")
+SCRIPTS = ("live", "table", "columns", "scores", "paths")  # of the data folder
+MARKER = Path("data") / "table.js"  # what tells an explorer's folder from another
+
+
+@dataclass(frozen=True)
+class ExplorerOptions:
+    """photos: folder that the table's paths are relative to, in place of the table's own. map: `tsne`, `pca` or `auto`.
+    pictures: sizes and workers."""
+
+    photos: str | None = None
+    map: str = "auto"
+    pictures: PictureOptions = field(default_factory=PictureOptions)
+
+
+@dataclass(frozen=True)
+class ExplorerReport:
+    """index: the page to open. missing: {reason: photos that could not be shown}. bytes: of thumbnails and pictures."""
+
+    index: Path
+    rows: int
+    missing: dict[str, int]
+    bytes: int
+    map: str
+
+
+def build_explorer(
+    policy: str | Path,
+    out: str | Path,
+    options: ExplorerOptions | None = None,
+    *,
+    overwrite: bool = False,
+    open_photo: PhotoOpener | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> ExplorerReport:
+    """Write the explorer of a policy table into the folder `out`, whole or not at all.
+
+    open_photo: opens the photo of a row, where the photos are no files below a folder. progress: told of rows done.
+
+    Raises `ValueError` where the table is broken, empty or of more than `MOST_ROWS` rows, `out` exists (with `overwrite`
+    an explorer there is replaced, anything else is left), or no photo at all can be shown.
+    """
+    options = options or ExplorerOptions()
+    out = _check_out(Path(out), overwrite)
+    table = read_policy(policy)
+    if not 0 < len(table) <= MOST_ROWS:
+        raise ValueError(f"{policy} has {len(table)} rows; the explorer shows 1 to {MOST_ROWS:,}: collect fewer photos")
+    paths = table.column("path")
+    root = options.photos or table.info.data_root
+    if open_photo is None:
+        if not Path(root).is_dir():
+            raise ValueError(f"no folder {root!r} of photos: name the folder that the table's paths lie in by --photos")
+        open_photo = photos_below(root, paths)
+    layout = lay_out(table.scores, options.map, say)
+    columns, names = browser_columns(table)
+    columns["slot"] = _slots(columns, table.scores)
+    with _whole_folder(out) as folder:
+        say(f"writing thumbnails of {len(table)} photos")
+        pictures = write_pictures(folder, columns["slot"], open_photo, options.pictures, progress)
+        if sum(pictures.missing.values()) == len(table):
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in pictures.missing.items())
+            raise ValueError(f"none of the photos of {policy} can be shown from {root}: {reasons}; see --photos")
+        columns["has_picture"] = pictures.has_picture
+        columns["x"], columns["y"] = layout.coordinates[:, 0], layout.coordinates[:, 1]
+        about = _about(table, columns, names.all, layout, options)
+        write_static(folder)
+        write_data(folder, about, {name: encode(column) for name, column in columns.items()}, table, paths)
+    return _report(out, len(table), pictures, layout)
+
+
+def write_static(folder: Path) -> None:
+    """Copy the page, its style and its scripts."""
+    for resource in static_files():
+        (folder / resource.name).write_bytes(resource.read_bytes())
+
+
+def static_files() -> "list[Traversable]":
+    """The page's own files, as they lie in the package."""
+    static = files("elastic_cnn.policy.explorer") / "static"
+    return [entry for entry in static.iterdir() if entry.name in STATIC or entry.name.endswith(".js")]
+
+
+def write_data(folder: Path, about: dict[str, Any], columns: dict[str, Any], table: PolicyTable, paths: list) -> None:
+    """The data as classic scripts."""
+    values = {"live": None, "table": about, "columns": columns, "scores": encode(table.scores), "paths": paths}
+    (folder / "data").mkdir()
+    for name in SCRIPTS:
+        (folder / "data" / f"{name}.js").write_text(script(name, values[name]), encoding="ascii")
+
+
+def _about(
+    table: PolicyTable, columns: dict[str, np.ndarray], names: list[str], layout: Layout, options: ExplorerOptions
+) -> dict[str, Any]:
+    classes, has_labels = present_classes(columns)
+    low, high = np.percentile(table.scores, [1, 99])
+    means = np.percentile(table.scores.mean(axis=1), [1, 99])
+    return {
+        "version": 1,
+        "rows": len(table),
+        "network": table.info.network,
+        "task": table.info.task,
+        "names": names,
+        "classes": classes,
+        "has_labels": has_labels,
+        "has_outcomes": bool((columns["correct"] < 2).any()),
+        "has_base": table.has_base,
+        "size_unit": table.info.size_unit,
+        "blocks": block_summary(table),
+        "range": {"low": float(low), "high": float(high)},
+        "mean_range": {"low": float(means[0]), "high": float(means[1])},
+        "map": {"method": layout.method, "note": layout.note},
+        "thumbnails": {"side": options.pictures.thumbnail, "columns": COLUMNS, "per_sprite": PER_SPRITE},
+    }
+
+
+def _slots(columns: dict[str, np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """(N,) uint32: places of the thumbnails, by category and then mean score, so that common views load few sprites."""
+    order = np.lexsort([scores.mean(axis=1), category_of(columns)])
+    slots = np.empty(len(order), np.uint32)
+    slots[order] = np.arange(len(order), dtype=np.uint32)
+    return slots
+
+
+def _check_out(out: Path, overwrite: bool) -> Path:
+    if overwrite and out.is_dir() and any(out.iterdir()):
+        if not (out / MARKER).is_file():
+            raise ValueError(f"{out} is no explorer's folder, so it is not replaced: choose another folder")
+        return out
+    return refuse_to_overwrite(out, "choose another folder, or pass --overwrite")
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, put in its place when the block ends without an error."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as holder:
+        folder = Path(holder) / "new"
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            os.replace(out, Path(holder) / "old")
+        os.replace(folder, out)
+
+
+def _report(out: Path, rows: int, pictures: PictureReport, layout: Layout) -> ExplorerReport:
+    return ExplorerReport(out / "index.html", rows, dict(pictures.missing), pictures.bytes, layout.method)
+
+
+def live_folder(folder: Path) -> Path:
+    """An explorer without a table, for a page that only takes photos. Returns `folder`."""
+    write_static(folder)
+    (folder / "data").mkdir(exist_ok=True)
+    for name in SCRIPTS:
+        (folder / "data" / f"{name}.js").write_text(script(name, None), encoding="ascii")
+    return folder

@@ -1,0 +1,56 @@
+"""Where the explorer's map puts each photo: t-SNE of the policies, or their two principal components."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from elastic_cnn.policy.embedding import MINIMUM, embed
+
+METHODS = ("auto", "tsne", "pca")
+MOST_FOR_TSNE = 20_000  # rows up to which `auto` takes t-SNE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Coordinates (N, 2) float32 within 0..1, keeping proportions; `method` and `note` say how they were made."""
+
+    coordinates: np.ndarray
+    method: str
+    note: str
+
+
+def lay_out(scores: np.ndarray, method: str = "auto", say: Callable[[str], None] = lambda line: None) -> Layout:
+    """The map of score vectors (N, blocks). `auto`: t-SNE up to `MOST_FOR_TSNE` photos, principal components beyond.
+
+    `ValueError` for an unknown method, or `tsne` with fewer than five photos.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown map {method!r}; choose from {', '.join(METHODS)}")
+    if method == "tsne" or (method == "auto" and MINIMUM <= len(scores) <= MOST_FOR_TSNE):
+        say(f"laying out {len(scores)} photos by t-SNE")
+        return Layout(_to_unit(embed(scores)), "t-SNE of policies", "Near points have like policies; axes mean nothing.")
+    coordinates, explained = _principal(scores)
+    note = f"The two principal components of the policies hold {100 * explained:.0f}% of their variance."
+    return Layout(_to_unit(coordinates), "Principal components", note)
+
+
+def _principal(scores: np.ndarray) -> tuple[np.ndarray, float]:
+    """(N, 2) coordinates, and the part of the variance that they hold. Scores as they are, as for t-SNE."""
+    centred = scores.astype(np.float64) - scores.mean(axis=0, dtype=np.float64)
+    covariance = centred.T @ centred  # (blocks, blocks)
+    values, vectors = np.linalg.eigh(covariance)  # ascending
+    axes = vectors[:, ::-1][:, :2]
+    axes = axes * np.where(axes.sum(axis=0) < 0, -1, 1)  # a sign of its own, the same on every machine
+    if axes.shape[1] == 1:
+        axes = np.concatenate([axes, np.zeros_like(axes)], axis=1)
+    total = values.sum()
+    return centred @ axes, float(values[::-1][:2].sum() / total) if total > 0 else 1.0
+
+
+def _to_unit(coordinates: np.ndarray) -> np.ndarray:
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    extent = float((high - low).max())
+    if extent == 0:
+        return np.full(coordinates.shape, 0.5, np.float32)
+    return ((coordinates - (low + high) / 2) / extent + 0.5).astype(np.float32)

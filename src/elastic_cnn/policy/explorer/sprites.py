@@ -1,0 +1,164 @@
+"""Thumbnails in WebP sprites (a few to a file, so that any order of photos loads little), and larger pictures."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, features
+
+from elastic_cnn.data.pixels import to_rgb
+
+COLUMNS = 4
+PER_SPRITE = COLUMNS * COLUMNS
+GROUND = (128, 132, 140)  # where a photo cannot be read
+MOST_PIXELS = 100_000_000
+
+PhotoOpener = Callable[[int, int], Image.Image]  # (row, side that suffices in pixels) -> RGB; raises `PhotoMissing`
+
+
+class PhotoMissing(OSError):
+    """A row's photo cannot be shown; the message says why, without naming the photo."""
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """thumbnail: side of the square thumbnails in pixels. picture: longest side of the detail view's pictures, 0 for
+    none. workers: threads. quality: of WebP, 0..100."""
+
+    thumbnail: int = 112
+    picture: int = 640
+    workers: int = 2
+    quality: int = 78
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.thumbnail <= 256:
+            raise ValueError(f"thumbnails are 32 to 256 pixels wide, not {self.thumbnail}")
+        if self.picture and not 128 <= self.picture <= 4096:
+            raise ValueError(f"pictures are 128 to 4096 pixels wide, or 0 for none, not {self.picture}")
+        if self.workers < 1:
+            raise ValueError(f"at least one worker is needed, not {self.workers}")
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """has_picture: (N,) uint8. missing: {reason: photos that could not be shown}. bytes: written to disk."""
+
+    has_picture: np.ndarray
+    missing: Counter[str]
+    bytes: int
+
+
+def numbered(folder: Path, number: int) -> Path:
+    """The file of a number, a thousand to a folder, as store.js names it too."""
+    return folder / f"{number // 1000:04d}" / f"{number:07d}.webp"
+
+
+def photos_below(root: str | Path, paths: Sequence[str]) -> PhotoOpener:
+    """Photos by the paths of a table's rows below `root`. Paths that lead out of it, by `..` or a link, are refused."""
+    top = Path(root).resolve()
+
+    def open_photo(row: int, side: int) -> Image.Image:
+        try:
+            path = (top / paths[row]).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long a name, a loop of links
+            raise PhotoMissing("no usable path") from error
+        if not path.is_relative_to(top):
+            raise PhotoMissing("path leads out of the data's folder")
+        if not path.is_file():
+            raise PhotoMissing("no such file")
+        return read_reduced(path, side)
+
+    return open_photo
+
+
+def read_reduced(path: Path, side: int) -> Image.Image:
+    """The picture in a file, upright, RGB, at least about `side` pixels where it has them: JPEG decodes at a fraction.
+
+    `PhotoMissing` where the file is broken or holds more than 100 megapixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF: read all the same
+            with Image.open(path) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise PhotoMissing(f"more than {MOST_PIXELS // 1_000_000} megapixels")
+                image.draft("RGB", (side, side))
+                return to_rgb(ImageOps.exif_transpose(image))
+    except PhotoMissing:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
+        raise PhotoMissing("broken or no picture") from error
+
+
+def write_pictures(
+    out: Path, slots: np.ndarray, open_photo: PhotoOpener, options: PictureOptions, progress: Callable[[int], None]
+) -> PictureReport:
+    """Write `out/thumbs` and `out/pictures`. slots: (N,) place of each row among the thumbnails, each taken once.
+
+    Memory stays flat: a few sprites are under way at a time. `progress` is told of rows as they are done.
+    """
+    if not features.check("webp"):
+        raise ValueError("this Pillow cannot write WebP: install Pillow from its own wheels")
+    rows = np.argsort(slots, kind="stable")  # row at each place
+    sheets = [rows[start : start + PER_SPRITE].tolist() for start in range(0, len(rows), PER_SPRITE)]
+    has_picture = np.zeros(len(rows), np.uint8)
+    missing: Counter[str] = Counter()
+    size = 0
+    for done, shown, reasons, written in _in_threads(
+        lambda number: _write_sheet(out, number, sheets[number], open_photo, options), len(sheets), options.workers
+    ):
+        has_picture[shown] = 1
+        missing.update(reasons)
+        size += written
+        progress(done)
+    return PictureReport(has_picture, missing, size)
+
+
+def _write_sheet(
+    out: Path, number: int, rows: Sequence[int], open_photo: PhotoOpener, options: PictureOptions
+) -> tuple[int, list[int], list[str], int]:
+    """One sprite and the pictures of its rows. Returns rows done, rows with a picture, reasons of misses, bytes."""
+    side = options.thumbnail
+    sprite = Image.new("RGB", (side * min(COLUMNS, len(rows)), side * -(-len(rows) // COLUMNS)), GROUND)
+    shown, reasons, size = [], [], 0
+    for place, row in enumerate(rows):
+        try:
+            photo = open_photo(row, max(options.picture, 2 * side))
+        except PhotoMissing as error:
+            reasons.append(str(error))
+            continue
+        if options.picture:
+            picture = photo.copy()
+            picture.thumbnail((options.picture, options.picture), Image.Resampling.BICUBIC, reducing_gap=2)
+            size += _save(picture, numbered(out / "pictures", row), options.quality)
+            shown.append(row)
+        thumbnail = ImageOps.fit(photo, (side, side), Image.Resampling.BICUBIC)
+        sprite.paste(thumbnail, (place % COLUMNS * side, place // COLUMNS * side))
+    size += _save(sprite, numbered(out / "thumbs", number), options.quality)
+    return len(rows), shown, reasons, size
+
+
+def _save(image: Image.Image, path: Path, quality: int) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "WEBP", quality=quality, method=2)
+    return path.stat().st_size
+
+
+def _in_threads(
+    work: Callable[[int], tuple[int, list[int], list[str], int]], count: int, workers: int
+) -> Iterator[tuple[int, list[int], list[str], int]]:
+    """`work(0)`, `work(1)`, ... in order, at most a few ahead of the consumer (decoders let other threads run)."""
+    numbers = iter(range(count))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[tuple[int, list[int], list[str], int]]] = [
+            pool.submit(work, number) for number in islice(numbers, 2 * workers)
+        ]
+        while waiting:
+            result = waiting.pop(0).result()
+            waiting += [pool.submit(work, number) for number in islice(numbers, 1)]
+            yield result
