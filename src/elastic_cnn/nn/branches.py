@@ -15,6 +15,7 @@ from elastic_cnn.nn.resample import (
     DOWNSAMPLE_KINDS,
     FULL_RESOLUTION_KINDS,
     UPSAMPLE_KINDS,
+    crop,
     make_downsample,
     make_upsample,
 )
@@ -107,7 +108,7 @@ class Branch(nn.Module):
         full = self.transform(x)  # (N, C', H, W)
         if self.blend <= 0:
             return full
-        low = self.up(self.transform(self.down(x)))[..., : full.shape[-2], : full.shape[-1]]
+        low = crop(self.up(self.transform(self.down(x))), full.shape[-2], full.shape[-1])
         return torch.lerp(full, low, self.blend)
 
     def extra_repr(self) -> str:
@@ -131,7 +132,7 @@ class ElasticBranches(nn.Module):
         for branch in self.low:
             low = branch(x)
             if branch.resamples:
-                low = low[..., :height, :width]
+                low = crop(low, height, width)
             y = y + low
         return y
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic_cnn.nn.branches import ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn.resample import crop
 from elastic_cnn.nn.split import CannotDivide, divide_count, divide_groups, divide_inputs, divide_outputs
 
 # Convolutions whose effective weight is normalised over each output's inputs: only their outputs can be divided.
@@ -28,7 +29,7 @@ class ElasticConv2d(ElasticBranches):
     parts: input channels of each branch, or empty where each sees all of them.
     """
 
-    parts: Final[list[int]]
+    parts: list[int]
     concatenates: Final[bool]
 
     def __init__(self, branches: ElasticBranches, parts: Sequence[int], concatenates: bool):
@@ -37,12 +38,12 @@ class ElasticConv2d(ElasticBranches):
         self.concatenates = concatenates
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = torch.split(x, self.parts, dim=1) if self.parts else [x] * (1 + len(self.low))
+        inputs = torch.split(x, self.parts, dim=1) if len(self.parts) > 0 else [x] * (1 + len(self.low))
         outputs = [self.high(inputs[0])]
         height, width = outputs[0].shape[-2:]
         for i, branch in enumerate(self.low):
             low = branch(inputs[i + 1])
-            outputs.append(low[..., :height, :width] if branch.resamples else low)
+            outputs.append(crop(low, height, width) if branch.resamples else low)
         if self.concatenates:
             return torch.cat(outputs, dim=1)
         y = outputs[0]

@@ -21,6 +21,26 @@ def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
     return F.pad(x, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
+def captures_symbols(height: int, width: int) -> bool:
+    """Whether `torch.export` is capturing a graph in which these sizes are symbols, so that it holds for many sizes."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_dynamo_compiling():
+        return False
+    return not (isinstance(height, int) and isinstance(width, int))
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The first `height` rows and `width` columns of `(N, C, H, W)`.
+
+    A slice is captured as one that leaves out something, or as one that does not, and so the graph would hold for odd
+    sizes or for even ones alone. Padding by a negative amount, which may be none, holds for both.
+    """
+    if torch.jit.is_scripting():
+        return x[..., :height, :width]
+    elif torch.compiler.is_dynamo_compiling() or captures_symbols(height, width):  # noqa: RET505 (not scripted so)
+        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+    return x[..., :height, :width]
+
+
 class AreaDownsample(nn.Module):
     """Mean over r x r windows. A window that reaches over the edge takes the mean of what lies inside.
 
@@ -32,7 +52,16 @@ class AreaDownsample(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102 (not scripted so)
+            if captures_symbols(x.shape[-2], x.shape[-1]):
+                return self._of_unknown_size(x)
         return F.avg_pool2d(x, self.factor, self.factor, ceil_mode=True, count_include_pad=False)
+
+    def _of_unknown_size(self, x: Tensor) -> Tensor:
+        """The same for an export with dynamic sizes: it cannot prove where `ceil_mode` lets the last window start."""
+        padding = (0, self.factor - 1, 0, self.factor - 1)
+        inside = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), padding), self.factor)  # part of each window inside
+        return F.avg_pool2d(F.pad(x, padding), self.factor) / inside
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
