@@ -13,6 +13,7 @@ from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import THRESHOLD, interpret
+from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.run import Subject
 from elastic_cnn.policy.scores import BlockInfo, record_policy
 
@@ -74,26 +75,33 @@ def render(prediction: Prediction, fancy: bool = True) -> str:
     for fine; the longest bar stands for the largest score of the photo. `fancy`: block characters, else ASCII."""
     full, middle = ("█", "│") if fancy else ("#", "|")
     lines = [_clean(prediction.path)]
-    width = max((len(_clean(name)) for name, _ in prediction.classes), default=0)
+    width = max((len(_title(name)) for name, _ in prediction.classes), default=0)
     for name, probability in prediction.classes:
         lines.append(
-            f"  {_clean(name):<{width}}  {100 * probability:5.1f}%  {full * round(WIDTH * probability)}".rstrip()
+            f"  {_title(name):<{width}}  {100 * probability:5.1f}%  {full * round(WIDTH * probability)}".rstrip()
         )
     if not prediction.classes:
         lines.append("  no class is probable enough")
     if prediction.policy is None:
         lines.append("  no scale policy: this network has no elastic block")
         return "\n".join(lines)
-    lines.append(f"  scale policy, first block to last{'':>6}coarse {middle} fine")
     longest = max(abs(score) for _, score in prediction.policy) or 1.0
     names = max(len(block.name) for block, _ in prediction.policy)
     half = WIDTH // 2
+    head = "  scale policy, first block to last"
+    lines.append(f"{head}{'coarse ':>{max(0, names + 26 + half - len(head))}}{middle} fine")
     for block, score in prediction.policy:
         length = round(half * abs(score) / longest)
         left, right = (full * length, "") if score < 0 else ("", full * length)
         size = f"{block.height}x{block.width}"
         lines.append(f"    {block.name:<{names}}  {size:>9}  {score:+.4f}  {left:>{half}}{middle}{right}")
     return "\n".join(lines)
+
+
+def _title(name: str) -> str:
+    """A class's name, with ImageNet's word for it behind a synset number."""
+    words = readable(name)
+    return _clean(name if words == name else f"{name} {words}")
 
 
 def _clean(text: str) -> str:

@@ -11,6 +11,7 @@ from elastic_cnn.policy.figures.maps import figure_block_maps, figure_gain_densi
 from elastic_cnn.policy.figures.photo import PhotoPolicy, figure_photos
 from elastic_cnn.policy.figures.sizes import figure_sizes, policy_by_size
 from elastic_cnn.policy.figures.style import save
+from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.table import PolicyTable
 
 __all__ = [
@@ -45,7 +46,7 @@ def extreme_photos(table: PolicyTable, open_photo: Opener, count: int = 3) -> li
         photo = open_photo(int(row))
         if photo is not None:
             name = labels[row] if labels[row] is not None else predictions[row]
-            caption = name if isinstance(name, str) else ", ".join(name or [])
+            caption = ", ".join(map(readable, [name] if isinstance(name, str) else name or []))
             found.append(PhotoPolicy(photo, table.scores[row], caption))
     return found
 

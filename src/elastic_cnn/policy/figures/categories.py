@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, new_figure, plain, show, style, thumbnail
+from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.table import PolicyTable
 
 Opener = Callable[[int], Image.Image | None]
@@ -79,7 +80,7 @@ def _plot(axes: Any, categories: list[Category], ends: int, few: bool) -> None:
     if few:
         axes.errorbar(means, ranks, xerr=intervals, fmt="none", ecolor=GREY, elinewidth=1.2, zorder=1)
         axes.scatter(means, ranks, c=colours, s=26, zorder=2)
-        axes.set_yticks(ranks, [plain(category.name, 24) for category in categories])
+        axes.set_yticks(ranks, [plain(readable(category.name), 24) for category in categories])
         axes.set_xlabel(f"{label}, 95% interval")
         axes.grid(axis="y", color="#eeeeee")
         axes.set_axisbelow(True)
@@ -105,4 +106,4 @@ def _add_photos(
             show(cell, thumbnail(picture, 128))
         for cell in line[len(found) :]:
             cell.set_axis_off()
-        line[0].set_title(plain(category.name, 30), loc="left", fontsize=8)
+        line[0].set_title(plain(readable(category.name), 30), loc="left", fontsize=8)

@@ -21,6 +21,8 @@ from elastic_cnn.policy.table import PolicyTable
 
 RASTER_FROM = 1000  # more points than this are drawn as pixels in vector files too
 FEWEST = 10  # a density of fewer points says nothing
+SMOOTHING = 0.08  # a kernel's deviation as a fraction of the map, for one point; it shrinks with their number (Scott)
+DOUBT = 5.0  # images of average share that are added at every place, so that few images make no extreme ratio
 
 
 def figure_photo_map(coordinates: np.ndarray, open_photo: Opener, cells: int = 30, side: int = 64) -> Any:
@@ -37,14 +39,18 @@ def figure_photo_map(coordinates: np.ndarray, open_photo: Opener, cells: int = 3
         offset = float(np.abs(place - np.array(cell) - 0.5).sum())
         if cell not in taken or offset < taken[cell][0]:
             taken[cell] = (offset, row)
-    canvas = np.full((cells * side, cells * side, 3), 255, np.uint8)
+    first_column, last_column = min(column for column, _ in taken), max(column for column, _ in taken)
+    first_line, last_line = min(line for _, line in taken), max(line for _, line in taken)
+    pitch = side + 2
+    shape = ((last_line - first_line + 1) * pitch, (last_column - first_column + 1) * pitch, 3)
+    canvas = np.full(shape, 255, np.uint8)
     for (column, line), (_, row) in taken.items():
         photo = open_photo(row)
         if photo is not None:
-            top, left = (cells - 1 - line) * side, column * side
+            top, left = (last_line - line) * pitch, (column - first_column) * pitch
             canvas[top : top + side, left : left + side] = thumbnail(photo, side)
     with style():
-        figure = new_figure(7, 7)
+        figure = new_figure(7, 7 * shape[0] / shape[1])
         show(figure.add_subplot(), canvas)
     return figure
 
@@ -80,8 +86,8 @@ def figure_block_maps(table: PolicyTable, coordinates: np.ndarray) -> Any:
 
 
 def figure_gain_density(table: PolicyTable, coordinates: np.ndarray) -> Any:
-    """Right: density of all images in policy space, that of those which Elastic gets right and its base wrong, and
-    their ratio, where the density of all is above 2% of its peak.
+    """Right: density of all images in policy space, that of those which Elastic gets right and its base wrong, and how
+    often these occur among the images of a place, against their share of all.
 
     With fewer than ten such images their places are marked instead. `ValueError` without a base network's answers, or
     with fewer than ten images.
@@ -89,52 +95,58 @@ def figure_gain_density(table: PolicyTable, coordinates: np.ndarray) -> Any:
     gained = table.gained()
     if len(table) < FEWEST:
         raise ValueError(f"a density needs at least {FEWEST} images, the table has {len(table)}")
-    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
-    margin = 0.08 * np.where(high > low, high - low, 1)
-    box = (low[0] - margin[0], high[0] + margin[0], low[1] - margin[1], high[1] + margin[1])
-    all_density = _density(coordinates, box)
-    dense = int(gained.sum()) >= FEWEST
+    count = int(gained.sum())
+    box = _frame(coordinates)
+    width = SMOOTHING * max(count, FEWEST) ** (-1 / 6)  # one kernel for both, as wide as the fewer images need
+    everything, gains = _density(coordinates, box, width), _density(coordinates[gained], box, width)
+    title = f"{count:,} that Elastic gets right, its base wrong"
     with style():
-        figure = new_figure(9.6 if dense else 6.6, 3.3)
-        cells = figure.subplots(1, 3 if dense else 2)
-        _draw_density(cells[0], all_density, box, f"all {len(table):,} images")
-        title = f"{int(gained.sum()):,} that Elastic gets right, its base wrong"
-        if not dense:
+        figure = new_figure(9.6 if count >= FEWEST else 6.6, 3.3)
+        cells = figure.subplots(1, 3 if count >= FEWEST else 2)
+        _draw(cells[0], everything, box, f"all {len(table):,} images", cmap="Blues", vmin=0)
+        if count < FEWEST:
             cells[1].scatter(*coordinates.T, s=2, color="#dddddd", linewidths=0, rasterized=len(table) > RASTER_FROM)
             cells[1].scatter(*coordinates[gained].T, s=22, marker="x", color=ORANGE)
             cells[1].set_title(title)
             _bare(cells[1], box)
             return figure
-        gain_density = _density(coordinates[gained], box)
-        _draw_density(cells[1], gain_density, box, title)
-        floor = 0.02 * all_density.max()
-        ratio = np.log2(np.maximum(gain_density, 0.1 * floor) / np.maximum(all_density, 0.1 * floor))
-        ratio = np.ma.masked_where(all_density < floor, ratio).clip(-2, 2)
-        image = cells[2].imshow(
-            ratio, extent=box, origin="lower", aspect="auto", cmap=DIFFERENCE, vmin=-2, vmax=2, interpolation="bilinear"
-        )
-        cells[2].set_title("ratio of the two")
-        _bare(cells[2], box)
-        bar = figure.colorbar(image, ax=cells[2], ticks=(-2, 0, 2), shrink=0.7)
-        bar.ax.set_yticklabels(["¼", "1", "4"])
+        _draw(cells[1], gains, box, title, cmap="Oranges", vmin=0)
+        cells[1].scatter(*coordinates[gained].T, s=3, color="#00000060", linewidths=0, rasterized=count > RASTER_FROM)
+        share = count / len(table)
+        ratio = (gains + DOUBT * share) / (everything + DOUBT) / share
+        ratio = np.ma.masked_where(everything < 0.02 * everything.max(), np.log2(ratio))
+        image = _draw(cells[2], ratio, box, "how often, against the mean", cmap=DIFFERENCE, vmin=-1, vmax=1)
+        bar = figure.colorbar(image, ax=cells[2], ticks=(-1, 0, 1), shrink=0.7)
+        bar.ax.set_yticklabels(["half", "mean", "twice"])
         bar.outline.set_visible(False)
     return figure
 
 
-def _density(points: np.ndarray, box: tuple[float, ...], cells: int = 120) -> np.ndarray:
-    """A Gaussian kernel density (Scott's rule) of points (N, 2) on a grid over `box`: (cells, cells), rows are y."""
-    stats = require("scipy.stats", "figures")
-    spread = np.array([box[1] - box[0], box[3] - box[2]])
-    jitter = np.random.default_rng(0).normal(0, 1e-6, points.shape) * spread  # no singular covariance
-    x, y = np.meshgrid(np.linspace(box[0], box[1], cells), np.linspace(box[2], box[3], cells))
-    estimate = stats.gaussian_kde((points + jitter).T.astype(np.float64))
-    return estimate(np.stack([x.ravel(), y.ravel()])).reshape(cells, cells)
+def _frame(coordinates: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the points, with a margin."""
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    margin = 0.08 * np.where(high > low, high - low, 1)
+    (left, bottom), (right, top) = low - margin, high + margin
+    return float(left), float(right), float(bottom), float(top)
 
 
-def _draw_density(axes: Any, density: np.ndarray, box: tuple[float, ...], title: str) -> None:
-    axes.imshow(density, extent=box, origin="lower", aspect="auto", cmap=SCORES, vmin=0, interpolation="bilinear")
+def _density(points: np.ndarray, box: tuple[float, ...], width: float, cells: int = 200) -> np.ndarray:
+    """Points (N, 2) counted under a Gaussian kernel at the places of a grid over `box`: (cells, cells), rows are y.
+
+    width: the kernel's deviation as a fraction of the box. A value is the number of points that a kernel there weighs.
+    """
+    ranges = (box[2:], box[:2])
+    counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=cells, range=ranges)
+    sigma = width * cells
+    smooth = require("scipy.ndimage", "figures").gaussian_filter(counts, sigma, mode="constant")
+    return smooth * 4 * np.pi * sigma**2
+
+
+def _draw(axes: Any, values: np.ndarray, box: tuple[float, ...], title: str, **colours: Any) -> Any:
+    image = axes.imshow(values, extent=box, origin="lower", aspect="auto", interpolation="bilinear", **colours)
     axes.set_title(title)
     _bare(axes, box)
+    return image
 
 
 def _bare(axes: Any, box: tuple[float, ...] | None = None) -> None:

@@ -39,23 +39,24 @@ def figure_photos(
         deviation = all_scores.std(axis=0)
         values = (values - all_scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
     with style():
-        figure = new_figure(1.9 + max(3.2, 0.3 * len(blocks)), 1.35 * len(photos) + 0.75)
+        figure = new_figure(2.2 + max(3.2, 0.3 * len(blocks)), 1.25 * len(photos) + 0.9)
         grid = figure.add_gridspec(len(photos), 2, width_ratios=(1.25, max(3.2, 0.3 * len(blocks))))
         first = None
         for row, (photo, bars) in enumerate(zip(photos, values, strict=True)):
             picture = figure.add_subplot(grid[row, 0])
             show(picture, thumbnail(photo.photo, 224))
-            picture.set_xlabel(plain(photo.caption, 26), fontsize=8)
+            picture.set_ylabel(plain(photo.caption, 18), fontsize=8)
             first = axes = figure.add_subplot(grid[row, 1], sharex=first, sharey=first)
             shade_stages(axes, blocks, labels=row == 0)
             axes.bar(range(len(blocks)), bars, 0.72, color=[BLUE if bar > 0 else ORANGE for bar in bars], zorder=2)
             axes.axhline(0, color=GREY, linewidth=0.8, zorder=3)
-            axes.set_ylabel("coarse ←  → fine", fontsize=8)
+            axes.set_xticks(range(len(blocks)), [plain(block.name, 20) for block in blocks])
             last = row == len(photos) - 1
-            axes.set_xticks(range(len(blocks)), [plain(block.name, 20) for block in blocks] if last else [])
-            axes.tick_params(axis="x", rotation=60 if len(blocks) > 6 else 0, length=0)
+            axes.tick_params(axis="x", rotation=60 if len(blocks) > 6 else 0, length=0, labelbottom=last)
         limit = 1.1 * max(np.abs(values).max(), 1e-6)
         axes.set_ylim(-limit, limit)
         unit = "score, in deviations from the mean of all photos" if all_scores is not None else "score (Equation 5)"
-        figure.supxlabel(f"elastic block, first to last · {unit}", fontsize=8)
+        figure.supxlabel(
+            f"elastic blocks, first to last\n{unit}: up (blue) is finer, down (orange) coarser", fontsize=8
+        )
     return figure

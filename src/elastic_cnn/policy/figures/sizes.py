@@ -66,8 +66,9 @@ def figure_sizes(table: PolicyTable, bins: int = 8) -> Any:
         right.axvline(0, color=GREY, linewidth=0.8)
         right.set_yticks(ranks, [block_label(block) for block in blocks])
         for rank, colour in zip(ranks, colours, strict=True):
-            right.plot(-1.02, rank, "o", color=colour, markersize=5, clip_on=False)
+            right.plot(-0.96, rank, "o", color=colour, markersize=6)
         right.invert_yaxis()
         right.set_xlim(-1, 1)
+        right.set_xticks((-1, -0.5, 0, 0.5, 1))
         right.set_xlabel("Spearman's correlation of object size and score")
     return figure
