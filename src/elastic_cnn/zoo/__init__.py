@@ -3,7 +3,14 @@
 Importing this package registers every network.
 """
 
-from elastic_cnn.zoo import elastic_densenet, elastic_dla, elastic_resnet_v1, elastic_resnext  # noqa: F401  (registers)
+from elastic_cnn.zoo import (  # noqa: F401  (registers)
+    any_backbone,
+    elastic_densenet,
+    elastic_dla,
+    elastic_resnet_v1,
+    elastic_resnext,
+    segmentation,
+)
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, read_card, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
 

@@ -51,6 +51,12 @@ NETWORKS = {
     Signature("dla", "classifier", (2, 8, 16, 2), branches=1): ("dla102x",),
     Signature("dla", "classifier", (2, 8, 16, 2)): ("dla102x_selastic",),
     Signature("dla", "classifier", (8, 8, 8, 2), groups=50): ("dla102x_elastic",),
+    Signature("resnet", "aspp", (3, 4, 6, 3)): ("deeplabv3_resnext50",),
+    Signature("resnet", "aspp", (6, 8, 5, 3)): ("deeplabv3_resnext50_elastic",),
+    Signature("resnet", "aspp", (3, 4, 23, 3)): ("deeplabv3_resnext101",),
+    Signature("resnet", "aspp", (12, 14, 20, 3)): ("deeplabv3_resnext101_elastic",),
+    Signature("dla", "dla_up", (2, 4, 8, 2), branches=1): ("dla60x_seg",),
+    Signature("dla", "dla_up", (2, 4, 8, 2)): ("dla60x_elastic_seg",),
 }
 
 

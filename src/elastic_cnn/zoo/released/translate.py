@@ -44,8 +44,28 @@ BOTTLENECK = BlockRule(
 )
 DENSE_LAYER = BlockRule(inner=("conv1", "norm2"), last="conv2", shared={"norm1": ("norm1", "norm1")})
 
-# Outside of the blocks: (pattern on the released name, ours); the first that matches.
-RENAMES = ((re.compile(r"^features\.norm_final\."), "features.norm5."),)
+# Names outside of the blocks: (pattern, ours), the first that matches. DeepLab's backbone has no prefix there.
+_DEEPLAB_RENAMES = (
+    (r"^aspp\.aspp([1-4])\.", lambda m: f"aspp.convs.{int(m[1]) - 1}.0."),
+    (r"^aspp\.aspp([1-4])_bn\.", lambda m: f"aspp.convs.{int(m[1]) - 1}.1."),
+    (r"^aspp\.aspp5\.", "aspp.convs.4.1."),
+    (r"^aspp\.aspp5_bn\.", "aspp.convs.4.2."),
+    (r"^aspp\.conv2\.", "aspp.project.0."),
+    (r"^aspp\.bn2\.", "aspp.project.1."),
+    (r"^aspp\.conv3\.", "classifier."),
+    (r"^(?=conv1\.|bn1\.|layer\d)", "backbone."),
+)
+_PARTS = {"proj": "projects", "up": "ups", "node": "nodes"}
+_RENAMES = (
+    (r"^features\.norm_final\.", "features.norm5."),
+    (r"^base\.", "backbone."),
+    (
+        r"^dla_up\.ida_(\d+)\.(proj|up|node)_(\d+)\.",
+        lambda m: f"decoder.rows.{m[1]}.{_PARTS[m[2]]}.{int(m[3]) - 1}.",
+    ),
+    (r"^fc\.0\.", "classifier."),
+    (r"^up\.", "upsample."),
+)
 
 
 @dataclass
@@ -63,7 +83,8 @@ def translate(released: Mapping[str, Tensor], network: nn.Module) -> Translation
     differs. Absent batch counters (`num_batches_tracked`, unknown to early PyTorch) start at zero.
     """
     ignored = unused(released)
-    theirs = {_rename(name): tensor for name, tensor in released.items() if name not in set(ignored)}
+    deeplab = any(name.startswith("aspp.") for name in released)
+    theirs = {_rename(name, deeplab): tensor for name, tensor in released.items() if name not in set(ignored)}
     ours = _translate_blocks(theirs, network)
     expected = network.state_dict()
     for name in expected:
@@ -89,9 +110,9 @@ def unused(released: Iterable[str]) -> list[str]:
     ]
 
 
-def _rename(name: str) -> str:
-    for pattern, ours in RENAMES:
-        renamed, count = pattern.subn(ours, name)
+def _rename(name: str, deeplab: bool) -> str:
+    for pattern, ours in _DEEPLAB_RENAMES if deeplab else _RENAMES:
+        renamed, count = re.subn(pattern, ours, name)
         if count:
             return renamed
     return name
