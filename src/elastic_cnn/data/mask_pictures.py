@@ -1,0 +1,76 @@
+"""Pictures of masks: coloured, laid over the photo, side by side, and many on one sheet (paper, Appendix D)."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from elastic_cnn.files import atomic_write
+
+Colour = tuple[int, int, int]
+GAP = 4  # pixels between pictures
+LEGEND_ROW = 18  # pixels
+CHARACTER = 8  # pixels, a generous width in the legend's font
+
+
+def colour_mask(mask: np.ndarray, palette: Sequence[Colour]) -> Image.Image:
+    """uint8 (H, W) class numbers -> a palette picture of that size: its values are the numbers, it looks coloured.
+
+    Numbers without a colour (255, pixels that do not count) are black.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("P")
+    colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
+    picture.putpalette([value for colour in colours for value in colour])
+    return picture
+
+
+def overlay(photo: Image.Image, mask: np.ndarray, palette: Sequence[Colour], strength: float = 0.55) -> Image.Image:
+    """The photo with the mask's colours laid over it; `strength` 0 shows the photo alone, 1 the colours alone."""
+    return Image.blend(photo.convert("RGB"), colour_mask(mask, palette).convert("RGB"), strength)
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of equal height in a row, on white."""
+    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        row.paste(picture.convert("RGB"), (left, 0))
+        left += picture.width + GAP
+    return row
+
+
+def contact_sheet(
+    rows: Iterable[Sequence[Image.Image]], classes: Sequence[str], palette: Sequence[Colour]
+) -> Image.Image:
+    """Rows of pictures below each other, and below them the colours with their classes."""
+    strips = [side_by_side(row) for row in rows]
+    width = max(strip.width for strip in strips)
+    legend = _legend(width, classes, palette)
+    strips.append(legend)
+    sheet = Image.new("RGB", (width, sum(strip.height + GAP for strip in strips) - GAP), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height + GAP
+    return sheet
+
+
+def _legend(width: int, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
+    cell = LEGEND_ROW + CHARACTER * (max(map(len, classes)) + 1)
+    columns = max(1, width // cell)
+    picture = Image.new("RGB", (width, LEGEND_ROW * -(-len(classes) // columns)), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
+    for number, (name, colour) in enumerate(zip(classes, palette, strict=True)):
+        left, top = number % columns * cell, number // columns * LEGEND_ROW
+        draw.rectangle((left + 2, top + 3, left + LEGEND_ROW - 4, top + LEGEND_ROW - 3), fill=colour, outline="black")
+        draw.text((left + LEGEND_ROW, top + 1), name, fill="black", font=font)
+    return picture
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write atomically, in the format of the path's ending."""
+    with atomic_write(path) as temporary:
+        picture.save(temporary)
+    return path

@@ -1,0 +1,232 @@
+"""A class for every pixel: PASCAL VOC 2012 and folders of photos with index masks (paper, section 4.3 and Table 5)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+
+from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, save_picture
+from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.data.masks import VOC_LABELS, Labels, MaskSamples, Pairs, folder_pairs, read_labels, voc_pairs
+from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
+from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
+from elastic_cnn.tasks.recipe import Recipe, task_options
+from elastic_cnn.tasks.settings import Settings, TestOptions
+from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
+from elastic_cnn.tasks.weights import make_network
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+LABELS_KEY = "labels"  # of a card's `info`
+
+
+@dataclass(frozen=True)
+class Options:
+    """dataset: `folder` (photos in SPLIT/, masks in SPLITannot/) or `voc` (VOC 2012; training on `train_split`).
+
+    classes, void, palette: of a folder's masks; from its labels.json where no classes are given.
+    train_split, val_split: names of the splits; `train_aug` with `voc` adds SBD's masks.
+    scale: range of the random scale in training. test_size: `crop` pads test photos to image_size at the least, with
+    `own` they keep their size. head_lr: factor on the rate of everything but the backbone. freeze_norms: the
+    backbone's batch norms keep their initial statistics and weights. sync_norms: batch norms share their statistics
+    over the processes. checkpoint_blocks: the backbone's blocks keep their inputs alone, which saves memory.
+    sheet: photos on the contact sheet of a validation; 0 for none.
+    """
+
+    dataset: Literal["folder", "voc"] = "folder"
+    classes: tuple[str, ...] = ()
+    void: int = IGNORE
+    palette: tuple[tuple[int, int, int], ...] = ()
+    train_split: str = "train"
+    val_split: str = "val"
+    scale: tuple[float, float] = (0.5, 2.0)
+    test_size: Literal["crop", "own"] = "crop"
+    head_lr: float = 1.0
+    freeze_norms: bool = False
+    sync_norms: bool = False
+    checkpoint_blocks: bool = False
+    sheet: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"options.scale={list(self.scale)} must be two positive factors, the smaller first")
+        if self.head_lr < 0 or self.sheet < 0:
+            raise ValueError(f"options.head_lr={self.head_lr} and options.sheet={self.sheet} must not be negative")
+        if self.dataset == "voc" and self.classes:
+            raise ValueError("options.classes belong to dataset: folder; VOC has its own")
+
+    def labels(self, data: str) -> Labels:
+        """What the values in the masks of `data` mean."""
+        if self.dataset == "voc":
+            return VOC_LABELS
+        return Labels(self.classes, self.void, self.palette) if self.classes else read_labels(Path(data))
+
+
+def backbone_of(network: nn.Module) -> nn.Module | None:
+    """The part that comes with a classifier's weights: `network.backbone`, or None where all is one."""
+    return getattr(network, "backbone", None)
+
+
+class Segmentation(Task):
+    """Cross-entropy over the pixels that count; mIoU over the whole set, IoU of each class, pixel accuracy."""
+
+    metric = "miou"
+
+    def __init__(self, network: nn.Module, labels: Labels, options: Options | None = None) -> None:
+        super().__init__(network)
+        self.labels, self.options = labels, options or Options()
+        self.confusion = PixelConfusion(len(labels.classes))
+        self.loss = MeanMetric()
+        self._shown: list[tuple[Image.Image, np.ndarray, np.ndarray]] = []  # photo, target, prediction
+        self._sheet = self._shown  # of the last finished validation
+        self.spec: InputSpec = InputSpec()
+        if self.options.freeze_norms:
+            for module in self._frozen_norms():
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Segmentation":
+        super().train(mode)
+        for module in self._frozen_norms() if self.options.freeze_norms else ():
+            module.eval()
+        return self
+
+    def _frozen_norms(self) -> Iterator[nn.Module]:
+        backbone = backbone_of(self.network)
+        if backbone is None:
+            raise ValueError(f"freeze_norms: {type(self.network).__name__} has no backbone apart from its head")
+        return (module for module in backbone.modules() if isinstance(module, NORMS))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """batch: image (N, 3, H, W), target (N, H, W) -> the mean cross-entropy of the pixels that count, ()."""
+        return pixel_loss(self(batch["image"]), batch["target"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """batch: as in training; counts pixels by true and predicted class."""
+        logits, targets = self(batch["image"]), batch["target"]
+        preds = logits.argmax(1)  # (N, H, W)
+        self.confusion.update(preds, targets)
+        counted = int((targets != IGNORE).sum())
+        if counted:
+            self.loss.update(pixel_loss(logits, targets), weight=counted)
+        for image, target, pred in zip(batch["image"], targets, preds, strict=True):
+            if len(self._shown) >= self.options.sheet:
+                break
+            self._shown.append((self._photo(image), *(t.to(torch.uint8).cpu().numpy() for t in (target, pred))))
+
+    def _photo(self, image: Tensor) -> Image.Image:
+        """(3, H, W) normalised -> the photo."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.spec.mean, self.spec.std))
+        pixels = (255 * (image.float().cpu() * std + mean)).round().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+    def validation_results(self) -> dict[str, Any]:
+        """loss, miou, pixel_accuracy, and `iou_CLASS` of each class; None for a class that did not occur."""
+        confusion = self.confusion.compute().cpu()
+        results: dict[str, Any] = {"loss": float(self.loss.compute())} if self.loss.update_called else {}
+        results |= {"miou": mean_iou(confusion), "pixel_accuracy": pixel_accuracy(confusion)}
+        for name, iou in zip(self.labels.classes, iou_per_class(confusion).tolist(), strict=True):
+            results[f"iou_{name}"] = None if np.isnan(iou) else iou
+        self.confusion.reset()
+        self.loss.reset()
+        self._sheet, self._shown = self._shown, []
+        return results
+
+    def headline(self, results: dict[str, Any]) -> str:
+        return f"mIoU {100 * results['miou']:.2f}%, pixel accuracy {100 * results['pixel_accuracy']:.2f}%"
+
+    def save_pictures(self, folder: Path, epoch: int) -> list[Path]:
+        """The contact sheet: photo, true mask, predicted mask, overlay, of the first photos of the validation."""
+        if not self._sheet:
+            return []
+        colours = self.labels.palette
+        rows = [
+            (photo, colour_mask(target, colours), colour_mask(pred, colours), overlay(photo, pred, colours))
+            for photo, target, pred in self._sheet
+        ]
+        sheet = contact_sheet(rows, self.labels.classes, colours)
+        return [save_picture(sheet, folder / f"masks_epoch_{epoch:03d}.png")]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The backbone at the recipe's rate, the rest at `head_lr` times it; one group where there is no backbone."""
+        backbone = backbone_of(self.network)
+        if backbone is None:
+            return super().parameter_groups()
+        inside = {id(parameter) for parameter in backbone.parameters()}
+        named = list(self.network.named_parameters())
+        return [
+            ParameterGroup("backbone", [(name, p) for name, p in named if id(p) in inside]),
+            ParameterGroup("head", [(name, p) for name, p in named if id(p) not in inside], self.options.head_lr),
+        ]
+
+
+def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels whose target is not `IGNORE`; 0 where there is none.
+
+    logits: (N, classes, H, W); targets: (N, H, W) -> ().
+    """
+    total = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="sum")
+    return total / (targets != IGNORE).sum().clamp(min=1)
+
+
+def _pairs(options: Options, data: str, split: str) -> Pairs:
+    return voc_pairs(data, split) if options.dataset == "voc" else folder_pairs(data, split)
+
+
+def build(recipe: Recipe, data: str, settings: Settings) -> Job:
+    """Photos with masks from `data`, and the network for their classes."""
+    options: Options = task_options(recipe)
+    labels = options.labels(data)
+    train_pairs, val_pairs = (_pairs(options, data, split) for split in (options.train_split, options.val_split))
+    network, card = make_network(recipe, labels.classes)
+    known = {"dataset": options.dataset, "void": labels.void, "palette": labels.palette, "test_size": options.test_size}
+    card = replace(card, info={**card.info, LABELS_KEY: known})
+    spec = card.input
+    train = MaskSamples(train_pairs, labels, size=spec.size, mean=spec.mean, std=spec.std, scale=options.scale)
+    val_size = spec.size if options.test_size == "crop" else None
+    val = MaskSamples(val_pairs, labels, size=val_size, mean=spec.mean, std=spec.std)
+    val.check_batchable(recipe.val_batch_size or recipe.batch_size // recipe.accumulate)
+    if options.checkpoint_blocks:
+        checkpoint_blocks(backbone_of(network) or network)
+    if options.sync_norms and settings.devices * settings.nodes > 1:
+        network = convert_sync_batchnorm(network)
+    task = Segmentation(network, labels, options)
+    task.spec = spec
+    return Job(task, card, train, val)
+
+
+def card_labels(card: NetworkCard) -> tuple[Labels, dict[str, Any]]:
+    """The labels that a segmentation network was trained with, and how its data is read (`dataset`, `test_size`)."""
+    known = card.info.get(LABELS_KEY, {})
+    return Labels(card.classes, known.get("void", IGNORE), tuple(map(tuple, known.get("palette", ())))), known
+
+
+def build_test(
+    network: nn.Module, card: NetworkCard, data: str, split: str, options: TestOptions
+) -> tuple[Task, MaskSamples]:
+    """The task and a split to test it on. `ValueError` where the data's classes are not the checkpoint's."""
+    labels, known = card_labels(card)
+    own = Options(dataset=known.get("dataset", "folder"), sheet=0)
+    if own.dataset == "folder" and (Path(data) / "labels.json").is_file():
+        theirs = read_labels(Path(data))
+        if theirs.classes != card.classes:
+            raise ValueError(
+                f"{data} has the classes {', '.join(theirs.classes)}, the checkpoint of {card.network} "
+                f"{', '.join(card.classes)}"
+            )
+        labels = theirs
+    spec = card.input
+    side = options.image_size
+    size = (side, side) if side else spec.size if known.get("test_size", "crop") == "crop" else None
+    samples = MaskSamples(_pairs(own, data, split), labels, size=size, mean=spec.mean, std=spec.std)
+    samples.check_batchable(options.batch_size)
+    task = Segmentation(network, labels, own)
+    task.spec = spec
+    return task, samples
