@@ -119,7 +119,10 @@ def test_too_few_groups_are_reported():
     network = timm.create_model("resnext50_32x4d", **{**SMALL, "cardinality": 2, "base_width": 32})
     spec = ElasticSpec(scales=(1, 2, 4), shares=(0.4, 0.3, 0.3))
     with pytest.raises(ValueError, match="2 groups cannot be divided over 3 branches"):
-        elasticize(network, spec)
+        elasticize(network, spec, convolutions=False)
+    report = elasticize(network, spec).elastic_report  # then one convolution at a time
+    assert "layer1.0.conv1" in report.converted
+    assert report.left["layer1.0"] == "2 groups cannot be divided over 3 branches"
 
 
 @settings(max_examples=12, deadline=None)

@@ -1,6 +1,16 @@
-"""Surgery on trained networks: `elasticize` and the rules it follows."""
+"""Surgery on trained networks: `elasticize`, its undoing, and the rules it follows."""
 
 from elastic_cnn.surgery.elasticize import apply_surgery, describe_surgery, elasticize
+from elastic_cnn.surgery.recalibrate import recalibrate
 from elastic_cnn.surgery.report import BlockOutcome, SurgeryReport
+from elastic_cnn.surgery.restore import restore
 
-__all__ = ["BlockOutcome", "SurgeryReport", "apply_surgery", "describe_surgery", "elasticize"]
+__all__ = [
+    "BlockOutcome",
+    "SurgeryReport",
+    "apply_surgery",
+    "describe_surgery",
+    "elasticize",
+    "recalibrate",
+    "restore",
+]

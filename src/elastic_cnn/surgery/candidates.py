@@ -43,7 +43,9 @@ def find_blocks(network: nn.Module) -> list[Candidate]:
 
 def find_convolutions(network: nn.Module) -> list[Candidate]:
     """Every convolution of a network, in network order, for networks without a block that a rule knows."""
-    found = [(name, m, FALLBACK) for name, m in network.named_modules() if name and isinstance(m, nn.Conv2d)]
+    found: list[tuple[str, nn.Module, Rule]] = [
+        (name, m, FALLBACK) for name, m in network.named_modules() if name and isinstance(m, nn.Conv2d)
+    ]
     if not found:
         return []
     read = _weights_read_by_parents(network)

@@ -1,7 +1,7 @@
 """ConvNeXt's block: timm's `ConvNeXtBlock`, a depthwise convolution, a layer norm and a two-layer perceptron.
 
-The layer norm needs all channels, so the perceptron, nearly all of the cost, is what becomes elastic: its hidden channels
-are divided over the branches. With D = U = identity it is the block's own function.
+The layer norm needs all channels, so the perceptron, nearly all of the cost, is what becomes elastic: its hidden
+channels are divided over the branches. With D = U = identity it is the block's own function.
 
     shortcut + gamma * sum_i U(fc2_i(gelu(fc1_i(D(norm(depthwise(x)))))))
 """

@@ -8,7 +8,7 @@ from torch import nn
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec
 from elastic_cnn.surgery.candidates import Candidate, Where, choose, find_blocks, find_convolutions
-from elastic_cnn.surgery.report import BlockOutcome, SurgeryReport
+from elastic_cnn.surgery.report import BlockOutcome, Conversion, SurgeryReport
 
 Spec = ElasticSpec | Mapping[int, ElasticSpec]
 
@@ -73,26 +73,36 @@ def _convert_all(
     if not candidates:
         return earlier or SurgeryReport()
     chosen = choose(candidates, where, stages)
-    outcomes = [_convert(network, candidate, reason, spec) for candidate, reason in chosen.values()]
-    return SurgeryReport([*(earlier.blocks if earlier else []), *outcomes])
+    report = earlier or SurgeryReport()
+    for candidate, reason in chosen.values():
+        name, block, rule = candidate.name, candidate.block, candidate.rule
+        if not reason:
+            conversion = Conversion(copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate.stage))
+            try:
+                replace_module(network, block, rule.convert(block, conversion.spec))
+                report.conversions[name] = conversion
+            except CannotDivide as obstacle:
+                reason = str(obstacle)
+        report.blocks.append(BlockOutcome(name, rule.kind, reason))
+    return report
 
 
-def _convert(network: nn.Module, candidate: Candidate, reason: str, spec: Spec) -> BlockOutcome:
-    """Convert one block in place where `reason` is empty."""
-    name, rule = candidate.name, candidate.rule
-    if not reason:
-        block = network.get_submodule(name)
-        chosen = spec if isinstance(spec, ElasticSpec) else spec[candidate.stage or 0]
-        try:
-            elastic = rule.convert(block, chosen)
-        except CannotDivide as obstacle:
-            return BlockOutcome(name, rule.kind, str(obstacle))
-        elastic.train(block.training)
-        for parent in list(network.modules()):  # a block that stands under several names is replaced under all
-            for child, module in parent.named_children():
-                if module is block:
-                    setattr(parent, child, elastic)
-    return BlockOutcome(name, rule.kind, reason)
+def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of `old` under every name that it has, in the same training mode."""
+    new.train(old.training)
+    for parent in list(network.modules()):
+        for child, module in list(parent._modules.items()):  # named_children() names a module only once
+            if module is old:
+                setattr(parent, child, new)
+
+
+def _spec_of(spec: Spec, stage: int | None) -> ElasticSpec:
+    """The spec for one stage. `ValueError` where a mapping names none for it."""
+    if isinstance(spec, ElasticSpec):
+        return spec
+    if stage is None or stage not in spec:
+        raise ValueError(f"no spec for stage {stage}; there are specs for the stages {sorted(spec)}")
+    return spec[stage]
 
 
 def describe_surgery(network: Any) -> dict[str, Any]:

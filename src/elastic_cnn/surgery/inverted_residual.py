@@ -17,7 +17,7 @@ import torch
 from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from torch import Tensor, nn
 
-from elastic_cnn.nn import Branch, CannotDivide, ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn import CannotDivide, ElasticBranches, ElasticSpec, make_branches
 from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
 
 
@@ -30,10 +30,13 @@ class GatedBranches(ElasticBranches):
     def __init__(self, branches: ElasticBranches, se: SqueezeExcite):
         super().__init__([branches.high, *branches.low])
         self.se = se
-        self.parts = [branch.transform[-1].in_channels for branch in (branches.high, *branches.low)]
+        self.parts = [branch.transform[-1].in_channels for branch in self._members()]
+
+    def _members(self) -> list[Any]:
+        return [self.high, *self.low]
 
     def forward(self, x: Tensor) -> Tensor:
-        blend = self.low[0].blend
+        blend: float = self._members()[1].blend
         if blend >= 1:
             return self._run(x, False)
         if blend <= 0:
@@ -42,21 +45,22 @@ class GatedBranches(ElasticBranches):
 
     def _run(self, x: Tensor, full_resolution: bool) -> Tensor:
         """One pass; `full_resolution` leaves out D and U."""
-        inner = [self._inner(self.high, x)]  # (N, expanded_i, H_i, W_i) each
-        for branch in self.low:
+        high, *lows = self._members()
+        inner = [self._inner(high, x)]  # (N, expanded_i, H_i, W_i) each
+        for branch in lows:
             inner.append(self._inner(branch, x if full_resolution else branch.down(x)))
         pooled = torch.cat([maps.mean((2, 3), keepdim=True) for maps in inner], 1)  # (N, expanded, 1, 1)
-        gate = self.se.gate(self.se.conv_expand(self.se.act1(self.se.conv_reduce(pooled))))
-        gates = torch.split(gate, self.parts, 1)
-        y = self.high.transform[-1](inner[0] * gates[0])  # (N, C_out, H, W)
+        se: Any = self.se
+        gates = torch.split(se.gate(se.conv_expand(se.act1(se.conv_reduce(pooled)))), self.parts, 1)
+        y = high.transform[-1](inner[0] * gates[0])  # (N, C_out, H, W)
         height, width = y.shape[-2:]
-        for i, branch in enumerate(self.low):
-            low = branch.transform[-1](inner[i + 1] * gates[i + 1])
+        for i, branch in enumerate(lows, start=1):
+            low = branch.transform[-1](inner[i] * gates[i])
             y = y + (low if full_resolution else branch.up(low)[..., :height, :width])
         return y
 
     @staticmethod
-    def _inner(branch: Branch, x: Tensor) -> Tensor:
+    def _inner(branch: Any, x: Tensor) -> Tensor:
         for layer in list(branch.transform)[:-1]:
             x = layer(x)
         return x
@@ -107,11 +111,12 @@ def convert_inverted_residual(block: InvertedResidual, spec: ElasticSpec) -> Ela
     )
     transforms = []
     for expand, norm1, conv, norm2, project in pieces:
-        layers: dict[str, nn.Module] = {"conv_pw": expand, "bn1": norm1, "conv_dw": conv, "bn2": norm2}
+        layers: dict[str, Any] = {"conv_pw": expand, "bn1": norm1, "conv_dw": conv, "bn2": norm2}
         if not isinstance(block.aa, nn.Identity):
             layers["aa"] = copy.deepcopy(block.aa)
         transforms.append(nn.Sequential(OrderedDict({**layers, "conv_pwl": project})))
     branches = make_branches(transforms, spec, probe="bn2")
     if isinstance(se, SqueezeExcite):
         branches = GatedBranches(branches, se)
-    return ElasticInvertedResidual(branches, block.bn3, block.drop_path, block.has_skip)
+    norm: Any = block.bn3
+    return ElasticInvertedResidual(branches, norm, block.drop_path, block.has_skip)

@@ -1,7 +1,13 @@
 """What a surgery did: every candidate block, converted or left, and why."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from elastic_cnn.nn import ElasticSpec
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,24 @@ class BlockOutcome:
         return not self.reason
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """How one block was converted: the block as it was, on the meta device, by which function and spec."""
+
+    original: nn.Module
+    convert: Callable[[Any, ElasticSpec], nn.Module]
+    spec: ElasticSpec
+
+
 @dataclass
 class SurgeryReport:
-    """The outcome of `elasticize`, in network order. `str()` prints it for people."""
+    """The outcome of `elasticize`, in network order. `str()` prints it for people.
+
+    conversions: {name of a converted block: how}, enough to undo it.
+    """
 
     blocks: list[BlockOutcome] = field(default_factory=list)
+    conversions: dict[str, Conversion] = field(default_factory=dict, repr=False)
 
     @property
     def converted(self) -> list[str]:
