@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.pixels import read_rgb
 
 SIZE_NAMES = ("small", "medium", "large")
 AREA_BOUNDS = (32**2, 96**2)  # square pixels of the native photo
@@ -288,12 +288,7 @@ class CocoImages(Dataset):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.folder / self.annotations.file_names[index]
-        try:
-            with Image.open(path) as file:
-                photo = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnreadableSample(str(path), error) from error
+        photo = read_rgb(self.folder / self.annotations.file_names[index])
         return {
             "image": self.transform(photo),
             "targets": torch.from_numpy(self.annotations.targets[index]).float(),

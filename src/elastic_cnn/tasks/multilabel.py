@@ -1,0 +1,197 @@
+"""Several classes an image, with object sizes: MS COCO (paper, section 4.2, Tables 3 and 4)."""
+
+import inspect
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from timm.loss import AsymmetricLossMultiLabel
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import CatMetric
+from torchmetrics.utilities import dim_zero_cat
+
+from elastic_cnn.data.coco import SIZE_NAMES, CocoImages
+from elastic_cnn.data.image_folder import eval_transform, train_transform
+from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
+from elastic_cnn.tasks.recipe import Recipe, task_options
+from elastic_cnn.tasks.settings import Settings, TestOptions
+from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
+from elastic_cnn.tasks.weights import make_network
+from elastic_cnn.zoo.checkpoint import NetworkCard
+
+DATA_KEYS = ("exclude", "crowds", "zero_area")
+
+
+@dataclass(frozen=True)
+class Options:
+    """train_split, val_split: names of the splits (`train2014`, ...; see `find_split`).
+
+    exclude: categories to leave out. crowds: `label` counts them like objects, `drop` leaves them out. zero_area: what
+    to do with objects of area 0: refuse the file (`error`), `keep` them as small, `drop` them.
+    loss: `bce`, or `asymmetric` (Ridnik et al. 2021; timm's) with gamma_negative, gamma_positive and clip.
+    head_lr_factor: learning rate of the classifier, as a multiple of the recipe's.
+    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none.
+    """
+
+    train_split: str = "train"
+    val_split: str = "val"
+    exclude: tuple[str, ...] = ()
+    crowds: Literal["label", "drop"] = "label"
+    zero_area: Literal["error", "keep", "drop"] = "error"
+    loss: Literal["bce", "asymmetric"] = "bce"
+    gamma_negative: float = 4.0
+    gamma_positive: float = 1.0
+    clip: float = 0.05
+    head_lr_factor: float = 1.0
+    min_scale: float = 0.08
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("gamma_negative", "gamma_positive", "color_jitter"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.clip < 1:
+            raise ValueError(f"options.clip={self.clip} must lie in 0..1")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"options.min_scale={self.min_scale} must lie in 0..1")
+        if self.head_lr_factor <= 0:
+            raise ValueError(f"options.head_lr_factor={self.head_lr_factor} must be positive")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What decides on the classes and targets: arguments of `CocoImages`."""
+        return {name: getattr(self, name) for name in DATA_KEYS}
+
+
+class Multilabel(Task):
+    """A sigmoid a class. `metric` is `f1_per_class`, the paper's F1-PerClass.
+
+    A batch holds image (N, 3, H, W), targets (N, C) 0 or 1, size_targets (N, 3, C) bool.
+    """
+
+    metric = "f1_per_class"
+
+    def __init__(self, network: nn.Module, num_classes: int, options: Options = Options()) -> None:
+        super().__init__(network)
+        self.options = options
+        self.asymmetric = _asymmetric_loss(options) if options.loss == "asymmetric" else None
+        self.scores = MultilabelScores(num_classes, SIZE_NAMES)
+        self.precision = MeanAveragePrecision(num_classes)
+        self.losses = CatMetric()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss summed over the classes and averaged over the images, ()."""
+        logits, targets = self(batch["image"]).float(), batch["targets"]  # (N, C) each
+        if self.asymmetric is not None:
+            return self.asymmetric(logits, targets) / len(logits)
+        return cross_entropy(logits, targets).mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts labels above probability 0.5; the loss is the cross-entropy, whatever was trained with."""
+        logits, targets = self(batch["image"]).float(), batch["targets"]
+        probabilities = logits.sigmoid()
+        self.scores.update(probabilities, targets, batch["size_targets"])
+        self.precision.update(probabilities, targets)
+        self.losses.update(cross_entropy(logits, targets))
+
+    def validation_results(self) -> dict[str, Any]:
+        """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each F1 by size (`f1_overall_small`); lists a
+        class: class_f1, class_f1_small, class_positives, class_average_precision (None where a class has no image)."""
+        results: dict[str, Any] = {"loss": self._mean_loss(), "map": _number(self.precision.compute())}
+        results |= {name: float(value) for name, value in self.scores.compute().items()}
+        with self.scores.sync_context():
+            results |= {f"class_{name}": values.tolist() for name, values in self.scores.per_class().items()}
+        with self.precision.sync_context():
+            results["class_average_precision"] = [_number(value) for value in self.precision.class_precisions()]
+        for metric in (self.scores, self.precision, self.losses):
+            metric.reset()
+        return results
+
+    def _mean_loss(self) -> float:
+        """Summed exactly, so that the division of the images over processes does not show."""
+        with self.losses.sync_context():
+            losses = dim_zero_cat(self.losses.value).flatten().tolist()
+        return math.fsum(losses) / len(losses)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The classifier on its own where it has its own learning rate."""
+        classifier = getattr(self.network, "get_classifier", lambda: None)()
+        if self.options.head_lr_factor == 1 or classifier is None:
+            return super().parameter_groups()
+        own = {id(parameter) for parameter in classifier.parameters()}
+        named = list(self.network.named_parameters())
+        return [
+            ParameterGroup("backbone", [(name, p) for name, p in named if id(p) not in own]),
+            ParameterGroup("head", [(name, p) for name, p in named if id(p) in own], self.options.head_lr_factor),
+        ]
+
+    def headline(self, results: dict[str, Any]) -> str:
+        sizes = " / ".join(f"{100 * results[f'f1_per_class_{size}']:.2f}" for size in SIZE_NAMES)
+        mean = "" if results["map"] is None else f", mAP {100 * results['map']:.2f}%"
+        return (
+            f"loss {results['loss']:.3f}, F1 per class {100 * results['f1_per_class']:.2f}% "
+            f"({', '.join(SIZE_NAMES)}: {sizes}), overall {100 * results['f1_overall']:.2f}%{mean}"
+        )
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of each image, summed over the classes: (N, C), (N, C) -> (N,)."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+
+
+def _asymmetric_loss(options: Options) -> nn.Module:
+    """timm's, summed over images and classes (all that its older versions can do)."""
+    known = inspect.signature(AsymmetricLossMultiLabel).parameters
+    extra: dict[str, Any] = {"reduction": "sum"} if "reduction" in known else {}
+    return AsymmetricLossMultiLabel(options.gamma_negative, options.gamma_positive, options.clip, **extra)
+
+
+def _number(value: Tensor) -> float | None:
+    return None if torch.isnan(value) else float(value)
+
+
+def build(recipe: Recipe, data: str, settings: Settings) -> Job:
+    """COCO's splits in the folder `data`, and the network for their classes. Test images are squashed to a square."""
+    options: Options = task_options(recipe)
+    val = CocoImages(data, options.val_split, eval_transform(), **options.data)
+    train = CocoImages(data, options.train_split, eval_transform(), **options.data)
+    if train.classes != val.classes:
+        raise ValueError(_difference(val, train.classes, f"the split {options.train_split}"))
+    network, card = make_network(recipe, train.classes, crop_mode="squash", crop_pct=1.0)
+    card = replace(card, info={**card.info, "data": options.data})
+    spec = card.input
+    train.transform = train_transform(
+        recipe.image_size, spec.mean, spec.std, spec.interpolation, options.min_scale, options.color_jitter
+    )
+    val.transform = eval_transform(**asdict(spec))
+    return Job(Multilabel(network, len(train.classes), options), card, train, val)
+
+
+def build_test(
+    network: nn.Module, card: NetworkCard, data: str, split: str, options: TestOptions
+) -> tuple[Task, CocoImages]:
+    """The task and a split to test it on, without the categories that training left out.
+
+    `ValueError` where the split's other categories are not the checkpoint's classes.
+    """
+    spec = asdict(card.input)
+    if options.image_size is not None:
+        spec["size"] = (options.image_size, options.image_size)
+    kept = {key: value for key, value in card.info.get("data", {}).items() if key in DATA_KEYS}
+    samples = CocoImages(data, split, eval_transform(**spec), **kept)
+    if samples.classes != card.classes:
+        raise ValueError(_difference(samples, card.classes, f"the checkpoint of {card.network}"))
+    return Multilabel(network, len(card.classes)), samples
+
+
+def _difference(samples: CocoImages, classes: tuple[str, ...], owner: str) -> str:
+    missing = [name for name in classes if name not in samples.classes]
+    extra = [name for name in samples.classes if name not in classes]
+    parts = [f"it lacks {', '.join(missing[:8])}"] * bool(missing) + [f"it has besides {', '.join(extra[:8])}"] * bool(
+        extra
+    )
+    return f"{samples.annotations.path} has {len(samples.classes)} classes, {owner} has {len(classes)}: " + (
+        " and ".join(parts) or "they stand in another order"
+    )
