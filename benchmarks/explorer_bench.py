@@ -133,7 +133,9 @@ def draw(name: str, size: float, rng: np.random.Generator, side: int = 256) -> I
         pen.rectangle([x - size / 4, y - size, x + size / 4, y + size], fill=color)
     elif name == "stripes":
         for i in range(-2, 3):
-            pen.rectangle([x - size, y + i * size / 2.5 - size / 8, x + size, y + i * size / 2.5 + size / 8], fill=color)
+            pen.rectangle(
+                [x - size, y + i * size / 2.5 - size / 8, x + size, y + i * size / 2.5 + size / 8], fill=color
+            )
     else:
         count, inner = {"diamond": (4, 1), "square": (4, 1), "triangle": (3, 1), "star": (5, 0.42)}[name]
         turn = math.pi / 4 if name == "square" else -math.pi / 2

@@ -76,8 +76,8 @@ def build_explorer(
 
     open_photo: opens the photo of a row, where the photos are no files below a folder. progress: told of rows done.
 
-    Raises `ValueError` where the table is broken, empty or of more than `MOST_ROWS` rows, `out` exists (with `overwrite`
-    an explorer there is replaced, anything else is left), or no photo at all can be shown.
+    Raises `ValueError` where the table is broken, empty or of more than `MOST_ROWS` rows, `out` exists (`overwrite`
+    replaces an explorer there, and nothing else), or no photo at all can be shown.
     """
     options = options or ExplorerOptions()
     out = _check_out(Path(out), overwrite)

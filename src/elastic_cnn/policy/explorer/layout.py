@@ -29,7 +29,9 @@ def lay_out(scores: np.ndarray, method: str = "auto", say: Callable[[str], None]
         raise ValueError(f"unknown map {method!r}; choose from {', '.join(METHODS)}")
     if method == "tsne" or (method == "auto" and MINIMUM <= len(scores) <= MOST_FOR_TSNE):
         say(f"laying out {len(scores)} photos by t-SNE")
-        return Layout(_to_unit(embed(scores)), "t-SNE of policies", "Near points have like policies; axes mean nothing.")
+        return Layout(
+            _to_unit(embed(scores)), "t-SNE of policies", "Near points have like policies; the axes mean nothing."
+        )
     coordinates, explained = _principal(scores)
     note = f"The two principal components of the policies hold {100 * explained:.0f}% of their variance."
     return Layout(_to_unit(coordinates), "Principal components", note)

@@ -124,7 +124,7 @@ def _write_sheet(
 ) -> tuple[int, list[int], list[str], int]:
     """One sprite and the pictures of its rows. Returns rows done, rows with a picture, reasons of misses, bytes."""
     side = options.thumbnail
-    sprite = Image.new("RGB", (side * min(COLUMNS, len(rows)), side * -(-len(rows) // COLUMNS)), GROUND)
+    sprite = Image.new("RGB", (side * COLUMNS, side * -(-len(rows) // COLUMNS)), GROUND)
     shown, reasons, size = [], [], 0
     for place, row in enumerate(rows):
         try:

@@ -235,7 +235,8 @@
         "confidence-high": now.high, "sort-key": now.sort, "ribbon-scale": now.ribbon };
       for (const [id, value] of Object.entries(values)) if (byId(id).value !== String(value)) byId(id).value = value;
       byId("confidence-text").textContent = `${now.low} to ${now.high}%`;
-      byId("sort-direction").textContent = now.descending ? "\u2193 descending" : "\u2191 ascending";
+      byId("sort-direction").textContent = now.descending ? "\u2193" : "\u2191";
+      byId("sort-direction").setAttribute("aria-label", now.descending ? "Descending; turn to ascending" : "Ascending; turn to descending");
       byId("reset").disabled = !(now.query || now.outcome !== "all" || now.category || now.low > 0 || now.high < 100 || now.lasso.length);
       const all = this.rows.length === this.store.rows;
       byId("status").textContent = all ? `${E.count(this.rows.length)} photos` : `${E.count(this.rows.length)} of ${E.count(this.store.rows)} photos`;

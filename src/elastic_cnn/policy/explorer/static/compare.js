@@ -57,7 +57,7 @@
 
     #class(name, rows, series, scale) {
       const { store } = this;
-      const typical = E.nearest(store, series.policy, store.rows, -1).map((item) => item.row).filter((row) => rows.includes(row)).slice(0, SAMPLE);
+      const typical = E.nearest(store, series.policy, SAMPLE, rows).map((item) => item.row);
       const { deviation } = E.summary(store, rows);
       const mean = series.policy.reduce((sum, value) => sum + value, 0) / series.policy.length;
       return el("div", {}, el("h3", { class: `key ${series.kind}`, dir: "auto" }, name), E.ribbon(store, series.policy, scale),

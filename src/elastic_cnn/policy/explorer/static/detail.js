@@ -2,7 +2,7 @@
 "use strict";
 (function (E) {
   const { el } = E;
-  const NEAREST = 12;
+  const NEAREST = 14;
 
   E.ribbon = function (store, policy, scale) {
     const canvas = el("canvas", { class: "ribbon wide", width: 1, height: 1, "aria-hidden": "true" });
@@ -30,7 +30,7 @@
         ["wrong", "right", "unknown"][store.base_correct[row]]],
       OUTCOME_TEXT[outcome] && ["outcome", OUTCOME_TEXT[outcome], outcome],
       ["mean score", E.number(store.means[row], 4)],
-      sizes && sizes.length > 0 && ["objects", `${sizes.length}, side ${Array.from(sizes.slice(0, 8), (size) => Math.round(size)).join(", ")}${sizes.length > 8 ? ", \u2026" : ""} px`],
+      sizes && sizes.length > 0 && ["objects", `${sizes.length}, of size ${Array.from(sizes.slice(0, 8), (size) => Math.round(size)).join(", ")}${sizes.length > 8 ? ", \u2026" : ""} (${store.info.size_unit})`],
       ["path", store.paths[row]],
     ];
     return el("dl", { class: "facts" }, ...list.filter(Boolean).flatMap(([name, value, mark]) =>
@@ -71,7 +71,7 @@
       const policy = store.policy(row);
       const category = store.category(row);
       const name = store.isKnown ? store.labelText(row) : store.predictionText(row);
-      const near = E.nearest(store, policy, NEAREST, row);
+      const near = E.nearest(store, policy, NEAREST + 1, store.means.keys()).filter((item) => item.row !== row).slice(0, NEAREST);
       const distance = new Map(near.map((item) => [item.row, item.distance]));
       const series = [{ name: "this photo", policy, kind: "" }];
       const focused = this.dialog.contains(document.activeElement) ? document.activeElement.id : "";

@@ -63,6 +63,8 @@
       this.width = this.scroller.clientWidth;
       this.height = this.scroller.clientHeight;
       const columns = Math.max(1, Math.floor((this.width - GAP) / (this.cardWidth + GAP)));
+      const spare = this.width - GAP - columns * (this.cardWidth + GAP);
+      this.scroller.style.setProperty("--gap", `${GAP + Math.max(0, spare) / Math.max(1, columns - 1)}px`);
       if (columns !== this.columns) {
         const first = Math.floor(this.scroller.scrollTop / this.lineHeight) * (this.columns || 1);
         this.columns = columns;

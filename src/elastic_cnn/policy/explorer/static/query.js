@@ -112,29 +112,24 @@
     return Uint32Array.from(packed, (item) => item % SHIFT);
   };
 
-  // The `count` photos whose policies are nearest to `policy`, each block measured in its own spread over the table.
-  E.nearest = function (store, policy, count, except) {
+  // The `count` photos of `rows` whose policies are nearest to `policy`, each block measured in its spread over the table.
+  E.nearest = function (store, policy, count, rows) {
     const width = store.blocks.length;
     const weight = store.blocks.map((block) => (block.deviation > 0 ? 1 / block.deviation ** 2 : 0));
-    const distance = new Float64Array(store.rows);
-    for (let row = 0, at = 0; row < store.rows; row++) {
-      let sum = 0;
-      for (let block = 0; block < width; block++, at++) {
+    const best = []; // the nearest so far, in order
+    for (const row of rows) {
+      let distance = 0;
+      for (let block = 0, at = row * width; block < width; block++, at++) {
         const difference = store.scores[at] - policy[block];
-        sum += difference * difference * weight[block];
+        distance += difference * difference * weight[block];
       }
-      distance[row] = row === except ? Infinity : sum;
-    }
-    const best = [];
-    for (let row = 0; row < store.rows; row++) {
-      if (best.length === count && distance[row] >= distance[best[count - 1]]) continue;
-      if (distance[row] === Infinity) continue;
+      if (best.length === count && distance >= best[count - 1].distance) continue;
       let place = best.length;
-      while (place > 0 && distance[best[place - 1]] > distance[row]) place--;
-      best.splice(place, 0, row);
+      while (place > 0 && best[place - 1].distance > distance) place--;
+      best.splice(place, 0, { row, distance });
       best.length = Math.min(best.length, count);
     }
-    return best.map((row) => ({ row, distance: Math.sqrt(distance[row] / width) }));
+    return best.map(({ row, distance }) => ({ row, distance: Math.sqrt(distance / width) }));
   };
 
   // Mean and deviation of each block over rows.
