@@ -128,7 +128,7 @@ def write_digits(root: str | Path, counts: dict[str, int], spec: DigitsSpec | No
 
 
 def split_scans(split: str, seed: int = 0) -> np.ndarray:
-    """Numbers of the scans of `split`, shuffled; `val` holds a fifth of each class. `ValueError` for an unknown split."""
+    """Numbers of the scans of `split`, shuffled; `val` holds a fifth of each class. `ValueError`: unknown split."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     _, targets = _load_scans()

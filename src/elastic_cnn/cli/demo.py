@@ -1,0 +1,55 @@
+"""`elastic demo`: the whole idea in a few minutes, nothing to download."""
+
+import argparse
+import shlex
+import sys
+
+from elastic_cnn.extras import require
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Trains a small base network and its Elastic partner of the same cost on handwritten digits of known size, "
+        "prints a table, and writes report.html, results.json and both runs into DIR. About 7 minutes on 2 cores."
+    )
+    parser.add_argument("-o", "--out", default="elastic-demo", metavar="DIR", help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data, weights and order (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="a minute: fewer images, a worse pair of networks")
+    parser.add_argument("--data", metavar="PHOTOS", help="a folder of photos with train/CLASS and val/CLASS instead")
+    parser.add_argument("--epochs", type=int, metavar="N", help="(default: as many as fit the time)")
+    parser.add_argument("--images", type=int, metavar="N", help="images to train on (default: 12000, at most)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo in DIR")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def run(args: argparse.Namespace) -> None:
+    require("lightning", "train")
+    require("matplotlib", "figures")
+    from elastic_cnn.demo.run import run_demo
+    from elastic_cnn.tasks.training import Interrupted
+
+    try:
+        run_demo(
+            args.out,
+            seed=args.seed,
+            quick=args.quick,
+            data=args.data,
+            epochs=args.epochs,
+            images=args.images,
+            overwrite=args.overwrite,
+            progress=False if args.no_progress else None,
+            command=shlex.join(["elastic", "demo", *_given(args)]),
+        )
+    except Interrupted as interrupted:
+        print(f"elastic: interrupted; begin again with --overwrite ({args.out} is not complete)", file=sys.stderr)
+        raise SystemExit(interrupted.code) from interrupted
+    print(f"\nreport: {args.out}/report.html")
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """The arguments that make a difference to the results, as they would be typed."""
+    given = ["--seed", str(args.seed)]
+    for name in ("data", "epochs", "images"):
+        if getattr(args, name) is not None:
+            given += [f"--{name}", str(getattr(args, name))]
+    return given + ["--quick"] * args.quick
