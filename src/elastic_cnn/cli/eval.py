@@ -23,14 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.tasks import training
+    from elastic_cnn.tasks.console import Console
 
     if args.json and not args.overwrite:
         refuse_to_overwrite(args.json)
     options = training.TestOptions(args.image_size, args.batch_size, args.strict)
-    results = training.evaluate(args.checkpoint, args.data, args.split, options, machine_settings(args))
-    for line in describe(results):
-        print(line)
-    if args.json:
+    settings = machine_settings(args)
+    console = Console(settings.progress)
+    results = training.evaluate(args.checkpoint, args.data, args.split, options, settings, console)
+    console.line("\n".join(describe(results)))
+    if args.json and console.shown:
         write_json(
             Path(args.json), {"checkpoint": str(args.checkpoint), "data": args.data, "split": args.split, **results}
         )

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe of the package by name, or a .yaml file")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
+    _accept_overrides_anywhere(parser)
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="folder with train/ and val/, hfds/NAME or wds/DIR"
     )
@@ -38,6 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="auto", help="Lightning's: auto, ddp, ddp_find_unused_parameters_true")
 
 
+def _accept_overrides_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Overrides may also stand after options; argparse alone takes positional arguments in one place."""
+    parse = parser.parse_known_args
+
+    def parse_known_args(args=None, namespace=None):  # type: ignore[no-untyped-def]
+        namespace, rest = parse(args, namespace)
+        late = [text for text in rest if "=" in text and not text.startswith("-")]
+        namespace.overrides = [*namespace.overrides, *late]
+        return namespace, [text for text in rest if text not in late]
+
+    parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
+
+
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """What training and testing share: devices, workers, bars."""
     parser.add_argument(
@@ -53,6 +67,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.tasks import training
+    from elastic_cnn.tasks.console import Console
 
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
@@ -69,12 +84,13 @@ def run(args: argparse.Namespace) -> None:
         strict=args.strict,
         checkpoint_every=args.checkpoint_every,
     )
+    console = Console(settings.progress)
     try:
-        summary = training.train(recipe, args.data, args.out, settings)
+        summary = training.train(recipe, args.data, args.out, settings, console=console)
     except training.Interrupted as interrupted:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
-    print("\n".join(summary.lines()))
+    console.line("\n".join(summary.lines()))
 
 
 def machine_settings(args: argparse.Namespace) -> Settings:

@@ -11,13 +11,13 @@ tqdm = require("tqdm", "train").tqdm
 
 
 class Console:
-    """Bars and lines on the first process; silent on the others.
+    """Bars and lines on the first process; silent on the others, whose `shown` the engine sets to False.
 
     progress: whether to show bars; None for on terminals alone.
     """
 
-    def __init__(self, shown: bool = True, progress: bool | None = None) -> None:
-        self.shown = shown
+    def __init__(self, progress: bool | None = None) -> None:
+        self.shown = True
         self.progress = sys.stderr.isatty() if progress is None else progress
 
     @contextmanager

@@ -42,8 +42,8 @@ What the engine offers:
     make_network(recipe, classes) -> (network, card)
     make_input_spec(recipe) -> InputSpec
 
-Recipe keys (recipe.py has them all): task, network, network_kwargs, elastic, init, weights, image_size, epochs, batch_size
-(images an optimizer step, over all devices), accumulate, optimizer {name, lr, momentum, weight_decay, ...},
+Recipe keys (recipe.py has them all): task, network, network_kwargs, elastic, init, weights, image_size, epochs,
+batch_size (images an optimizer step, over all devices), accumulate, optimizer {name, lr, momentum, ...},
 schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, channels_last, compile, seed, options.
 """
 
@@ -129,9 +129,8 @@ def train(
     """
     folder = RunFolder(out)
     fabric = make_fabric(recipe, settings)
-    console = console or Console(fabric.is_global_zero, settings.progress)
-    if not fabric.is_global_zero:
-        console.shown = False
+    console = console or Console(settings.progress)
+    console.shown = fabric.is_global_zero
     job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
     loop = Loop(fabric, job, recipe, settings, folder)
     if fabric.is_global_zero:
@@ -182,6 +181,7 @@ def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
 
 def _summarise(loop: Loop, seconds: float) -> Summary:
     folder, recipe, keeper = loop.folder, loop.recipe, loop.keeper
+    keeper.restore(loop.fabric.broadcast(keeper.state()))  # the first process alone keeps weights
     files = {name: str(path) for name in folder.FILES if (path := folder.path / name).exists()}
     files["summary.json"] = str(folder.summary_json)
     return Summary(
@@ -220,7 +220,8 @@ def evaluate(
     """
     network, card = load_checkpoint(checkpoint)
     fabric = make_fabric(Recipe(), settings)
-    console = console or Console(fabric.is_global_zero, settings.progress)
+    console = console or Console(settings.progress)
+    console.shown = fabric.is_global_zero
     task, samples = task_module(card.task).build_test(network, card, str(data), split, options)
     task.to(fabric.device).eval()
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
