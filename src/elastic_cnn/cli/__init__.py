@@ -16,6 +16,7 @@ COMMANDS = {
     "policy": "collect the scale policy of every photo in a table, and draw it",
     "figures": "draw the figures of a policy table again",
     "explore": "look at scale policies in a browser: a folder that opens from disk, and photos of your own",
+    "stress": "test a network at other resolutions than it was trained at, beside its base",
     "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
     "convert": "turn a released checkpoint of the paper into one of this package",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",

@@ -68,7 +68,10 @@ def strip(released: Mapping[str, Any]) -> dict[str, Tensor]:
     inner = released.get("state_dict", released)
     if not isinstance(inner, Mapping) or not inner or not all(isinstance(value, Tensor) for value in inner.values()):
         raise ValueError("this is no state dict: expected tensors by name, bare or under 'state_dict'")
-    return {str(name).removeprefix("module."): tensor for name, tensor in inner.items()}
+    tensors = {str(name).removeprefix("module."): tensor for name, tensor in inner.items()}
+    if len(tensors) < len(inner):
+        raise ValueError("this state dict holds names twice, with and without 'module.'")
+    return tensors
 
 
 def recognise(released: Mapping[str, Any]) -> Recognised:

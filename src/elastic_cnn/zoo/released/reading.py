@@ -1,0 +1,56 @@
+"""Read a released checkpoint's file without running what it holds."""
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elastic_cnn.zoo.checkpoint import read_weights
+
+_SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that rebuilds a number from a pickle
+
+# What checkpoints hold beside tensors and plain values: numpy's numbers (accuracies) and a training run's settings.
+# All of it is data: none of these calls anything that the file could choose.
+ALLOWED: tuple[Any, ...] = (
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # before numpy 2
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    argparse.Namespace,
+)
+
+
+def read_released(path: str | Path) -> dict[str, Any]:
+    """The content of a `.pth.tar`, `.pth` or `.safetensors` file, on the CPU: tensors, numbers and texts.
+
+    Never executes a pickle: whatever goes beyond `ALLOWED` is refused. Raises `ValueError` that names the file where it
+    is missing, truncated, no checkpoint, or holds such an object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file at {path}: give a released checkpoint (.pth.tar)")
+    if path.suffix == ".safetensors":
+        return dict(read_weights(path))
+    try:
+        with torch.serialization.safe_globals(list(ALLOWED)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is refused: it holds more than tensors, numbers and settings, which could run code, or it is no "
+            f"checkpoint ({_reason(error)}). Load it where it is trusted, and save its state_dict() alone"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({_reason(error)}): it may be truncated") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} instead of a dict of tensors")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """What was met, without torch's advice to trust the file."""
+    text = str(error)
+    text = text.partition("WeightsUnpickler error: ")[2] or text
+    return text.partition("\n")[0].partition(" was not an allowed global")[0][:200] or type(error).__name__
