@@ -1,5 +1,8 @@
 """Equation 5 against a slow computation that shares no code with it, and against the released code's numbers."""
 
+import importlib.util
+import json
+
 import numpy as np
 import pytest
 import timm
@@ -13,6 +16,7 @@ from torch import nn
 import elastic_cnn
 from elastic_cnn.nn import ElasticBranches, ElasticSpec
 from elastic_cnn.policy import block_info, record_policy, scale_policy
+from elastic_cnn.zoo.released import translate
 
 
 def tiny(spec=None, **changes):
@@ -87,19 +91,6 @@ def test_equals_a_slow_computation(height, width, batch, scales):
     assert scores.dtype == torch.float32
     # float32 activations against float64 ones: 1e-6 of activations of order 1, with room for cancellation
     np.testing.assert_allclose(scores.numpy(), slow_policy(network, images), atol=2e-6)
-
-
-def released_weights(name, reference):
-    """Our network with the released code's tensors filled by the reference's rule."""
-    import importlib.util
-    import json
-
-    released = pytest.importorskip("elastic_cnn.zoo.released")
-    spec = importlib.util.spec_from_file_location("reference_fill", reference / "reference_fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
-    state = fill.fill(json.loads((reference / f"{name}.json").read_text()))
-    return released, state, fill.images(2, 224, 224)
 
 
 def test_order_and_names_are_those_of_execution():
@@ -194,12 +185,17 @@ def test_bad_calls_are_refused():
             policy.scores()
 
 
-def test_equals_the_released_code(shared):
+@pytest.mark.parametrize(("name", "blocks"), [("resnext50_elastic", 17), ("dla60x_elastic", 11)])
+def test_equals_the_released_code(shared, name, blocks):
     """Relative error at most 1e-5 of the largest score: both sides compute in float32."""
-    released, state, images = released_weights("resnext50_elastic", shared / "reference")
-    network = timm.create_model("resnext50_elastic")
-    network.load_state_dict(released.convert_state(state, network))
-    expected = np.load(shared / "reference" / "resnext50_elastic.npz")["scale_policy_224x224"]
-    scores = scale_policy(network, images).numpy()
-    assert scores.shape == expected.shape == (2, 17)
+    folder = shared / "reference"
+    spec = importlib.util.spec_from_file_location("reference_fill", folder / "reference_fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    network = elastic_cnn.create_model(name)
+    released = fill.fill(json.loads((folder / f"{name}.json").read_text()))
+    network.load_state_dict(translate(released, network).state)
+    expected = np.load(folder / f"{name}.npz")["scale_policy_224x224"]
+    scores = scale_policy(network, fill.images(2, 224, 224)).numpy()
+    assert scores.shape == expected.shape == (2, blocks)
     assert np.abs(scores - expected).max() <= 1e-5 * np.abs(expected).max()

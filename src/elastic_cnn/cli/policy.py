@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     against = load_subject(args.against) if args.against else None
     out = Path(args.out) if args.out else subject.checkpoint.parent / "policy"
     processes = Processes.join(device)
-    console = Console(processes.is_first, False if args.no_progress else None)
+    console = Console(False if args.no_progress else None)
+    console.shown = processes.is_first
     with console.bar("policy", 0) as bar:
 
         def start(images: int) -> None:

@@ -22,7 +22,7 @@ from elastic_cnn.policy.table import PolicyTable
 RASTER_FROM = 1000  # more points than this are drawn as pixels in vector files too
 FEWEST = 10  # a density of fewer points says nothing
 SMOOTHING = 0.08  # a kernel's deviation as a fraction of the map, for one point; it shrinks with their number (Scott)
-DOUBT = 5.0  # images of average share that are added at every place, so that few images make no extreme ratio
+DOUBT = 20.0  # images of average share that are added at every place, so that few images make no extreme ratio
 
 
 def figure_photo_map(coordinates: np.ndarray, open_photo: Opener, cells: int = 30, side: int = 64) -> Any:
