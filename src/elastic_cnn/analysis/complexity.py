@@ -1,53 +1,11 @@
-"""Parameters and multiply-adds of networks, counted by torch, and the cost formulas of the paper's Table 1."""
+"""The cost formulas of the paper's Table 1; counts of whole networks come from `nn/complexity.py`."""
 
-import copy
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from elastic_cnn.nn.complexity import Complexity, count
 
-
-@dataclass(frozen=True)
-class Complexity:
-    """Costs of one network at one input size, batch 1.
-
-    parameters: count of trained numbers. macs: multiply-adds of convolutions and matrix products, which the paper calls
-    FLOPs. uncounted: {operator: calls} of what runs but is not in `macs` (norms, activations, resampling, ...).
-    """
-
-    parameters: int
-    macs: int
-    uncounted: dict[str, int] = field(default_factory=dict)
-
-
-class _UncountedOperators(TorchDispatchMode):
-    """Collects the operators that torch's counter has no formula for and that are more than a change of view."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet = func._overloadpacket
-        if packet not in flop_registry and not func.is_view and packet.__name__ not in ("detach", "empty"):
-            self.calls[packet.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def count(network: nn.Module, input_size: Sequence[int] = (3, 224, 224)) -> Complexity:
-    """Parameters and multiply-adds of one forward pass in eval mode on `(1, C, H, W)`; nothing is computed for real."""
-    meta = copy.deepcopy(network).to("meta").eval()
-    images = torch.empty(1, *input_size, device="meta", dtype=next(meta.parameters()).dtype)
-    operators = _UncountedOperators()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, operators:
-        meta(images)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Complexity(parameters, counter.get_total_flops() // 2, dict(operators.calls.most_common()))
+__all__ = ["Complexity", "LayerCost", "count", "table_1"]
 
 
 @dataclass(frozen=True)

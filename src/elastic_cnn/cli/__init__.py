@@ -16,15 +16,18 @@ COMMANDS = {
     "policy": "collect the scale policy of every photo in a table, and draw it",
     "figures": "draw the figures of a policy table again",
     "explore": "look at scale policies in a browser: a folder that opens from disk, and photos of your own",
+    "segment": "colour photos by what each pixel shows, whole or in tiles",
     "stress": "test a network at other resolutions than it was trained at, beside its base",
     "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
     "convert": "turn a released checkpoint of the paper into one of this package",
+    "elasticize": "make any network elastic, say what changed, and save it",
+    "recalibrate": "estimate batch norm statistics anew on photos without labels",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 1 for an error inside the program, 2 for bad input, 130 when interrupted."""
+    """Run one command. Returns the exit code: 1 for a fault of the program, 2 for bad input, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     trace = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]

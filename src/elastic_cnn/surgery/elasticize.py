@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec
+from elastic_cnn.surgery.budget import match_budget
 from elastic_cnn.surgery.candidates import Candidate, Where, choose, find_blocks, find_convolutions
 from elastic_cnn.surgery.report import BlockOutcome, Conversion, SurgeryReport
 
@@ -20,6 +21,7 @@ def elasticize(
     *,
     stages: Collection[int] | None = None,
     convolutions: bool | None = None,
+    match: str | None = None,
     inplace: bool = False,
 ) -> nn.Module:
     """Make the eligible blocks of `network` elastic (paper, Equation 3): same parameters, fewer multiply-adds.
@@ -34,6 +36,8 @@ def elasticize(
     where: `(name, block) -> bool`, narrows the eligible blocks.
     stages: numbers of the stages to convert, counted from 1; by default all but the last, or those that `spec` names.
     convolutions: True converts single convolutions even where a rule knows blocks, False never; None as said above.
+    match: "macs" also chooses other depths, so that parameters and multiply-adds equal the base's within 2% (timm's
+        ResNet and DenseNet families; see `match_budget`): new layers start untrained.
     inplace: change `network` itself rather than a copy.
 
     Returns the network, with `elastic_report` (a `SurgeryReport`: what was converted, what was left and why) and
@@ -43,6 +47,15 @@ def elasticize(
     spec = ElasticSpec() if spec is None else spec
     if getattr(network, "elastic_report", None) is not None:
         raise ValueError("the network is elastic already; start from its base network")
+    if match is not None:
+        if match != "macs":
+            raise ValueError(f"match must be 'macs' or None, got {match!r}")
+        matched: Any
+        matched, found = match_budget(
+            network, lambda base: elasticize(base, spec, where, stages=stages, convolutions=convolutions, inplace=True)
+        )
+        matched.elastic_match = found
+        return matched
     if stages is None and isinstance(spec, Mapping):
         stages = list(spec)
     if not inplace:

@@ -1,0 +1,93 @@
+"""`elastic elasticize NETWORK_OR_CHECKPOINT`: make a network elastic, say what changed, and save it."""
+
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "network", metavar="NETWORK_OR_CHECKPOINT", help="a network's name, a checkpoint or a run folder"
+    )
+    parser.add_argument("-o", "--out", metavar="FILE", help="save the elastic network there (.safetensors)")
+    parser.add_argument("--scales", type=int, nargs="+", default=[1, 2], metavar="R", help="default: 1 2")
+    parser.add_argument("--shares", type=float, nargs="+", metavar="S", help="part of the channels of each scale")
+    parser.add_argument("--downsample", default="area", choices=DOWNSAMPLE_KINDS, help="default: area")
+    parser.add_argument("--upsample", default="bilinear", choices=UPSAMPLE_KINDS, help="default: bilinear")
+    parser.add_argument(
+        "--stages", type=int, nargs="+", metavar="N", help="stages to convert (default: all but the last)"
+    )
+    parser.add_argument("--where", metavar="REGEX", help="only blocks whose name matches")
+    parser.add_argument(
+        "--convolutions", action="store_true", default=None, help="convert single convolutions, not blocks"
+    )
+    parser.add_argument("--match", choices=["macs"], help="also choose depths that give the base's cost again")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="for a network by name (default: its own)")
+    parser.add_argument("--pretrained", action="store_true", help="for a network by name: timm's weights, downloaded")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+
+
+def run(args: argparse.Namespace) -> None:
+    from elastic_cnn.surgery import elasticize
+    from elastic_cnn.zoo import NetworkCard, create_model, load_checkpoint, save_checkpoint
+
+    if args.out and not str(args.out).endswith(".safetensors"):
+        raise ValueError(f"{args.out}: a checkpoint's name ends in .safetensors")
+    if args.out and not args.overwrite:
+        refuse_to_overwrite(args.out)
+    spec = ElasticSpec(tuple(args.scales), _shares(args.scales, args.shares), args.downsample, args.upsample)
+    network: nn.Module
+    if Path(args.network).exists() or args.network.endswith(".safetensors"):
+        network, card = load_checkpoint(args.network)
+    else:
+        kwargs = {} if args.num_classes is None else {"num_classes": args.num_classes}
+        network = create_model(args.network, **kwargs, **({"pretrained": True} if args.pretrained else {}))
+        card = NetworkCard(args.network, kwargs)
+    pattern = _pattern(args.where)
+    where = (lambda name, _: bool(pattern.search(name))) if pattern else None
+    elastic = elasticize(network, spec, where, stages=args.stages, convolutions=args.convolutions, match=args.match)
+    print(_compare(card.network, network, elastic))
+    if args.out:
+        match = getattr(elastic, "elastic_match", None)
+        if match:
+            card = replace(card, kwargs={**card.kwargs, **match.arguments})
+        save_checkpoint(args.out, elastic, card)
+        print(f"wrote {args.out}")
+
+
+def _shares(scales: list[int], shares: list[float] | None) -> tuple[float, ...]:
+    return tuple(shares) if shares else tuple(1 / len(scales) for _ in scales)
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text else None
+    except re.error as error:
+        raise ValueError(f"--where {text!r} is not a regular expression: {error}") from error
+
+
+def _compare(name: str, base: nn.Module, elastic: nn.Module) -> str:
+    """What changed: blocks, parameters and multiply-adds before and after."""
+    from elastic_cnn.analysis.summary import text_table
+    from elastic_cnn.nn.complexity import count
+    from elastic_cnn.surgery.places import input_size
+
+    size = input_size(base)
+    before, after = count(base, size), count(elastic, size)
+    rows = [
+        [name, f"{before.parameters / 1e6:.3f}M", f"{before.macs / 1e9:.3f}G"],
+        ["elastic", f"{after.parameters / 1e6:.3f}M", f"{after.macs / 1e9:.3f}G"],
+        ["ratio", f"{after.parameters / before.parameters:.4f}", f"{after.macs / before.macs:.4f}"],
+    ]
+    lines = [text_table(["", "parameters", "multiply-adds"], rows), str(getattr(elastic, "elastic_report", ""))]
+    if match := getattr(elastic, "elastic_match", None):
+        lines.append(f"depths {list(match.base_depths)} -> {list(match.depths)}; added layers are untrained")
+    lines.append(f"counted at input {'x'.join(map(str, size))}")
+    return "\n".join(lines)
