@@ -18,8 +18,9 @@ from elastic_cnn.analysis.segment import segment_photo
 from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import Labels
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
+from elastic_cnn.tasks.mask_labels import card_labels
 from elastic_cnn.tasks.recipe import Recipe, load_recipe, recipe_names
-from elastic_cnn.tasks.segmentation import Options, Segmentation, build, card_labels, pixel_loss
+from elastic_cnn.tasks.segmentation import Options, Segmentation, build, pixel_loss
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.training import evaluate, train
 from elastic_cnn.zoo.checkpoint import load_checkpoint

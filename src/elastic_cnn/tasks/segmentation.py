@@ -18,6 +18,7 @@ from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import VOC_LABELS, Labels, MaskSamples, Pairs, folder_pairs, read_labels, voc_pairs
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
+from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -25,7 +26,6 @@ from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-LABELS_KEY = "labels"  # of a card's `info`
 
 
 @dataclass(frozen=True)
@@ -200,12 +200,6 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     task = Segmentation(network, labels, options)
     task.spec = spec
     return Job(task, card, train, val)
-
-
-def card_labels(card: NetworkCard) -> tuple[Labels, dict[str, Any]]:
-    """The labels that a segmentation network was trained with, and how its data is read (`dataset`, `test_size`)."""
-    known = card.info.get(LABELS_KEY, {})
-    return Labels(card.classes, known.get("void", IGNORE), tuple(map(tuple, known.get("palette", ())))), known
 
 
 def build_test(

@@ -1,0 +1,15 @@
+"""What a segmentation checkpoint says about masks; apart from the task, so that it is read without Lightning."""
+
+from typing import Any
+
+from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.data.masks import Labels
+from elastic_cnn.zoo.checkpoint import NetworkCard
+
+LABELS_KEY = "labels"  # of a card's `info`
+
+
+def card_labels(card: NetworkCard) -> tuple[Labels, dict[str, Any]]:
+    """The labels that a segmentation network was trained with, and how its data is read (`dataset`, `test_size`)."""
+    known = card.info.get(LABELS_KEY, {})
+    return Labels(card.classes, known.get("void", IGNORE), tuple(map(tuple, known.get("palette", ())))), known
