@@ -101,13 +101,9 @@ def unused(released: Iterable[str]) -> list[str]:
     of a segmentation network's backbone.
     """
     names = list(released)
-    nested = {name.split(".tree1.tree1.")[0] for name in names if ".tree1.tree1." in name}
-    nested |= {tree + ".tree1" for tree in nested if any(n.startswith(f"{tree}.tree1.tree1.tree1.") for n in names)}
-    return [
-        name
-        for name in names
-        if name.startswith("base.fc.") or (".project." in name and name.split(".project.")[0] in nested)
-    ]
+    trees = {name.partition(".project.")[0] for name in names if ".project." in name}
+    dead = {tree for tree in trees if any(name.startswith(f"{tree}.tree1.tree1.") for name in names)}
+    return [name for name in names if name.startswith("base.fc.") or name.partition(".project.")[0] in dead]
 
 
 def _rename(name: str, deeplab: bool) -> str:
@@ -181,8 +177,18 @@ def _check(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         for name, tensor in expected.items()
         if name in ours and ours[name].shape != tensor.shape
     ]
+    kinds = [
+        f"{name} is {ours[name].dtype}"
+        for name, tensor in expected.items()
+        if name in ours and ours[name].is_floating_point() != tensor.is_floating_point()
+    ]
     problems = []
-    for what, names in (("missing", missing), ("left over", left_over), ("of another shape", shapes)):
+    for what, names in (
+        ("missing", missing),
+        ("left over", left_over),
+        ("of another shape", shapes),
+        ("of another kind", kinds),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             problems.append(f"{what}: {', '.join(names[:3])}{more}")
