@@ -1,0 +1,62 @@
+"""t-SNE of policies: repeatable, true to neighbourhoods, and defined for few or equal images."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elastic_cnn.policy.embedding import embed
+
+
+def clusters(count, seed=0):
+    rng = np.random.default_rng(seed)
+    kinds = np.arange(count) % 3
+    return kinds, rng.normal(0, 0.1, (count, 6)) + 5 * np.eye(6)[kinds]
+
+
+def test_neighbours_stay_neighbours():
+    kinds, scores = clusters(90)
+    places = embed(scores)
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    assert (kinds[distance.argmin(axis=1)] == kinds).all()
+
+
+def test_the_same_scores_give_the_same_places_and_the_seed_counts():
+    _, scores = clusters(60)
+    first = embed(scores, seed=3)
+    assert first.shape == (60, 2)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, embed(scores, seed=3))
+    assert not np.array_equal(embed(scores[:, :1], seed=3), embed(scores[:, :1], seed=4))
+
+
+@settings(max_examples=8, deadline=None)
+@given(count=st.integers(5, 40), blocks=st.integers(1, 4), standardise=st.booleans())
+def test_any_number_of_images_and_blocks(count, blocks, standardise):
+    scores = np.random.default_rng(count).normal(size=(count, blocks))
+    assert np.isfinite(embed(scores, standardise=standardise)).all()
+
+
+def test_standardising_makes_blocks_count_alike():
+    """A block of 1000 times the spread hides the clusters unless blocks are standardised."""
+    kinds, scores = clusters(90)
+    scores = np.concatenate([scores, np.random.default_rng(1).normal(0, 1e3, (90, 1))], axis=1)
+
+    def kept(places):
+        distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+        np.fill_diagonal(distance, np.inf)
+        return (kinds[distance.argmin(axis=1)] == kinds).mean()
+
+    assert kept(embed(scores, standardise=True)) == 1
+    assert kept(embed(scores)) < 0.7
+
+
+def test_equal_images_lie_in_one_place():
+    np.testing.assert_array_equal(embed(np.ones((8, 3))), np.zeros((8, 2)))
+
+
+@pytest.mark.parametrize("scores", [np.zeros((4, 3)), np.zeros(9), np.full((9, 2), np.nan)])
+def test_too_few_or_broken_scores_are_refused(scores):
+    with pytest.raises(ValueError, match="t-SNE needs"):
+        embed(scores)
