@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -73,12 +74,12 @@ class Multilabel(Task):
 
     metric = "f1_per_class"
 
-    def __init__(self, network: nn.Module, num_classes: int, options: Options = Options()) -> None:
+    def __init__(self, network: nn.Module, classes: Sequence[str], options: Options = Options()) -> None:
         super().__init__(network)
-        self.options = options
+        self.classes, self.options = list(classes), options
         self.asymmetric = _asymmetric_loss(options) if options.loss == "asymmetric" else None
-        self.scores = MultilabelScores(num_classes, SIZE_NAMES)
-        self.precision = MeanAveragePrecision(num_classes)
+        self.scores = MultilabelScores(len(classes), SIZE_NAMES)
+        self.precision = MeanAveragePrecision(len(classes))
         self.losses = CatMetric()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -97,10 +98,11 @@ class Multilabel(Task):
         self.losses.update(cross_entropy(logits, targets))
 
     def validation_results(self) -> dict[str, Any]:
-        """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each F1 by size (`f1_overall_small`); lists a
-        class: class_f1, class_f1_small, class_positives, class_average_precision (None where a class has no image)."""
+        """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each also by size (`f1_overall_small`). Lists a
+        class: class_names, class_f1, class_f1_small, class_positives, class_average_precision (None without images)."""
         results: dict[str, Any] = {"loss": self._mean_loss(), "map": _number(self.precision.compute())}
         results |= {name: float(value) for name, value in self.scores.compute().items()}
+        results["class_names"] = self.classes
         with self.scores.sync_context():
             results |= {f"class_{name}": values.tolist() for name, values in self.scores.per_class().items()}
         with self.precision.sync_context():
@@ -166,7 +168,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         recipe.image_size, spec.mean, spec.std, spec.interpolation, options.min_scale, options.color_jitter
     )
     val.transform = eval_transform(**asdict(spec))
-    return Job(Multilabel(network, len(train.classes), options), card, train, val)
+    return Job(Multilabel(network, train.classes, options), card, train, val)
 
 
 def build_test(
@@ -183,7 +185,7 @@ def build_test(
     samples = CocoImages(data, split, eval_transform(**spec), **kept)
     if samples.classes != card.classes:
         raise ValueError(_difference(samples, card.classes, f"the checkpoint of {card.network}"))
-    return Multilabel(network, len(card.classes)), samples
+    return Multilabel(network, card.classes), samples
 
 
 def _difference(samples: CocoImages, classes: tuple[str, ...], owner: str) -> str:
