@@ -1,8 +1,19 @@
 """Elastic (CVPR 2019): convolutional networks whose every layer learns at which scale to look."""
 
-from elastic_cnn.nn import ElasticSpec
-from elastic_cnn.surgery import elasticize
+from elastic_cnn.nn import ElasticSpec, set_blend
+from elastic_cnn.policy.scores import scale_policy
+from elastic_cnn.surgery import elasticize, recalibrate, restore
 from elastic_cnn.zoo import create_model, load_checkpoint, save_checkpoint
 
 __version__ = "0.1.0"
-__all__ = ["ElasticSpec", "create_model", "elasticize", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "ElasticSpec",
+    "create_model",
+    "elasticize",
+    "load_checkpoint",
+    "recalibrate",
+    "restore",
+    "save_checkpoint",
+    "scale_policy",
+    "set_blend",
+]

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     trace = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
     try:
-        args = _parse(arguments)
+        args = make_parser(arguments).parse_args(arguments)
         args.run(args)
     except SystemExit as stop:  # argparse has printed what is wrong
         return stop.code if isinstance(stop.code, int) else 2
@@ -60,7 +60,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these arguments; only the command that they name is imported."""
     from elastic_cnn import __version__
 
     parser = argparse.ArgumentParser(
@@ -74,8 +75,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     chosen = arguments[0] if arguments else None
     for name, line in COMMANDS.items():
         command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".", allow_abbrev=False)
-        if name == chosen:  # only the command that runs is imported
+        if name == chosen:
             module = importlib.import_module(f"elastic_cnn.cli.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
-    return parser.parse_args(arguments)
+    return parser

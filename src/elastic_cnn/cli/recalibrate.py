@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import asdict
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
     network, card = load_checkpoint(args.checkpoint)
     photos = ImageFolder(args.data, args.split, eval_transform(**asdict(card.input)))
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(args.seed))[: args.images]
-    loader = DataLoader(Subset(photos, order.tolist()), args.batch_size)  # type: ignore[arg-type]
+    drawn: Any = Subset(photos, order.tolist())  # type: ignore[arg-type]
+    loader: Any = DataLoader(drawn, args.batch_size)
     norms = recalibrate(network, (batch["image"] for batch in loader))
     save_checkpoint(args.out, network, card)
     print(f"{norms} batch norms recalibrated on {len(order)} photos of {args.data} ({args.split}); wrote {args.out}")

@@ -80,7 +80,8 @@ def _family(base: Any) -> tuple[Callable[[Depths, str], nn.Module], str, Depths]
         )
 
     def build(new: Depths, device: str) -> nn.Module:
-        return timm.create_model(name, num_classes=base.num_classes, device=device, **{keyword: new})
+        arguments: dict[str, Any] = {keyword: new, "device": device, "num_classes": base.num_classes}
+        return timm.create_model(name, **arguments)
 
     return build, keyword, depths
 

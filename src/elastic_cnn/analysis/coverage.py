@@ -1,0 +1,189 @@
+"""Which of timm's architectures `elasticize` converts: the table of docs/coverage.md.
+
+    python -m elastic_cnn.analysis.coverage docs/coverage.md            # every architecture: counts alone
+    python -m elastic_cnn.analysis.coverage OUT.md --families --run     # a small one a family, also run and exported
+
+Counts need no weights and no arithmetic (meta device). `--run` also computes outputs and gradients at the network's
+own size and at an odd one, and exports the network.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.models import _registry as registry
+from torch import nn
+
+from elastic_cnn.extras import require
+from elastic_cnn.files import write_text
+from elastic_cnn.nn.complexity import count
+from elastic_cnn.surgery import elasticize
+from elastic_cnn.surgery.places import input_size
+from elastic_cnn.zoo import create_model
+
+FEWEST_CONVOLUTIONS = 5  # a transformer or perceptron has its patch embedding, not more
+OURS = ("elastic_resnext", "elastic_densenet", "elastic_dla", "elastic_resnet_v1")
+
+
+@dataclass
+class Row:
+    """One architecture. `problem` says why it was not converted, or what failed after; empty where all is well."""
+
+    family: str
+    name: str
+    converted: int = 0
+    candidates: int = 0
+    kinds: str = ""
+    parameters_ratio: float = float("nan")
+    macs_ratio: float = float("nan")
+    checks: str = ""
+    problem: str = ""
+
+
+def architectures(families_only: bool) -> Iterator[tuple[str, str]]:
+    """(family, name) of timm's architectures; with `families_only` the first three names a family, for `smallest`."""
+    for family in sorted(registry._module_to_models):
+        if family not in OURS:
+            names = sorted(registry._module_to_models[family])
+            for name in names[:3] if families_only else names:
+                yield family, name
+
+
+def build_on_meta(name: str) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def is_convolutional(network: nn.Module) -> bool:
+    """Whether it has more convolutions than a transformer's patch embedding."""
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules()) >= FEWEST_CONVOLUTIONS
+
+
+def measure(family: str, name: str, run: bool) -> Row | None:
+    """One row of the table, None for a network that is not convolutional."""
+    row = Row(family, name)
+    try:
+        network = build_on_meta(name)
+        if not is_convolutional(network):
+            return None
+        size = input_size(network)
+        base = count(network, size)
+        elastic: Any = elasticize(network)
+        cost = count(elastic, size)
+    except Exception as error:  # any of a thousand foreign networks may fail in any way; the table says how
+        row.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return row
+    report = elastic.elastic_report
+    row.converted, row.candidates = len(report.converted), len(report.blocks)
+    row.kinds = ", ".join(sorted({block.kind for block in report.blocks if block.converted}))
+    row.parameters_ratio = cost.parameters / base.parameters
+    row.macs_ratio = cost.macs / base.macs
+    if run:
+        row.checks, row.problem = _run(name, size)
+    return row
+
+
+def _run(name: str, size: tuple[int, int, int]) -> tuple[str, str]:
+    """Outputs and gradients at the network's size and an odd one, and export, of the real thing: (passed, failed)."""
+    passed: list[str] = []
+    failed: list[str] = []
+    network = create_model(name, num_classes=10)
+    elastic = elasticize(network).train()
+    for label, side in ((f"{size[1]}", size[1]), (f"{size[1] - 31}", size[1] - 31)):
+        images = torch.randn(2, size[0], side, side)
+        try:
+            elastic(images).square().mean().backward()
+            finite = all(p.grad is None or bool(p.grad.isfinite().all()) for p in elastic.parameters())
+            (passed if finite else failed).append(label)
+        except Exception as error:
+            failed.append(f"{label}: {_base_too(network, images, error)}")
+    try:
+        torch.export.export(elastic.eval(), (torch.randn(1, *size),))
+        passed.append("export")
+    except Exception as error:
+        failed.append(f"export: {_base_too(network, None, error, size)}")
+    return ", ".join(passed), "; ".join(failed)
+
+
+def _base_too(
+    network: nn.Module, images: torch.Tensor | None, error: Exception, size: tuple[int, int, int] = (3, 224, 224)
+) -> str:
+    """What went wrong, and whether the base network has the same trouble."""
+    try:
+        if images is not None:
+            network.train()(images)
+        else:
+            torch.export.export(network.eval(), (torch.randn(1, *size),))
+    except Exception:
+        return "the base fails here as well"
+    return f"{type(error).__name__} {' '.join(str(error).split())[:120]}"
+
+
+def smallest(rows: list[Row]) -> Row:
+    """The row whose network has fewest parameters; rows of one family."""
+
+    def parameters(row: Row) -> int:
+        try:
+            return sum(p.numel() for p in build_on_meta(row.name).parameters())
+        except Exception:
+            return sys.maxsize
+
+    return min(rows, key=parameters)
+
+
+def to_markdown(rows: list[Row], command: str, seconds: float) -> str:
+    """The page: a summary, the table, and what was left and why."""
+    good = [row for row in rows if row.converted]
+    clean = [row for row in good if not row.problem]
+    lines = [
+        "# Which networks become elastic",
+        "",
+        f"Generated by `{command}` in {seconds:.0f} s (timm {timm.__version__}, torch {torch.__version__}).",
+        f"A network counts as convolutional with {FEWEST_CONVOLUTIONS} convolutions or more. "
+        f"**{len(good)} of {len(rows)} architectures convert ({len(good) / max(1, len(rows)):.1%})**, "
+        f"{len(clean)} of them without a remark.",
+        "",
+        "| family | network | converted / candidates | by | parameters | multiply-adds | checked | remark |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratios = f"{row.parameters_ratio:.4f} | {row.macs_ratio:.3f}" if row.converted else "- | -"
+        lines.append(
+            f"| {row.family} | {row.name} | {row.converted} / {row.candidates} | {row.kinds or '-'} | {ratios} "
+            f"| {row.checks or '-'} | {row.problem.replace('|', '/')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="the Markdown file to write")
+    parser.add_argument("--families", action="store_true", help="one small architecture a family")
+    parser.add_argument("--run", action="store_true", help="also compute outputs and gradients, and export")
+    args = parser.parse_args()
+    tqdm = require("tqdm", "train").tqdm
+    began = time.monotonic()
+    names = list(architectures(args.families))
+    if args.families:
+        grouped: dict[str, list[Row]] = {}
+        for family, name in names:
+            grouped.setdefault(family, []).append(Row(family, name))
+        names = [(family, smallest(rows).name) for family, rows in grouped.items()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [measure(family, name, args.run) for family, name in tqdm(names, desc="architectures")]
+    rows = [row for row in found if row is not None]
+    options = "".join(f" --{name}" for name in ("families", "run") if getattr(args, name))
+    command = f"python -m elastic_cnn.analysis.coverage {args.out}{options}"
+    write_text(args.out, to_markdown(rows, command, time.monotonic() - began))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the documentation shows works: Python examples run, commands are accepted, links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from elastic_cnn.cli import COMMANDS, make_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+MAKE_TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for number, text in enumerate(
+            re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        ):
+            found.append((f"{page.relative_to(ROOT)}-{number}", text))
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command line of the sh blocks, continued lines joined, comments cut."""
+    lines = []
+    for name, text in blocks("sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"\w+=\S*", words[0]):  # environment variables before a command
+                words = words[1:]
+            if words:
+                lines.append((name, shlex.join(words)))
+    return lines
+
+
+@pytest.mark.parametrize(("name", "code"), blocks("python"), ids=lambda value: value if "\n" not in value else "")
+def test_python_examples_run(name, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("elastic ")])
+def test_commands_are_accepted(name, line):
+    words = shlex.split(line)[1:]
+    assert words[0] in COMMANDS
+    args = make_parser(words).parse_args(words)
+    assert callable(args.run)
+
+
+@pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("make ")])
+def test_make_targets_exist(name, line):
+    assert set(shlex.split(line)[1:]) <= set(MAKE_TARGETS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_exist(page):
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_every_command_is_shown_somewhere():
+    shown = {shlex.split(line)[1] for _, line in commands() if line.startswith("elastic ")}
+    assert set(COMMANDS) - shown == set()
