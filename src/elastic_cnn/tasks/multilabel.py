@@ -98,8 +98,8 @@ class Multilabel(Task):
         self.losses.update(cross_entropy(logits, targets))
 
     def validation_results(self) -> dict[str, Any]:
-        """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each also by size (`f1_overall_small`). Lists a
-        class: class_names, class_f1, class_f1_small, class_positives, class_average_precision (None without images)."""
+        """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each by size too (`f1_overall_small`); a
+        class in lists: class_names, class_f1, class_f1_small, class_positives, class_average_precision."""
         results: dict[str, Any] = {"loss": self._mean_loss(), "map": _number(self.precision.compute())}
         results |= {name: float(value) for name, value in self.scores.compute().items()}
         results["class_names"] = self.classes
