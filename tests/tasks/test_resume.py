@@ -82,9 +82,10 @@ def assert_same_run(out: Path, expected: Path) -> None:
 )
 def test_killed_and_resumed(method, call, every, recipe, photos, whole, tmp_path, monkeypatch):
     settings = Settings(accelerator="cpu", checkpoint_every=every)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         crash_at(patch, Classification, method, call)
-        train(recipe, photos, tmp_path / "run", settings)
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", settings)
     torch.manual_seed(call)  # what the generators hold at the start must not matter
     np.random.seed(call)  # noqa: NPY002
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=every, resume=True))
@@ -92,22 +93,26 @@ def test_killed_and_resumed(method, call, every, recipe, photos, whole, tmp_path
 
 
 def test_killed_while_writing_a_state(recipe, photos, whole, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         crash_at(patch, run_folder.torch, "save", 3)
-        train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
     (tmp_path / "run" / ".last.ckpt.x1y2.ckpt").write_bytes(b"left by a kill")
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1, resume=True))
     assert_same_run(tmp_path / "run", whole[0])
     assert not list((tmp_path / "run").glob(".*"))
 
 
-@pytest.mark.parametrize("overrides", [["accumulate=2", "clip_grad=1"], ["precision=bf16-mixed"], ["optimizer.name=adamw"]])
+@pytest.mark.parametrize(
+    "overrides", [["accumulate=2", "clip_grad=1"], ["precision=bf16-mixed"], ["optimizer.name=adamw"]]
+)
 def test_other_recipes_resume_exactly_too(overrides, recipe_path, photos, tmp_path, monkeypatch):
     recipe = load_recipe(recipe_path, overrides)
     train(recipe, photos, tmp_path / "whole", Settings(accelerator="cpu"))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         crash_at(patch, Classification, "training_step", 6 * recipe.accumulate)
-        train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=2))
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=2))
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=2, resume=True))
     for name in ("last.safetensors", "best.safetensors"):
         assert_same_weights(tmp_path / "run" / name, tmp_path / "whole" / name)
@@ -121,9 +126,10 @@ def test_the_number_of_workers_does_not_matter(recipe, photos, whole, tmp_path):
 @pytest.mark.parametrize("name", ["training_step", "validation_step"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_the_run(number, name, recipe, photos, whole, tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="go on with --resume") as stopped:
+    with monkeypatch.context() as patch:
         crash_at(patch, Classification, name, 2, lambda: os.kill(os.getpid(), number))
-        train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu"))
+        with pytest.raises(Interrupted, match="go on with --resume") as stopped:
+            train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu"))
     assert stopped.value.code == 128 + number
     assert (tmp_path / "run" / "last.ckpt").exists()
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", resume=True))
@@ -137,7 +143,16 @@ def test_killed_by_the_system(recipe_path, photos, tmp_path):
 
     def command(name: str, *extra: str) -> list[str]:
         arguments = ["train", recipe_path, "--data", photos, "-o", tmp_path / name, "epochs=6", "ema=null", *extra]
-        return [sys.executable, "-m", "elastic_cnn", *map(str, arguments), "--accelerator", "cpu", "--checkpoint-every", "1"]
+        return [
+            sys.executable,
+            "-m",
+            "elastic_cnn",
+            *map(str, arguments),
+            "--accelerator",
+            "cpu",
+            "--checkpoint-every",
+            "1",
+        ]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(command("killed", "--workers", "0"), env=environment)
@@ -157,9 +172,10 @@ def test_killed_by_the_system(recipe_path, photos, tmp_path):
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(recipe, photos, whole, tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         crash_at(patch, Classification, "training_step", 6)
-        train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
     state = tmp_path / "run" / "last.ckpt"
     state.write_bytes(state.read_bytes()[:-1000])
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1, resume=True))
@@ -168,9 +184,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(recipe, photos, whole, tmp_
 
 
 def test_two_damaged_states_are_an_error(recipe, photos, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         crash_at(patch, Classification, "training_step", 6)
-        train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=1))
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / "run" / name).write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match=r"no whole state .*last\.ckpt is damaged"):

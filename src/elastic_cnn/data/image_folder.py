@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
 
 from elastic_cnn.data.pixels import read_rgb
-from elastic_cnn.data.shards import ShardReader
+from elastic_cnn.data.shards import ShardReader, TarFolder
 from elastic_cnn.extras import require
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
@@ -118,6 +118,8 @@ def _open(data: str, split: str) -> tuple[str, Any]:
         _check_folder(root)
         return f"{root} ({split})", ShardReader(root, SPLITS.get(split, (split,)))
     root = _split_folder(Path(data), split)
+    if root.is_file():
+        return str(root), TarFolder(root)
     try:
         return str(root), create_dataset("", root=str(root), split=split, search_split=False).reader
     except RuntimeError as error:  # timm found no image

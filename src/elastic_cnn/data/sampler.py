@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 Key = tuple[int, int]  # epoch, index
 
@@ -29,7 +29,7 @@ class Samples(Protocol):
 
 
 class UnreadableSample(OSError):
-    """A sample's file is broken. Left out with a warning and counted, or an error in strict mode."""
+    """A sample's file is broken: the engine leaves it out with a warning and counts it, or stops in strict mode."""
 
     def __init__(self, path: str, reason: object) -> None:
         super().__init__(f"{path} cannot be read: {reason}")
@@ -43,11 +43,12 @@ class UnreadableSample(OSError):
 class SeededSamples(Dataset):
     """`samples` by (epoch, index), after seeding python's, numpy's and torch's generators from (seed, epoch, index).
 
-    A sample gets its number as `index`; an unreadable one becomes `{"unreadable": (path, reason)}`; strict raises it.
+    A sample gets its number as `index`; an unreadable one becomes `{"unreadable": (path, reason)}`. Other bad input met
+    in a worker becomes `{"error": message}`, for the main process to raise: workers wrap exceptions in tracebacks.
     """
 
-    def __init__(self, samples: Samples, seed: int, strict: bool = False) -> None:
-        self.samples, self.seed, self.strict = samples, seed, strict
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self.samples, self.seed = samples, seed
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -58,9 +59,11 @@ class SeededSamples(Dataset):
         try:
             return {**self.samples[index], "index": index}
         except UnreadableSample as broken:
-            if self.strict:
-                raise
             return {"unreadable": (broken.path, broken.reason)}
+        except (ValueError, OSError) as error:
+            if get_worker_info() is None:
+                raise
+            return {"error": f"{self.samples.path(index)}: {error}"}
 
 
 def seed_generators(*numbers: int) -> None:
@@ -74,8 +77,11 @@ def seed_generators(*numbers: int) -> None:
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A batch of the readable samples, with `unreadable`: the list of (path, reason) of the others.
 
-    Holds `unreadable` alone when no sample could be read.
+    Holds `unreadable` alone when no sample could be read, and `error` alone when one was found.
     """
+    for sample in samples:
+        if "error" in sample:
+            return sample
     unreadable = [sample["unreadable"] for sample in samples if "unreadable" in sample]
     readable = [sample for sample in samples if "unreadable" not in sample]
     batch = default_collate(readable) if readable else {}
@@ -149,12 +155,11 @@ def make_loader(
     *,
     seed: int,
     workers: int = 0,
-    strict: bool = False,
     pin_memory: bool = False,
 ) -> DataLoader:
     """A loader of collated batches. Workers leave interrupts to the main process."""
     return DataLoader(
-        SeededSamples(samples, seed, strict),
+        SeededSamples(samples, seed),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

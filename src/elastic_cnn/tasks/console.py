@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.extras import require
 
 tqdm = require("tqdm", "train").tqdm
@@ -41,15 +42,26 @@ class Console:
 
 
 class Unreadable:
-    """Files that could not be read: each is warned about once and counted once."""
+    """Files that could not be read: each is warned about once and counted once; strict: an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self.paths: set[str] = set()
         self.last = ""
 
-    def note(self, broken: list[tuple[str, str]], console: Console) -> None:
+    def take(self, part: dict[str, Any], console: Console) -> int:
+        """Take what could not be read out of a collated batch; returns how many samples that were.
+
+        Raises `UnreadableSample` when strict, and `ValueError` for other bad input that a worker met.
+        """
+        if "error" in part:
+            raise ValueError(part["error"])
+        broken: list[tuple[str, str]] = part.pop("unreadable")
         for path, reason in broken:
+            if self.strict:
+                raise UnreadableSample(path, reason)
             self.last = path
             if path not in self.paths:
                 self.paths.add(path)
                 console.warn(f"left out: {path} cannot be read: {reason}")
+        return len(broken)

@@ -43,7 +43,7 @@ class Loop:
             len(job.train), recipe.batch_size, recipe.seed, accumulate=recipe.accumulate, rank=rank, world_size=world
         )
         cuda = fabric.device.type == "cuda"
-        loader: dict[str, Any] = {"seed": recipe.seed, "strict": settings.strict, "pin_memory": cuda}
+        loader: dict[str, Any] = {"seed": recipe.seed, "pin_memory": cuda}
         self.train_loader = make_loader(job.train, self.batches, workers=settings.workers, **loader)
         val_size = recipe.val_batch_size or recipe.batch_size // (world * recipe.accumulate)
         self.val_loader = make_loader(
@@ -58,7 +58,7 @@ class Loop:
             None if recipe.ema is None else ModelEmaV3(self.task.network, recipe.ema, use_warmup=True, foreach=True)
         )
         self.keeper = Keeper(folder, job.card, self.task)
-        self.unreadable = Unreadable()
+        self.unreadable = Unreadable(settings.strict)
         self.epoch = self.step = 0  # epochs finished, steps done in this one
         self.images_here = 0  # trained on by this process since it began
         self.pending = [0.0, 0]  # sum and number of losses since the last row of train.csv
@@ -150,7 +150,7 @@ class Loop:
 
     def _note_unreadable(self, part: Batch) -> bool:
         """Count and drop the broken files of a batch; whether anything is left of it."""
-        self.unreadable.note(part.pop("unreadable"), self.console)
+        self.unreadable.take(part, self.console)
         if "image" not in part and self.fabric.world_size > 1:
             raise ValueError(
                 f"no image of a batch can be read, the last being {self.unreadable.last}: remove the broken files"
@@ -222,12 +222,11 @@ class Loop:
                 if self.interrupts.requested and self.fabric.world_size == 1:
                     self.task.validation_results()  # forgets the counts
                     return None
-                broken = part.pop("unreadable")
-                self.unreadable.note(broken, self.console)
+                broken = self.unreadable.take(part, self.console)
                 if "image" in part:
                     with self.fabric.autocast():
                         self.task.validation_step(self._to_device(part), number)
-                bar.update((len(broken) + len(part.get("image", ()))) * self.fabric.world_size)
+                bar.update((broken + len(part.get("image", ()))) * self.fabric.world_size)
         return self.task.validation_results()
 
     def _keep(self, results: dict[str, Any]) -> None:

@@ -166,7 +166,7 @@ def task_options(recipe: Recipe, source: strict.Source | None = None) -> Any:
 
 
 def _override(values: dict[str, Any], source: strict.Source, override: str) -> None:
-    """Set one dotted key in nested mappings; the key's line is forgotten, so that messages do not point to the file."""
+    """Set one dotted key in nested mappings."""
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ValueError(f"{override!r} is not of the form key=value")
@@ -176,4 +176,4 @@ def _override(values: dict[str, Any], source: strict.Source, override: str) -> N
         if not isinstance(values, dict):
             raise ValueError(f"{override!r}: {key} is a value and has no keys below it")
     values[path[-1]] = strict.parse_scalar(text)
-    source.lines.pop(path, None)
+    source.lines[path] = strict.COMMAND_LINE

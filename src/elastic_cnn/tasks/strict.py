@@ -25,6 +25,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+COMMAND_LINE = 0  # the "line" of keys given there
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Where values come from: a name for messages, and the line of each key (from 1) where there are lines."""
@@ -33,8 +36,10 @@ class Source:
     lines: dict[Path_, int] = dataclasses.field(default_factory=dict)
 
     def at(self, path: Path_) -> str:
-        """`file.yaml, line 3`."""
+        """`file.yaml, line 3`, or `the command line`."""
         line = self.lines.get(path)
+        if line == COMMAND_LINE:
+            return "the command line"
         return self.name if line is None else f"{self.name}, line {line}"
 
 

@@ -225,15 +225,14 @@ def evaluate(
     task, samples = task_module(card.task).build_test(network, card, str(data), split, options)
     task.to(fabric.device).eval()
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
-    loader = make_loader(samples, batches, seed=0, workers=settings.workers, strict=options.strict)
-    unreadable, began = Unreadable(), time.perf_counter()
+    loader = make_loader(samples, batches, seed=0, workers=settings.workers)
+    unreadable, began = Unreadable(options.strict), time.perf_counter()
     with console.bar("test", len(samples)) as bar, torch.no_grad():
         for number, part in enumerate(loader):
-            broken = part.pop("unreadable")
-            unreadable.note(broken, console)
+            broken = unreadable.take(part, console)
             if "image" in part:
                 task.validation_step(fabric.to_device(part), number)
-            bar.update((len(broken) + len(part.get("image", ()))) * fabric.world_size)
+            bar.update((broken + len(part.get("image", ()))) * fabric.world_size)
     results = task.validation_results()
     seconds = time.perf_counter() - began
     return {
