@@ -13,6 +13,7 @@
       this.rows = new Uint32Array(0);
       this.matching = null;
       this.marks = [];
+      this.typed = null; // in the search field and not yet searched for
       this.timing = { filter: 0, sort: 0 };
       const open = (row) => this.state.set({ photo: row, pair: [], classes: [] });
       const mark = (row) => this.mark(row);
@@ -54,7 +55,16 @@
     #listen() {
       const set = (patch) => this.state.set(patch);
       const on = (id, kind, action) => byId(id).addEventListener(kind, action);
-      on("search", "input", E.after(60, () => set({ query: byId("search").value })));
+      const search = E.after(60, () => {
+        if (this.typed === null) return;
+        const query = this.typed;
+        this.typed = null;
+        set({ query });
+      });
+      on("search", "input", () => {
+        this.typed = byId("search").value;
+        search();
+      });
       on("filter-outcome", "change", (event) => set({ outcome: event.target.value }));
       on("filter-class", "change", (event) => set({ category: event.target.value }));
       on("confidence-low", "input", (event) => set({ low: Math.min(+event.target.value, this.state.now.high) }));
@@ -62,8 +72,7 @@
       on("sort-key", "change", (event) => set({ sort: event.target.value }));
       on("sort-direction", "click", () => set({ descending: !this.state.now.descending }));
       on("ribbon-scale", "change", (event) => set({ ribbon: event.target.value }));
-      on("reset", "click", () => this.state.clear());
-      on("empty-clear", "click", () => this.state.clear());
+      for (const id of ["reset", "empty-clear"]) on(id, "click", () => { this.typed = null; this.state.clear(); });
       on("toggle-map", "click", () => set({ map: !this.state.now.map }));
       on("toggle-theme", "click", () => this.#turnTheme());
       on("open-help", "click", () => byId("help").showModal());
@@ -186,7 +195,7 @@
       map.withPhotos = now.photos;
       map.selected = now.photo;
       byId("map-photos").checked = now.photos;
-      byId("map-clear").hidden = !now.lasso.length;
+      byId("map-clear").disabled = !now.lasso.length;
       if (any("lasso") && now.lasso.length) this.#lassoMode(false);
       if (filtered) map.setMembers(this.matching);
       map.draw();
@@ -231,7 +240,7 @@
     }
 
     #syncControls(now) {
-      const values = { search: now.query, "filter-outcome": now.outcome, "filter-class": now.category, "confidence-low": now.low,
+      const values = { search: this.typed ?? now.query, "filter-outcome": now.outcome, "filter-class": now.category, "confidence-low": now.low,
         "confidence-high": now.high, "sort-key": now.sort, "ribbon-scale": now.ribbon };
       for (const [id, value] of Object.entries(values)) if (byId(id).value !== String(value)) byId(id).value = value;
       byId("confidence-text").textContent = `${now.low} to ${now.high}%`;
@@ -263,6 +272,7 @@
     if (table) {
       store = new E.Store(table, columns, scores, paths);
       E.app = new App(store);
+      store.prepareText();
     } else {
       document.body.classList.add("no-table");
     }

@@ -4,6 +4,8 @@ window.ElasticExplorer = window.ElasticExplorer || {};
 (function (E) {
   const SVG = "http://www.w3.org/2000/svg";
 
+  window.requestIdleCallback = window.requestIdleCallback || ((action) => setTimeout(() => action({ timeRemaining: () => 5 }), 30));
+
   E.byId = (id) => document.getElementById(id);
 
   function fill(element, attributes, children) {

@@ -159,7 +159,7 @@
       const place = this.place;
       const where = (event) => {
         const box = place.getBoundingClientRect();
-        return [event.clientX - box.left, event.clientY - box.top];
+        return [event.clientX - box.left - place.clientLeft, event.clientY - box.top - place.clientTop];
       };
       let from = null;
       let moved = 0;

@@ -27,14 +27,15 @@
       this.means = this.#means();
       this.classes = table.classes; // indices of names that occur as a label (where none is known: as a prediction)
       this.isKnown = table.has_labels;
+      this.filedStarts = this.isKnown ? this.label_starts : this.prediction_starts;
+      this.filedNames = this.isKnown ? this.label_names : this.prediction_names;
       this.rank = new Uint32Array(this.names.length); // of a name in alphabetical order
       const collator = new Intl.Collator("en", { numeric: true });
       const order = this.names.map((_, i) => i).sort((a, b) => collator.compare(this.names[a], this.names[b]) || a - b);
       order.forEach((name, place) => { this.rank[name] = place; });
-      this.#text = null;
     }
 
-    #text;
+    #text = [];
 
     #means() {
       const count = this.blocks.length;
@@ -57,12 +58,12 @@
     predictions(row) { return this.#list("prediction", row); }
     // The class by which a photo is filed: its first label, else its first prediction, else none (-1).
     category(row) {
-      const list = this.isKnown ? this.labels(row) : this.predictions(row);
-      return list.length ? list[0] : -1;
+      const first = this.filedStarts[row];
+      return first < this.filedStarts[row + 1] ? this.filedNames[first] : -1;
     }
     isOf(row, name) {
-      const list = this.isKnown ? this.labels(row) : this.predictions(row);
-      return list.includes(name);
+      for (let at = this.filedStarts[row]; at < this.filedStarts[row + 1]; at++) if (this.filedNames[at] === name) return true;
+      return false;
     }
     nameList(list) { return Array.from(list, (name) => this.names[name]).join(", "); }
     labelText(row) { return this.nameList(this.labels(row)) || "no label"; }
@@ -75,17 +76,25 @@
       return this.info.has_base && this.base_correct[row] === 0 ? "gain" : "right";
     }
 
-    // What the search looks through: path, classes and predictions in lower case, made at the first search.
+    // What the search looks through: path, classes and predictions in lower case.
     get text() {
-      if (!this.#text) {
-        this.#text = new Array(this.rows);
-        for (let row = 0; row < this.rows; row++) {
-          const label = this.nameList(this.labels(row));
-          const text = `${this.paths[row]}\n${label}\n${this.nameList(this.predictions(row))}`;
-          this.#text[row] = text.toLowerCase();
-        }
-      }
+      this.#makeText(this.rows);
       return this.#text;
+    }
+    #makeText(end) {
+      for (let row = this.#text.length; row < end; row++) {
+        const text = `${this.paths[row]}\n${this.nameList(this.labels(row))}\n${this.nameList(this.predictions(row))}`;
+        this.#text.push(text.toLowerCase());
+      }
+    }
+    // Make it while the page has nothing else to do, so that the first search does not wait.
+    prepareText() {
+      if (this.#text.length === this.rows) return;
+      requestIdleCallback((deadline) => {
+        do this.#makeText(Math.min(this.rows, this.#text.length + 500));
+        while (this.#text.length < this.rows && deadline.timeRemaining() > 2);
+        this.prepareText();
+      }, { timeout: 500 });
     }
 
     // Shades of a policy, 0 (low resolution) to 255 (high), one a block.
