@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := train,figures,data,seg,dev
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench coverage clean help
 
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the standing benchmarks"
+	@echo "make coverage  which of timm's architectures become elastic (docs/coverage.md; about an hour)"
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,3 +36,6 @@ bench: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info
+
+coverage: $(READY)
+	$(BIN)/python -m elastic_cnn.analysis.coverage docs/coverage.md

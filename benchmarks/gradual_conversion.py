@@ -1,0 +1,114 @@
+"""A trained ResNet-50 made elastic: top-1 before, right after, after recalibration, and while fine-tuning with and
+without `blend`.
+
+    python benchmarks/gradual_conversion.py --weights resnet50.safetensors --data imagenette -o docs/conversion.json
+
+weights: a ResNet-50 v1 (`resnet50_v1` of the zoo) trained on ImageNet. data: `train/WNID` and `val/WNID` folders;
+labels are the 1000 classes of ImageNet by wnid. Such weights have seen the photos: compare the rows among themselves.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+import elastic_cnn
+from elastic_cnn.data.image_folder import ImageFolder, eval_transform
+from elastic_cnn.files import write_json
+from elastic_cnn.tasks.blend import blend_at
+
+
+def load(data: str, split: str, count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 3, side, side), normalised, and ImageNet labels (count,), drawn at random."""
+    folder = ImageFolder(data, split, eval_transform((side, side)))
+    numbers = ImageNetInfo().label_names()
+    labels = torch.tensor([numbers.index(name) for name in folder.classes])
+    drawn = torch.randperm(len(folder), generator=torch.Generator().manual_seed(seed))[:count]
+    samples = list(DataLoader(Subset(folder, drawn.tolist()), 64))
+    return torch.cat([s["image"] for s in samples]), labels[torch.cat([s["target"] for s in samples])]
+
+
+@torch.no_grad()
+def top1(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    network.eval()
+    preds = torch.cat([network(batch).argmax(1) for batch in images.split(64)])
+    return float((preds == labels).float().mean())
+
+
+def fine_tune(
+    network: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], args, blend_end: float | None
+):
+    """SGD on random batches; yields (step, blend, top-1, seconds so far)."""
+    optimizer = torch.optim.SGD(network.parameters(), args.lr, momentum=0.9, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(args.seed)
+    images, labels = train
+    began = time.perf_counter()
+    for step in range(args.steps + 1):
+        blend = 1.0 if blend_end is None else blend_at(step / args.steps, 0.0, blend_end)
+        elastic_cnn.set_blend(network, blend)
+        if step % args.every == 0:
+            yield [step, round(blend, 3), top1(network, *val), round(time.perf_counter() - began, 1)]
+        if step < args.steps:
+            network.train()
+            batch = torch.randint(len(images), (args.batch_size,), generator=generator)
+            flip = torch.rand(1, generator=generator).item() < 0.5
+            x = images[batch].flip(-1) if flip else images[batch]
+            loss = F.cross_entropy(network(x.contiguous(memory_format=torch.channels_last)), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("-o", "--out", required=True)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--train-images", type=int, default=3000)
+    parser.add_argument("--val-images", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    base = elastic_cnn.create_model("resnet50_v1")
+    base.load_state_dict(load_file(args.weights))
+    base = base.to(memory_format=torch.channels_last).eval()
+    train = load(args.data, "train", args.train_images, args.side, args.seed)
+    val = load(args.data, "val", args.val_images, args.side, args.seed)
+    elastic = elastic_cnn.elasticize(base).eval()
+    results: dict = {"settings": vars(args), "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+    def note(name: str, value) -> None:
+        results[name] = value
+        print(name, value, flush=True)
+        write_json(Path(args.out), results)
+
+    with torch.no_grad():
+        elastic_cnn.set_blend(elastic, 0)
+        error = (elastic(val[0][:8]) - base(val[0][:8])).abs().max() / base(val[0][:8]).abs().max()
+        note("blend 0 relative error", float(error))
+        elastic_cnn.set_blend(elastic, 1)
+    note("base", top1(base, *val))
+    note("converted", top1(elastic, *val))
+    elastic_cnn.recalibrate(elastic, train[0][:1024].split(64))
+    note("recalibrated", top1(elastic, *val))
+    for name, blend_end in (("fine-tuned at once", None), ("fine-tuned with blend", 0.5)):
+        network = elastic_cnn.elasticize(base)
+        curve = []
+        for point in fine_tune(network, train, val, args, blend_end):
+            curve.append(point)
+            note(name, curve)
+
+
+if __name__ == "__main__":
+    main()
