@@ -12,6 +12,7 @@ from elastic_cnn.policy.run import Subject
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, save_checkpoint
 
 CLASSES = ("blue", "green", "red")
+NARROW = {"num_classes": 3, "channels": [8, 8, 8, 8], "layers": [2, 2, 1, 1]}
 PREPARATION = {"size": (32, 32), "crop_pct": 1.0}
 
 
@@ -33,10 +34,12 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
-def save_network(path: Path, name: str = "resnext_small_elastic", seed: int = 0, **card) -> Path:
+def save_network(
+    path: Path, name: str = "resnext_small_elastic", seed: int = 0, kwargs: dict | None = None, **card
+) -> Path:
     """A checkpoint of a narrow, untrained network."""
     torch.manual_seed(seed)
-    kwargs = {"num_classes": 3, "channels": [8, 8, 8, 8], "layers": [2, 2, 1, 1]}
+    kwargs = kwargs or NARROW
     network = elastic_cnn.create_model(name, **kwargs)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -44,6 +47,15 @@ def save_network(path: Path, name: str = "resnext_small_elastic", seed: int = 0,
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)
     card = {"classes": CLASSES, "input": InputSpec(**PREPARATION), **card}
     return save_checkpoint(path, network, NetworkCard(name, kwargs, **card))
+
+
+@pytest.fixture
+def multilabel(tmp_path) -> Subject:
+    """A network for the classes cat and dog."""
+    from elastic_cnn.cli.policy import load_subject
+
+    card = {"task": "multilabel", "classes": ("cat", "dog"), "kwargs": NARROW | {"num_classes": 2}}
+    return load_subject(save_network(tmp_path / "multilabel.safetensors", **card))
 
 
 @pytest.fixture(scope="session")

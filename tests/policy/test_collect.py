@@ -76,6 +76,38 @@ def test_the_description_tells_blocks_and_origin(subject, base, photos, checkpoi
     assert info.input["crop_pct"] == 1.0
 
 
+def test_multilabel_rows_hold_all_classes_above_one_half(multilabel, tmp_path):
+    """COCO's layout; the network knows two of the three categories."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "val" / f"{number}.png")
+    annotations = [
+        {"id": i, "image_id": i // 2, "category_id": 1 + i % 3, "area": (i + 1) ** 2, "iscrowd": 0} for i in range(10)
+    ]
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.png"} for number in range(6)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(("person", "cat", "dog"), 1)],
+        "annotations": annotations,
+    }
+    (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    table = read_policy(collect_policy(multilabel, str(tmp_path), tmp_path / "out", settings=FAST).path)
+    assert table.info.task == "multilabel"
+    known = [[(i, ("person", "cat", "dog")[i % 3]) for i in range(2 * n, 2 * n + 2) if n < 5] for n in range(6)]
+    labels = [sorted(name for _, name in row if name != "person") for row in known]
+    assert table.column("label") == labels
+    assert table.column("object_sizes") == [[float(i + 1) for i, name in row if name != "person"] for row in known]
+    images = torch.stack([prepared(tmp_path / "val" / f"{number}.png") for number in range(6)])
+    with torch.no_grad():
+        probabilities = multilabel.network(images).sigmoid()
+    expected = [[("cat", "dog")[c] for c in range(2) if row[c] > 0.5] for row in probabilities]
+    assert table.column("prediction") == expected
+    assert {len(row) for row in expected} != {0}
+    np.testing.assert_allclose(table.column("confidence"), probabilities.amax(1), rtol=1e-4)
+    assert table.column("correct") == [a == b for a, b in zip(expected, labels, strict=True)]
+
+
 class Counting(FolderPhotos):
     """Notes which photos are read."""
 

@@ -212,6 +212,14 @@ def test_what_a_table_does_not_allow_is_left_out_and_said(table, tmp_path):
     assert "object sizes are known for 0 images" in notes[1]
 
 
+def test_photos_that_are_gone_are_said_and_left_out(table, tmp_path):
+    notes = []
+    written = draw_all(table, tmp_path, lambda row: None, formats=("png",), note=notes.append)
+    names = ["figure5_categories", "figure6_blocks", "figure6_gain", "policy_by_size"]
+    assert [path.stem for path in written] == names
+    assert notes == ["no photos in the figures: none was found in "]
+
+
 def test_one_image_in_all_formats(table, tmp_path):
     files = save(figure_sizes(table), tmp_path / "figure", ("png", "svg", "pdf"))
     assert [path.read_bytes()[:5] for path in files] == [b"\x89PNG\r", b"<?xml", b"%PDF-"]

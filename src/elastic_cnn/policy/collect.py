@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from elastic_cnn.data.sampler import Samples, make_loader
+from elastic_cnn.data.sampler import Samples, UnreadableSample, make_loader
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.policy.answers import Answer, interpret
 from elastic_cnn.policy.processes import Processes
@@ -190,7 +190,6 @@ def _run(
             batches,  # type: ignore[arg-type]
             seed=0,
             workers=settings.workers,
-            strict=settings.strict,
             pin_memory=runner.device.type == "cuda",
         )
     )
@@ -198,12 +197,21 @@ def _run(
         for chunk in chunks:
             rows: list[dict[str, Any]] = []
             for start in range(0, len(chunk), settings.batch_size):
-                batch = next(loader)
+                batch = _checked(next(loader), settings.strict)
                 rows += runner.rows(batch)
                 unreadable += batch["unreadable"]
                 progress(len(chunk[start : start + settings.batch_size]))
             write_part(parts / f"part-{chunk.start:09d}.parquet", rows, runner.info)
     return unreadable
+
+
+def _checked(batch: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """The batch, where it holds no error of a worker and, if strict, no unreadable image."""
+    if "error" in batch:
+        raise ValueError(batch["error"])
+    if strict and batch["unreadable"]:
+        raise UnreadableSample(*batch["unreadable"][0])
+    return batch
 
 
 class _Runner:

@@ -51,6 +51,11 @@ def extreme_photos(table: PolicyTable, open_photo: Opener, count: int = 3) -> li
     return found
 
 
+def _finds_photos(table: PolicyTable, open_photo: Opener, tries: int = 10) -> bool:
+    """Whether any of a few photos from all over the table can be opened."""
+    return any(open_photo(int(row)) is not None for row in np.linspace(0, len(table) - 1, tries))
+
+
 def draw_all(
     table: PolicyTable,
     out: str | Path,
@@ -66,6 +71,9 @@ def draw_all(
     """
     out = Path(out)
     blocks = table.info.blocks
+    if open_photo is not None and not _finds_photos(table, open_photo):
+        note(f"no photos in the figures: none was found in {table.info.data_root}")
+        open_photo = None
     makers: dict[str, Callable[[], object]] = {"figure5_categories": lambda: figure_categories(table, open_photo)}
     if len(table) < MINIMUM:
         note(f"no t-SNE: the table has {len(table)} images, it needs {MINIMUM}")

@@ -57,6 +57,9 @@ def plain(text: object, longest: int = 40) -> str:
 def save(figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"), dpi: int = 160) -> list[Path]:
     """Write `path` (no suffix) in every format, atomically; returns the files. Equal figures give equal files."""
     written = []
+    with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, so that all formats look the same
     for kind in formats:
         target = Path(f"{path}.{kind}")
         dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
