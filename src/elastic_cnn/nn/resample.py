@@ -67,6 +67,21 @@ class AreaDownsample(nn.Module):
         return f"factor={self.factor}"
 
 
+class CeilMaxPool(nn.MaxPool2d):
+    """The maximum over r x r windows; a window that reaches over the edge takes that of what lies inside."""
+
+    def __init__(self, factor: int):
+        super().__init__(factor, factor, ceil_mode=True)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102 (not scripted so)
+            if captures_symbols(x.shape[-2], x.shape[-1]):
+                padded = F.pad(x, (0, self.factor - 1, 0, self.factor - 1), value=float("-inf"))
+                return F.max_pool2d(padded, self.factor)
+        return F.max_pool2d(x, self.factor, self.factor, ceil_mode=True)
+
+
 class NearestDownsample(nn.Module):
     """Every r-th row and column."""
 

@@ -14,6 +14,7 @@ from timm.models.dla import DLA, DlaBottleneck, DlaTree
 from torch import Tensor, nn
 
 from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.nn.resample import CeilMaxPool
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.zoo.config import pretrained_config
 
@@ -29,7 +30,8 @@ def accept_any_size(network: nn.Module) -> nn.Module:
     """
     for module in network.modules():
         if isinstance(module, DlaTree) and isinstance(module.downsample, nn.MaxPool2d):
-            module.downsample.ceil_mode = True
+            factor = module.downsample.stride
+            module.downsample = CeilMaxPool(factor if isinstance(factor, int) else factor[0])
     return network
 
 
