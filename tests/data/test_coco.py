@@ -122,6 +122,8 @@ def test_samples_carry_labels_and_sizes(tmp_path):
     assert samples.label(n) == ["class 3", "class 17"]
     assert sorted(samples.object_sizes(n)) == [30, 100]
     assert samples.path(n) == f"images/train/{content['images'][2]['file_name']}"
+    without = CocoImages(tmp_path, "train", to_tensor, exclude=("class 1",), crowds="drop")
+    assert without.label(n) == ["class 17"]  # an annotation without `iscrowd` is no crowd
     empty = (n + 1) % len(samples)
     assert samples.label(empty) == []
     assert samples.object_sizes(empty) == []
