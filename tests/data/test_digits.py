@@ -79,19 +79,17 @@ def test_enlarging_scales_the_area_of_the_ink():
     assert large / small == pytest.approx(4, rel=0.1)
 
 
-def test_digit_is_whole_and_visible():
-    """The mask lies inside the image, and what it covers differs from its surroundings in brightness."""
+def test_digit_is_whole_and_brighter_than_the_clutter():
+    """Ink of 0.8 or more on clutter of 0.62 or less, noise of 0.04 on top: medians are apart by 0.18 at least."""
     spec = DigitsSpec()
-    differences = []
     for index in range(100):
         scene = make_scene("val", index, spec)
         grey = scene.image.mean(axis=2) / 255
         ink = scene.mask > 0.9
-        assert scene.mask.sum() > 0.02 * scene.size**2
-        outside = ~(scene.mask > 0)
+        assert scene.mask.sum() > 0.05 * scene.size**2
         assert ink.any()
-        differences.append(abs(np.median(grey[ink]) - np.median(grey[outside])))
-    assert np.mean(np.array(differences) > 0.2) > 0.9
+        assert np.median(grey[ink]) > 0.76
+        assert np.percentile(grey[scene.mask == 0], 95) < 0.7
 
 
 def test_splits_share_no_scan_and_cover_all():
@@ -129,7 +127,7 @@ def test_images_do_not_drift():
     assert data.sizes.tolist() == pytest.approx(FROZEN_SIZES, abs=1e-3)
 
 
-FROZEN_MEANS = [63.5, 118.0, 95.5, 128.7]
+FROZEN_MEANS = [34.5, 74.1, 54.5, 76.6]
 FROZEN_SIZES = [25.046, 17.892, 24.407, 31.477]
 
 

@@ -2,9 +2,9 @@
 
 scikit-learn packages 1,797 scans of 8 x 8 pixels (UCI, "Optical Recognition of Handwritten Digits"). Each image here
 shows one whole scan, enlarged to a height drawn log-uniformly and pasted into generated clutter: gradients, gratings,
-strokes, and pieces of other digits at sizes from the same range. So the objects are real and the true scale of the one
-to recognise is known. The scans are divided before anything is drawn: a scan in `val` never shows up in `train`, not
-even as a piece of clutter.
+strokes, and pieces of other digits at sizes from the same range, all darker than the digit. So the objects are real and
+the true scale of the one to recognise is known. The scans are divided before anything is drawn: a scan in `val` never
+shows up in `train`, not even as a piece of clutter.
 
 Every image is a function of (seed, split, index) alone, whatever the number of images asked for.
 """
@@ -29,6 +29,7 @@ SPLITS = ("train", "val")
 CLASSES = tuple("0123456789")
 CELLS = 8  # a scan has 8 x 8 cells, and its ink always reaches from the first row to the last
 VAL_SHARE = 0.2
+BRIGHTEST_CLUTTER = 0.62  # of 1; the digit's ink is 0.8 or more
 
 
 @dataclass(frozen=True)
@@ -153,14 +154,14 @@ def make_scene(split: str, index: int, spec: DigitsSpec, scans: np.ndarray | Non
     side = spec.image_size
     canvas = _background(rng, side)
     _add_strokes(rng, canvas)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(1, 5))):
         piece = _piece(rng, pictures[int(rng.choice(scans))])
         height = float(_log_uniform(rng, *spec.sizes))
         top, left = rng.uniform(-height / 2, side - height / 2, 2)
-        _paint(rng, canvas, _enlarge(piece, height, top, left, side), contrast=(0.1, 0.35))
+        _add_clutter(rng, canvas, _enlarge(piece, height, top, left, side))
     top, left = rng.uniform(0, side - size, 2)
     mask = _enlarge(pictures[scan], size, top, left, side)
-    _paint(rng, canvas, mask, contrast=(0.4, 0.6))
+    _blend(canvas, mask, rng.uniform(0.8, 1, 3))
     canvas += rng.uniform(0.005, 0.04) * rng.standard_normal(canvas.shape, dtype=np.float32)
     image = (canvas.clip(0, 1) * 255).round().astype(np.uint8)
     return Scene(image, mask, int(targets[scan]), size, scan)
@@ -211,13 +212,14 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
         noise = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
         mix += rng.uniform(0, 1) * np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC))
     mix = 0.5 + 0.35 * mix
-    base = rng.uniform(0.2, 0.8)
+    base = rng.uniform(0.1, 0.4)
     colours = (base + rng.normal(0, 0.12, (2, 3))).astype(np.float32)
     canvas = colours[0] + mix[..., None] * (colours[1] - colours[0])
     angle, period = rng.uniform(0, np.pi), _log_uniform(rng, 3, side)
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     phase = (rows * np.sin(angle) + columns * np.cos(angle)) * (2 * np.pi / period) + rng.uniform(0, 2 * np.pi)
-    return canvas + (rng.uniform(0, 0.1) * np.sin(phase)).astype(np.float32)[..., None]
+    canvas = canvas + (rng.uniform(0, 0.1) * np.sin(phase)).astype(np.float32)[..., None]
+    return canvas.clip(0, BRIGHTEST_CLUTTER)
 
 
 def _add_strokes(rng: np.random.Generator, canvas: np.ndarray) -> None:
@@ -234,16 +236,18 @@ def _add_strokes(rng: np.random.Generator, canvas: np.ndarray) -> None:
             across = rng.uniform(side / 4, 2 * side, 2)
             start, length = rng.uniform(0, 360), rng.uniform(60, 270)
             draw.arc((left, top, left + across[0], top + across[1]), start, start + length, fill=255, width=width)
-        _paint(rng, canvas, np.asarray(sheet.reduce(2), dtype=np.float32) / 255, contrast=(0.1, 0.3))
+        _add_clutter(rng, canvas, np.asarray(sheet.reduce(2), dtype=np.float32) / 255)
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, contrast: tuple[float, float]) -> None:
-    """Blend an ink over `canvas` (H, W, 3) by `mask` (H, W): brighter or darker than what it covers, in place."""
+def _add_clutter(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray) -> None:
+    """Blend a colour over `canvas` (H, W, 3) by `mask` (H, W): brighter or darker than what it covers, in place."""
     weight = mask.sum()
     if weight == 0:  # it lies outside the image
         return
     covered = float(np.einsum("hw,hwc->", mask, canvas) / (3 * weight))
-    step = rng.uniform(*contrast)
-    sign = 1 if covered + rng.uniform(-0.2, 0.2) < 0.5 else -1
-    ink = (covered + sign * step + rng.normal(0, 0.06, 3)).clip(0, 1).astype(np.float32)
-    canvas += mask[..., None] * (ink - canvas)
+    step = rng.uniform(0.1, 0.35) * (1 if rng.random() < 0.6 else -1)
+    _blend(canvas, mask, (covered + step + rng.normal(0, 0.06, 3)).clip(0, BRIGHTEST_CLUTTER))
+
+
+def _blend(canvas: np.ndarray, mask: np.ndarray, ink: np.ndarray) -> None:
+    canvas += mask[..., None] * (ink.astype(np.float32) - canvas)

@@ -12,9 +12,9 @@ from elastic_cnn.demo.results import Results, SizeBin
 IN_THREE_SENTENCES = (
     "The designer of a convolutional network usually fixes at which resolution each layer works. An Elastic layer "
     "divides its channels over two branches, one at full and one at half resolution, and adds them up again, so that "
-    "every layer can look for fine and coarse structure alike, and which branch responds depends on the image: a learned "
-    "scale policy. The half-resolution branch needs a quarter of the multiply-adds, and what that saves pays for more "
-    "layers: both networks here cost the same."
+    "every layer can look for fine and coarse structure alike, and which branch responds depends on the image: a "
+    "learned scale policy. The half-resolution branch needs a quarter of the multiply-adds, and what that saves pays "
+    "for more layers: both networks here cost the same."
 )
 SCORE = (
     "A block's score is the mean activation of its full-resolution branch less that of its half-resolution branch: "
@@ -104,8 +104,8 @@ def _verdict(results: Results) -> str:
     difference = results.difference
     pairs = (
         f"Of {len(results.labels):,} images, Elastic alone is right on {difference.only_elastic:,} and the base "
-        f"alone on {difference.only_base:,} (McNemar's exact test). This is one run with one seed: training from another seed "
-        "moves either error too, which the interval does not include."
+        f"alone on {difference.only_base:,} (McNemar's exact test). This is one run with one seed: training "
+        "from another seed moves either error too, which the interval does not include."
     )
     content = [f"<p><strong>{escape(verdict(results))}</strong></p>", table(header, rows, ["base", "elastic"])]
     content.append(paragraph(pairs, "note"))

@@ -1,0 +1,30 @@
+"""`elastic demo` on the command line."""
+
+import json
+
+from elastic_cnn.cli import main
+
+
+def test_end_to_end(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["demo", "-o", str(out), "--images", "32", "--epochs", "1", "--seed", "1", "--no-progress"]) == 0
+    printed = capsys.readouterr().out
+    assert "ResNeXt small + Elastic" in printed
+    assert "multiply-adds" in printed
+    assert f"report: {out}/report.html" in printed
+    assert json.loads((out / "results.json").read_text())["command"] == "elastic demo --seed 1 --epochs 1 --images 32"
+    assert "elastic demo --seed 1" in (out / "report.html").read_text()
+
+    assert main(["demo", "-o", str(out), "--images", "32", "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "exists already" in error
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "out"), "--data", str(tmp_path / "missing")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("elastic: error: there is no folder")
+    assert error.count("\n") == 1
+    assert main(["demo", "-o", str(tmp_path / "out"), "--images", "3"]) == 2
+    assert "--images 3" in capsys.readouterr().err
