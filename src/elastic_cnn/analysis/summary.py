@@ -1,6 +1,7 @@
 """Text tables of `elastic summary`, and Figure 4 of the paper."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,34 +112,50 @@ def save_figure_4(measured: Sequence[tuple[PaperRow, Complexity]], path: str | P
 
     Errors are the paper's and marked as such; parameters and multiply-adds are counted here.
     """
-    plt: Any = require("matplotlib.figure", "figures")
-    figure = plt.Figure(figsize=(10, 4.2), layout="constrained")
+    pyplot: Any = require("matplotlib.figure", "figures")
+    figure = pyplot.Figure(figsize=(10, 4.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    families = list(dict.fromkeys(row.family for row, _ in measured if row.top1_error is not None))
-    colours = dict(zip(families, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=False))
-    for axis, unit, value in (
-        (axes[0], "parameters (millions)", lambda cost: cost.parameters / 1e6),
-        (axes[1], "multiply-adds (billions)", lambda cost: cost.macs / 1e9),
-    ):
-        for row, cost in measured:
-            if row.top1_error is None:
-                continue
-            elastic = "lastic" in row.title
-            axis.plot(
-                value(cost),
-                row.top1_error,
-                "o" if elastic else "s",
-                color=colours[row.family],
-                markerfacecolor=colours[row.family] if elastic else "white",
-                markersize=8,
-            )
-            axis.annotate(row.title, (value(cost), row.top1_error), (5, 5), textcoords="offset points", fontsize=7)
+    known = [(row, cost) for row, cost in measured if row.top1_error is not None]
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart by the colour-blind too
+    for family, colour in zip(dict.fromkeys(row.family for row, _ in known), colours, strict=True):
+        members = [(row, cost) for row, cost in known if row.family == family]
+        axes[0].plot([], [], "o", color=colour, label=family)
+        for axis, value in ((axes[0], _millions), (axes[1], _billions)):
+            _plot_family(axis, members, value, colour)
+    axes[0].plot([], [], "s", color="gray", markerfacecolor="white", label="base")
+    axes[0].plot([], [], "o", color="gray", label="elastic (s: the base's depths)")
+    axes[0].legend(fontsize=8)
+    for axis, unit in zip(axes, ("parameters (millions)", "multiply-adds (billions)"), strict=True):
         axis.set_xlabel(unit)
         axis.grid(alpha=0.3)
-        axis.margins(x=0.2)
-    axes[0].set_ylabel("ImageNet top-1 error (%), as the paper reports")
-    figure.suptitle(
-        "Error against cost: base (open squares) and Elastic (filled circles). Errors from the paper, not ours."
-    )
+        axis.margins(x=0.08, y=0.08)
+    axes[0].set_ylabel("top-1 error on ImageNet (%), the paper's")
+    figure.suptitle("Error against cost. Errors as the paper reports them; costs as counted here")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def _millions(cost: Complexity) -> float:
+    return cost.parameters / 1e6
+
+
+def _billions(cost: Complexity) -> float:
+    return cost.macs / 1e9
+
+
+def _plot_family(
+    axis: Any, members: Sequence[tuple[PaperRow, Complexity]], value: Callable[[Complexity], float], colour: str
+) -> None:
+    """One family's networks: open squares for bases, dots for elastic ones, a line from each to the base before it."""
+    base: tuple[float, float | None] | None = None
+    for row, cost in members:
+        point = (value(cost), row.top1_error)
+        elastic = "lastic" in row.title
+        if not elastic:
+            base = point
+        elif base is not None:
+            axis.plot(*zip(base, point, strict=True), color=colour, linewidth=1, alpha=0.5)
+        axis.plot(*point, "o" if elastic else "s", color=colour, markerfacecolor=colour if elastic else "white", ms=8)
+        depth = re.search(r"X?\d+(x2)?", row.title)
+        label = ("s" if "sElastic" in row.title else "") + (depth[0] if depth else "")
+        axis.annotate(label, point, (7, -3), textcoords="offset points", fontsize=8)

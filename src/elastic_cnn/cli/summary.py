@@ -5,13 +5,14 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", nargs="*", help="names of networks, or checkpoints")
-    parser.add_argument("--all", action="store_true", help="every network of the paper: Tables 2 and 8 to 11")
+    parser.add_argument("--all", action="store_true", help="the paper's tables: 1, 2 and 8 to 11")
     parser.add_argument("--size", type=int, default=None, help="input height and width (default: the network's own)")
     parser.add_argument("--table1", action="store_true", help="Table 1: cost of one layer in each multi-scale design")
     parser.add_argument("-n", type=int, default=56, help="Table 1: height and width of the map (default 56)")
     parser.add_argument("-c", type=int, default=256, help="Table 1: channels (default 256)")
     parser.add_argument("-k", type=int, default=3, help="Table 1: kernel size (default 3)")
     parser.add_argument("-r", type=int, nargs="+", default=[1, 2], help="Table 1: scale of each branch (default 1 2)")
+    parser.add_argument("-q", type=int, default=None, help="Table 1: branches (default: as many as scales)")
     parser.add_argument(
         "-b", type=int, default=None, help="Table 1: levels of the feature pyramids (default: branches)"
     )
@@ -30,8 +31,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--size must be positive, got {args.size}")
     for name in args.network:
         print(_describe(name, args.size))
-    if args.table1:
-        print(format_table_1(table_1(args.n, args.c, args.k, len(args.r), args.r, args.b)))
+    if args.table1 or args.all:
+        q = len(args.r) if args.q is None else args.q
+        print(f"Table 1, n={args.n} c={args.c} k={args.k} q={q} r={args.r}")
+        print(format_table_1(table_1(args.n, args.c, args.k, q, args.r, args.b)), end="\n\n")
     if args.figure4 and not args.overwrite:
         refuse_to_overwrite(args.figure4)
     if args.all or args.figure4:
