@@ -102,14 +102,14 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
     arguments = {**recipe.network_kwargs, "num_classes": len(classes)}
     published = recipe.weights == "timm"
+    if published and recipe.init == "he_fan_in":
+        raise ValueError("init=he_fan_in would overwrite weights=timm: leave one of them out")
     torch.manual_seed(recipe.seed)
     try:
         network = create_model(recipe.network, **arguments, **({"pretrained": True} if published else {}))
     except TypeError as error:
         raise ValueError(f"{recipe.network} cannot be built with {arguments}: {error}") from error
     if recipe.init == "he_fan_in":
-        if published:
-            raise ValueError("init=he_fan_in would overwrite weights=timm: leave one of them out")
         he_fan_in(network)
     if recipe.weights is not None and not published:
         print(load_weights(network, recipe.weights))

@@ -1,0 +1,68 @@
+"""`elastic eval`: its numbers against counting by hand, and wrong inputs."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from elastic_cnn.cli import main
+from elastic_cnn.data.image_folder import eval_transform
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
+from elastic_cnn.zoo.factory import create_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network whose answers vary."""
+    torch.manual_seed(1)
+    kwargs = {"num_classes": 2, "stem_width": 8, "channels": [8, 8, 16, 16]}
+    card = NetworkCard("resnet10t", kwargs, classes=("dark", "light"), input=InputSpec((32, 32), crop_pct=0.9))
+    return save_checkpoint(tmp_path_factory.mktemp("c") / "net.safetensors", create_model("resnet10t", **kwargs), card)
+
+
+def evaluate(*arguments: object) -> int:
+    return main(["eval", *map(str, arguments), "--accelerator", "cpu", "--workers", "0"])
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_errors_equal_counting_one_image_at_a_time(split, tiny, checkpoint, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    assert evaluate(checkpoint, "--data", tiny / "photos", "--split", split, "--json", out, "--batch-size", 3) == 0
+    results = json.loads(out.read_text())
+    network, card = load_checkpoint(checkpoint)
+    transform = eval_transform(**asdict(card.input))
+    wrong = total = 0
+    for path in sorted((tiny / "photos" / split).glob("*/*.png")):
+        with torch.no_grad():
+            answer = network(transform(Image.open(path))[None]).argmax().item()
+        wrong, total = wrong + (card.classes[answer] != path.parent.name), total + 1
+    assert results["images"] == total
+    assert results["top1_error"] == pytest.approx(wrong / total, abs=1e-6)
+    assert results["top5_error"] == 0  # two classes
+    assert f"top1_error: {100 * wrong / total:.2f}%" in capsys.readouterr().out
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(tiny, checkpoint, tmp_path, capsys):
+    photos = tiny / "photos"
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    (other / "val" / "dark").rename(other / "val" / "dusk")
+    (tmp_path / "taken.json").write_text("{}")
+    (tmp_path / "torn.safetensors").write_bytes(checkpoint.read_bytes()[:2000])
+    for arguments, message in (
+        ([checkpoint, "--data", other], "the folder lacks dark and has besides dusk"),
+        ([checkpoint, "--data", photos, "--split", "tests"], "no folder 'tests'"),
+        ([checkpoint, "--data", photos, "--json", tmp_path / "taken.json"], "taken.json exists already"),
+        ([checkpoint, "--data", photos, "--image-size", 0], "image_size=0"),
+        ([checkpoint, "--data", photos, "--batch-size", 0], "batch_size=0"),
+        ([tmp_path / "torn.safetensors", "--data", photos], "torn.safetensors is not a readable safetensors file"),
+        ([tmp_path, "--data", photos], "a folder without best.safetensors"),
+    ):
+        assert evaluate(*arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
