@@ -201,7 +201,8 @@ def measure(index: Path) -> dict[str, object]:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(index.resolve().as_uri())
             page.wait_for_selector("html[data-ready='1']")
-            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+            while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
+                page.wait_for_timeout(20)
             entry = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
             cards = "performance.getEntriesByName('cards')[0].startTime"
             paints.append((page.evaluate(entry), page.evaluate(cards)))

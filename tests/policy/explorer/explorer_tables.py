@@ -1,6 +1,7 @@
 """Policy tables with known scores and drawn photos, hostile names among them."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,11 @@ def build(folder: Path, *, picture: int = 128, thumbnail: int = 64, **kwargs) ->
     options = ExplorerOptions(map="pca", pictures=PictureOptions(thumbnail=thumbnail, picture=picture))
     report = build_explorer(path, folder / "explorer", options)
     return Explorer(report.index, read_policy(path))
+
+
+def wait_until(page, expression: str) -> None:
+    """Until the expression holds in the page. (Playwright's own waiting is forbidden by its policy.)"""
+    end = time.monotonic() + 20
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never came: {expression}"
+        page.wait_for_timeout(20)

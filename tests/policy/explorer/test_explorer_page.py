@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from explorer_tables import CLASSES, HOSTILE, build, color
+from explorer_tables import CLASSES, HOSTILE, build, color, wait_until
 from PIL import Image
 
 ROWS = "Array.from(ElasticExplorer.app.rows)"
@@ -12,10 +12,13 @@ ROWS = "Array.from(ElasticExplorer.app.rows)"
 
 def settle(page) -> None:
     """Wait until what was typed is searched for, and the address says so."""
-    page.wait_for_function("""() => {
+    wait_until(
+        page,
+        """(() => {
       const { now } = ElasticExplorer.app.state;
       return document.getElementById("search").value === now.query && location.hash === ElasticExplorer.formatHash(now);
-    }""")
+    })()""",
+    )
 
 
 def shown(page) -> list[int]:
@@ -141,7 +144,7 @@ def test_map_pans_zooms_and_opens_photos(page):
     home = page.evaluate("ElasticExplorer.app.map.projection.view")
     page.hover("#map")
     page.mouse.wheel(0, -400)
-    page.wait_for_function("ElasticExplorer.app.map.projection.zoom > 1.2")
+    wait_until(page, "ElasticExplorer.app.map.projection.zoom > 1.2")
     drag(page, [(0.5, 0.5), (0.6, 0.6)])
     assert page.evaluate("ElasticExplorer.app.map.projection.view") != home
     settle(page)
@@ -165,7 +168,7 @@ def test_detail_shows_picture_scores_and_nearest(page, explorer):
     page.click("#card-9")
     detail = page.locator("#detail")
     assert detail.is_visible()
-    page.wait_for_function("document.querySelector('#detail .picture img').naturalWidth === 48")
+    wait_until(page, "document.querySelector('#detail .picture img').naturalWidth === 48")
     detail.locator("summary").click()
     cells = [cell.replace("\u2212", "-") for cell in detail.locator("tbody td:nth-child(3)").all_inner_texts()]
     assert cells == [f"{score:.4f}" for score in explorer.table.scores[9]]

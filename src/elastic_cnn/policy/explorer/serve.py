@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the parser refuses, without the standard page, which repeats the request."""
         self.command = getattr(self, "command", None) or "GET"
-        self.request_version = getattr(self, "request_version", None) or "HTTP/1.1"
+        self.request_version = "HTTP/1.1"  # else the answer has no headers
         self._refuse(HTTPStatus(code), "This request is not understood.")
 
     def log_message(self, format: str, *args: Any) -> None:

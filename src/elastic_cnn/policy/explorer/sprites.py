@@ -65,11 +65,12 @@ def photos_below(root: str | Path, paths: Sequence[str]) -> PhotoOpener:
     def open_photo(row: int, side: int) -> Image.Image:
         try:
             path = (top / paths[row]).resolve()
+            is_file = path.is_file()
         except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long a name, a loop of links
             raise PhotoMissing("no usable path") from error
         if not path.is_relative_to(top):
             raise PhotoMissing("path leads out of the data's folder")
-        if not path.is_file():
+        if not is_file:
             raise PhotoMissing("no such file")
         return read_reduced(path, side)
 

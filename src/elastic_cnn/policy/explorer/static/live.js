@@ -54,6 +54,7 @@
 
     async #take(files) {
       const file = files[0];
+      this.input.value = ""; // so that the same file can be chosen again
       if (!file || this.busy) return;
       E.clear(this.answer);
       if (file.size > this.info.max_bytes) {
@@ -73,7 +74,6 @@
         this.message.textContent = "The server gave no answer. Is `elastic explore --serve` still running?";
       } finally {
         this.busy = false;
-        this.input.value = "";
       }
     }
 
