@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from elastic_cnn.analysis.segment import HEADROOM, SMALLEST, peak_bytes, segment_photo, tile_for_memory, tiles
+from elastic_cnn.analysis.segment import SMALLEST, bytes_needed, peak_bytes, segment_photo, tile_for_memory, tiles
 from elastic_cnn.data.mask_transforms import normalize
 from elastic_cnn.zoo.checkpoint import InputSpec
 
@@ -101,12 +101,13 @@ def test_peak_leaves_the_network_as_it_was():
     assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 8, 8)
 
 
-@pytest.mark.parametrize("mebibytes", [4, 10, 31])
+@pytest.mark.parametrize("mebibytes", [44, 50, 71])
 def test_the_tile_is_the_largest_within_the_bound(mebibytes):
     network, bound = Known(), mebibytes * 2**20
     tile = tile_for_memory(network, bound, longest=4000)
     assert tile is not None
-    assert HEADROOM * peak_bytes(network, tile) <= bound < HEADROOM * peak_bytes(network, tile + 32)
+    assert bytes_needed(network, tile) <= bound < bytes_needed(network, tile + 32)
+    assert bytes_needed(network, tile) > peak_bytes(network, tile)
 
 
 def test_a_photo_within_the_bound_is_done_whole():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from elastic_cnn.analysis.segment import HEADROOM, peak_bytes, segment_photo
+from elastic_cnn.analysis.segment import bytes_needed, segment_photo
 from elastic_cnn.cli import main
 from elastic_cnn.cli.segment import parse_size
 from elastic_cnn.tasks.mask_labels import LABELS_KEY
@@ -64,7 +64,7 @@ def test_refuses_to_overwrite_before_it_computes(checkpoint, photo, tmp_path, ca
 
 
 def test_tiles_by_side_and_by_memory(checkpoint, photo, tmp_path, capsys):
-    need = int(HEADROOM * peak_bytes(load_checkpoint(checkpoint)[0], 160))
+    need = bytes_needed(load_checkpoint(checkpoint)[0], 160)
     for number, (bound, tile) in enumerate(((["--tile", "96"], 96), (["--max-memory", str(need)], 160))):
         out = tmp_path / f"out{number}"
         assert main(["segment", str(checkpoint), str(photo), "-o", str(out), *bound, "--device", "cpu"]) == 0

@@ -1,6 +1,8 @@
 """Set-wide IoU against scikit-learn on flattened pixels and against a slow reference by sets of pixels."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -68,12 +70,33 @@ def test_counts_do_not_depend_on_how_the_set_was_divided():
     assert torch.equal(whole, parts.compute())
 
 
-def test_processes_add_their_matrices():
-    """What torchmetrics does after gathering the states of all processes: it adds them."""
-    metric = PixelConfusion(4)
-    assert metric._reductions["confmat"] is not None
-    a, b = (_count(*_sample(seed, 4, (2, 8, 8)), 4) for seed in (0, 1))
-    assert torch.equal(metric._reductions["confmat"](torch.stack([a, b])), a + b)
+TWO_PROCESSES = """
+import sys
+import torch
+import torch.distributed as dist
+from elastic_cnn.metrics.segmentation import PixelConfusion
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+preds, targets = torch.load(f"{folder}/sample.pt")
+mine = slice(0, 1) if rank == 0 else slice(1, 4)  # processes may see different numbers of images
+metric = PixelConfusion(5)
+metric.update(preds[mine], targets[mine])
+torch.save(metric.compute(), f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_get_the_matrix_of_the_whole_set(tmp_path):
+    sample = _sample(7, 5, (4, 12, 9))
+    torch.save(sample, tmp_path / "sample.pt")
+    started = [subprocess.Popen([sys.executable, "-c", TWO_PROCESSES, str(rank), tmp_path]) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    whole = _count(*sample, 5)
+    for rank in (0, 1):
+        merged = torch.load(tmp_path / f"{rank}.pt")
+        assert merged.dtype == torch.int64
+        assert torch.equal(merged, whole)
 
 
 def test_is_not_the_mean_over_images():

@@ -109,7 +109,7 @@ class Constant(nn.Module):
 
 
 def test_results_equal_sklearn_over_all_batches():
-    task = Segmentation(Constant(), Labels(CLASSES), Options(sheet=0)).eval()
+    task = Segmentation(Constant(), Labels(CLASSES), Options()).eval()
     images, targets = torch.randn(5, 3, 6, 7), torch.randint(0, 3, (5, 6, 7))
     targets[torch.rand(5, 6, 7) < 0.3] = IGNORE
     for part in (slice(0, 2), slice(2, 5)):
@@ -126,7 +126,7 @@ def test_results_equal_sklearn_over_all_batches():
 
 
 def test_a_class_that_does_not_occur_has_no_score():
-    task = Segmentation(Constant(), Labels(CLASSES), Options(sheet=0))
+    task = Segmentation(Constant(), Labels(CLASSES), Options())
     images = torch.zeros(1, 3, 2, 2)
     images[:, 0] = 1
     task.validation_step({"image": images, "target": torch.zeros(1, 2, 2, dtype=torch.long)}, 0)

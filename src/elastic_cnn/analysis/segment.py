@@ -23,7 +23,8 @@ from elastic_cnn.zoo.checkpoint import InputSpec
 
 STEP = 32  # tiles are multiples of the stride of the deepest stage
 SMALLEST = 4 * STEP
-HEADROOM = 1.5  # libraries' work space on top of the tensors; measured: see docs/segmentation.md
+# libraries' work space on top of the tensors: a factor, and bytes besides; measured: see docs/segmentation.md
+HEADROOM, WORK_SPACE = 1.5, 40 * 2**20
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,19 @@ def default_margin(tile: int) -> int:
 def tile_for_memory(network: nn.Module, max_bytes: int, longest: int) -> int | None:
     """The largest tile whose computation needs at most `max_bytes` beyond the network's weights; None for whole photos.
 
-    longest: the longest side of the photos. The need is that of the tensors which live at the same time, counted by
-    running the network on tensors without data, times `HEADROOM` for the work space of the libraries.
+    longest: the longest side of the photos. The need is estimated by `bytes_needed`.
     `ValueError` where not even the smallest tile fits.
     """
     sides = range(SMALLEST, max(longest, SMALLEST) + STEP, STEP)
     low, high = 0, len(sides)  # the first `low` sides fit, those from `high` on do not
     while low < high:
         middle = (low + high) // 2
-        if HEADROOM * peak_bytes(network, sides[middle]) <= max_bytes:
+        if bytes_needed(network, sides[middle]) <= max_bytes:
             low = middle + 1
         else:
             high = middle
     if low == 0:
-        need = HEADROOM * peak_bytes(network, SMALLEST)
+        need = bytes_needed(network, SMALLEST)
         raise ValueError(
             f"a memory bound of {max_bytes / 2**20:.0f} MiB is too small: the smallest tile, {SMALLEST} pixels, needs "
             f"about {need / 2**20:.0f} MiB"
@@ -112,8 +112,16 @@ def tile_for_memory(network: nn.Module, max_bytes: int, longest: int) -> int | N
     return None if low == len(sides) else sides[low - 1]
 
 
+def bytes_needed(network: nn.Module, side: int) -> int:
+    """An estimate of the memory for a tile, weights apart: `peak_bytes`, and the work space of the libraries."""
+    return int(HEADROOM * peak_bytes(network, side) + WORK_SPACE)
+
+
 def peak_bytes(network: nn.Module, side: int) -> int:
-    """The most bytes of tensors alive at once, besides weights, while `network` classifies (1, 3, side, side)."""
+    """The most bytes of tensors alive at once, besides weights, while `network` classifies (1, 3, side, side).
+
+    Counted by running it on tensors without data.
+    """
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         images = torch.empty(1, 3, side, side, device=next(network.parameters()).device)
         with _AliveBytes() as alive:

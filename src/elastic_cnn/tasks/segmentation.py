@@ -88,6 +88,7 @@ class Segmentation(Task):
         self._shown: list[tuple[Image.Image, np.ndarray, np.ndarray]] = []  # photo, target, prediction
         self._sheet = self._shown  # of the last finished validation
         self.spec: InputSpec = InputSpec()
+        self.on_sheet: frozenset[int] = frozenset()  # indices of samples
         if self.options.freeze_norms:
             for module in self._frozen_norms():
                 module.requires_grad_(False)
@@ -116,10 +117,10 @@ class Segmentation(Task):
         counted = int((targets != IGNORE).sum())
         if counted:
             self.loss.update(pixel_loss(logits, targets), weight=counted)
-        for image, target, pred in zip(batch["image"], targets, preds, strict=True):
-            if len(self._shown) >= self.options.sheet:
-                break
-            self._shown.append((self._photo(image), *(t.to(torch.uint8).cpu().numpy() for t in (target, pred))))
+        for position, index in enumerate(batch["index"].tolist() if self.on_sheet else ()):
+            if index in self.on_sheet:
+                masks = (part[position].to(torch.uint8).cpu().numpy() for part in (targets, preds))
+                self._shown.append((self._photo(batch["image"][position]), *masks))
 
     def _photo(self, image: Tensor) -> Image.Image:
         """(3, H, W) normalised -> the photo."""
@@ -143,7 +144,10 @@ class Segmentation(Task):
         return f"mIoU {100 * results['miou']:.2f}%, pixel accuracy {100 * results['pixel_accuracy']:.2f}%"
 
     def save_pictures(self, folder: Path, epoch: int) -> list[Path]:
-        """The contact sheet: photo, true mask, predicted mask, overlay, of the first photos of the validation."""
+        """The contact sheet: photo, true mask, predicted mask and overlay of photos spread over the split.
+
+        Of several processes, the first shows those that it was dealt.
+        """
         if not self._sheet:
             return []
         colours = self.labels.palette
@@ -199,6 +203,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         network = convert_sync_batchnorm(network)
     task = Segmentation(network, labels, options)
     task.spec = spec
+    task.on_sheet = frozenset(np.linspace(0, len(val) - 1, min(options.sheet, len(val))).round().astype(int).tolist())
     return Job(task, card, train, val)
 
 
@@ -207,7 +212,7 @@ def build_test(
 ) -> tuple[Task, MaskSamples]:
     """The task and a split to test it on. `ValueError` where the data's classes are not the checkpoint's."""
     labels, known = card_labels(card)
-    own = Options(dataset=known.get("dataset", "folder"), sheet=0)
+    own = Options(dataset=known.get("dataset", "folder"))
     if own.dataset == "folder" and (Path(data) / "labels.json").is_file():
         theirs = read_labels(Path(data))
         if theirs.classes != card.classes:
