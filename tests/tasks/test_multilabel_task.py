@@ -151,6 +151,14 @@ def test_data_of_other_classes_is_refused(run, tmp_path):
         build(make_recipe(), str(root), Settings())
 
 
+def test_a_split_of_broken_images_is_told(run, tmp_path):
+    root = write_coco(tmp_path / "broken", {"val": 2})
+    for path in (root / "images" / "val").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="no image"):
+        evaluate(run[0], root, settings=Settings("cpu", progress=False))
+
+
 @pytest.mark.parametrize(
     "options", [{"clip": 1.0}, {"min_scale": 0}, {"gamma_negative": -1}, {"head_lr_factor": 0}, {"color_jitter": -0.1}]
 )

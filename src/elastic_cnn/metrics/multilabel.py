@@ -181,8 +181,9 @@ class MeanAveragePrecision(Metric):
                 f"probabilities and targets must be (N, {self.num_classes}), got {tuple(probabilities.shape)} and "
                 f"{tuple(targets.shape)}"
             )
-        self.probabilities.append(probabilities.detach().float())
-        self.targets.append(targets.bool())
+        # flat and of one type: so torchmetrics joins them with the empty state of a process without images
+        self.probabilities.append(probabilities.detach().float().flatten())
+        self.targets.append(targets.float().flatten())
 
     def compute(self) -> Tensor:
         return self.class_precisions().nanmean()
@@ -192,7 +193,8 @@ class MeanAveragePrecision(Metric):
         precisions = torch.full((self.num_classes,), torch.nan, dtype=torch.float64, device=self.device)
         if not len(self.probabilities):
             return precisions
-        probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)  # (N, C) each
+        probabilities = dim_zero_cat(self.probabilities).view(-1, self.num_classes)  # (N, C)
+        targets = dim_zero_cat(self.targets).view(-1, self.num_classes)  # (N, C)
         for c in targets.any(0).nonzero().flatten().tolist():
             precisions[c] = binary_average_precision(probabilities[:, c], targets[:, c].long(), validate_args=False)
         return precisions

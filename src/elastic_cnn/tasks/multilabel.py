@@ -114,7 +114,9 @@ class Multilabel(Task):
     def _mean_loss(self) -> float:
         """Summed exactly, so that the division of the images over processes does not show."""
         with self.losses.sync_context():
-            losses = dim_zero_cat(self.losses.value).flatten().tolist()
+            losses = dim_zero_cat(self.losses.value).flatten().tolist() if len(self.losses.value) else []
+        if not losses:
+            raise ValueError("no image to test: none of the split's could be read")
         return math.fsum(losses) / len(losses)
 
     def parameter_groups(self) -> list[ParameterGroup]:
