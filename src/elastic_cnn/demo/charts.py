@@ -14,19 +14,19 @@ from elastic_cnn.policy.figures.style import plain
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours on a page; base and elastic differ for every kind of colour vision."""
+    """Colours on a page; base and elastic, and score as well, differ for every kind of colour vision."""
 
     text: str
     faint: str
     grid: str
     base: str
     elastic: str
-    page: str
-    ramp: str = "viridis"
+    score: str
+    ramp: tuple[float, float]
 
 
-LIGHT = Theme("#1f2430", "#6b7280", "#e5e7eb", "#8a6d1f", "#2563eb", "#ffffff")
-DARK = Theme("#e6e8ee", "#9aa1ad", "#343a46", "#d9b44a", "#6ea8ff", "#171a21")
+LIGHT = Theme("#1f2430", "#6b7280", "#e5e7eb", "#8a6d1f", "#2563eb", "#0f766e", (0.02, 0.92))
+DARK = Theme("#e6e8ee", "#9aa1ad", "#343a46", "#d9b44a", "#6ea8ff", "#2dd4bf", (0.22, 1.0))
 WIDTH, HEIGHT = 5.2, 3.5  # inches; a page shows a chart at 500 pixels or less
 
 Chart = Callable[[Results, Theme], bytes]
@@ -87,9 +87,8 @@ def correlations(results: Results, theme: Theme) -> bytes:
     figure, axes = _figure(theme)
     rho, low, high = np.array(policy.correlations).T
     places = np.arange(len(rho))
-    colours = [theme.elastic if value > 0 else theme.base for value in rho]
     spread = np.stack([rho - low, high - rho]).clip(0)
-    axes.barh(places, rho, 0.66, color=colours, xerr=spread, ecolor=theme.text, error_kw={"linewidth": 1.2})
+    axes.barh(places, rho, 0.66, color=theme.score, xerr=spread, ecolor=theme.text, error_kw={"linewidth": 1.2})
     axes.axvline(0, color=theme.faint, linewidth=1)
     axes.set_yticks(places, [_block_name(block) for block in policy.blocks])
     axes.invert_yaxis()
@@ -168,10 +167,8 @@ def _log_pixels(axis: Any, ticks: list[int]) -> None:
 
 
 def _ramp(theme: Theme) -> Any:
-    """Sizes as colours, without the end that vanishes on the page."""
-    colours = require("matplotlib", "figures").colormaps[theme.ramp](np.linspace(0.02, 0.92, 256))
-    if theme is DARK:
-        colours = require("matplotlib", "figures").colormaps[theme.ramp](np.linspace(0.22, 1, 256))
+    """Sizes as colours, without the end of the ramp that vanishes on the page."""
+    colours = require("matplotlib", "figures").colormaps["viridis"](np.linspace(*theme.ramp, 256))
     return require("matplotlib.colors", "figures").ListedColormap(colours)
 
 

@@ -10,16 +10,18 @@ from PIL import Image
 
 CSS = """
 :root { color-scheme: light dark; --page:#f5f6f8; --card:#ffffff; --text:#1f2430; --faint:#5b6270; --line:#e3e6eb;
-  --base:#8a6d1f; --elastic:#2563eb; --good:#15803d; --bad:#b42318; }
+  --base:#8a6d1f; --elastic:#2563eb; --fine:#0f766e; --coarse:#b45309; --good:#15803d;
+  --bad:#b42318; }
 @media (prefers-color-scheme: dark) { :root { --page:#0f1116; --card:#171a21; --text:#e6e8ee; --faint:#9aa1ad;
-  --line:#2b303a; --base:#d9b44a; --elastic:#6ea8ff; --good:#4ade80; --bad:#f97066; } }
+  --line:#2b303a; --base:#d9b44a; --elastic:#6ea8ff; --fine:#2dd4bf; --coarse:#fb923c; --good:#4ade80;
+  --bad:#f97066; } }
 * { box-sizing: border-box; }
 body { margin:0; background:var(--page); color:var(--text); font:16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
   "Helvetica Neue", Arial, sans-serif; -webkit-text-size-adjust:100%; }
 main { max-width:1120px; margin:0 auto; padding:28px 18px 56px; }
 h1 { font-size:1.9rem; line-height:1.2; margin:.2em 0 .35em; letter-spacing:-.01em; }
 h2 { font-size:1.25rem; margin:0 0 .4em; }
-p { margin:.35em 0 .8em; max-width:80ch; }
+p { margin:.35em 0 .8em; max-width:92ch; }
 .lead { font-size:1.06rem; }
 .faint, figcaption, .note { color:var(--faint); font-size:.9rem; }
 section { background:var(--card); border:1px solid var(--line); border-radius:14px; padding:20px 22px; margin:18px 0; }
@@ -33,13 +35,15 @@ th:first-child, td:first-child { text-align:left; padding-left:0; }
 thead th { color:var(--faint); font-weight:600; font-size:.86rem; }
 tbody tr:last-child td { border-bottom:0; }
 .base { color:var(--base); font-weight:600; } .elastic { color:var(--elastic); font-weight:600; }
+.pair table { font-size:.9rem; } .pair th, .pair td { padding:7px 6px; }
 .pair { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap:18px;
   align-items:start; }
 figure { margin:0; } figure img { width:100%; height:auto; display:block; } figcaption { margin-top:4px; }
 .strip { display:grid; grid-template-columns:88px 1fr; gap:8px 12px; align-items:center; }
 .strip .size { color:var(--faint); font-size:.88rem; text-align:right; }
-.tiles { display:grid; grid-template-columns:repeat(auto-fill, minmax(64px, 1fr)); gap:5px; max-height:84px;
-  overflow:hidden; grid-auto-rows:min-content; }
+.tiles { display:grid; grid-template-columns:repeat(auto-fill, minmax(64px, 1fr)); grid-template-rows:auto;
+  grid-auto-rows:0; gap:0 5px; overflow:hidden; }
+.tiles.many { grid-auto-rows:auto; gap:5px; }
 .tiles img { width:100%; aspect-ratio:1; border-radius:6px; display:block; }
 .examples { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap:14px; }
 .example { display:flex; gap:12px; border:1px solid var(--line); border-radius:12px; padding:10px; }
@@ -50,16 +54,16 @@ figure { margin:0; } figure img { width:100%; height:auto; display:block; } figc
 .bars::after { content:""; position:absolute; left:0; right:0; top:50%; border-top:1px solid var(--faint); opacity:.6; }
 .bars i { flex:1; position:relative; }
 .bars b { position:absolute; left:0; right:0; border-radius:2px; }
-.bars .up { background:var(--elastic); bottom:50%; } .bars .down { background:var(--base); top:50%; }
+.bars .up { background:var(--fine); bottom:50%; } .bars .down { background:var(--coarse); top:50%; }
 .right { color:var(--good); } .wrong { color:var(--bad); }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:4px 16px; margin:0; font-size:.92rem; }
 dt { color:var(--faint); } dd { margin:0; overflow-wrap:anywhere; }
 code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size:.92em; }
 @media (max-width:560px) { h1 { font-size:1.5rem; } section { padding:16px 14px; } main { padding:16px 10px 40px; }
   .strip { grid-template-columns:1fr; } .strip .size { text-align:left; margin-top:4px; }
-  .tiles { grid-template-columns:repeat(6, 1fr); max-height:none; } .tiles img:nth-child(n+7) { display:none; }
+  .tiles { grid-template-columns:repeat(6, 1fr); }
   .example img { width:88px; height:88px; } dl { grid-template-columns:1fr; } dd { margin-bottom:6px; }
-  table { font-size:.88rem; } th, td { padding:6px 7px; } }
+  table { font-size:.86rem; } th, td { padding:6px 5px; white-space:normal; } }
 @media print { section { break-inside:avoid; } }
 """
 

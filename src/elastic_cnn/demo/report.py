@@ -145,7 +145,7 @@ def _samples(results: Results) -> str:
     if results.sizes is None:
         chosen = np.linspace(0, len(results.labels) - 1, min(2 * TILES, len(results.labels))).astype(int)
         tiles = "".join(_tile(results, index) for index in chosen)
-        return section("samples", "Samples", f'<div class="tiles">{tiles}</div>')
+        return section("samples", "Samples", f'<div class="tiles many">{tiles}</div>')
     rows = []
     for part in results.bins:
         tiles = "".join(_tile(results, int(index)) for index in part.members[:TILES])
@@ -184,7 +184,7 @@ def _errors_by_size(results: Results) -> str:
         results, charts.error_by_size, "error by object size",
         "Error by the true height of the digit, with Wilson's 95% binomial intervals; n is the number of images.",
     )  # fmt: skip
-    header = ["height, pixels", "images", "base (95% interval)", "Elastic (95% interval)"]
+    header = ["height, px", "images", "base, 95% interval", "Elastic, 95% interval"]
     rows = [[part.label, f"{len(part.members):,}", *_cells(part)] for part in results.bins]
     return section(
         "sizes", "Error by object size", f'<div class="pair">{figure}{table(header, rows, [""] * len(rows))}</div>'
