@@ -170,9 +170,9 @@
     }
 
     #timed(name, action) {
-      const start = performance.now();
+      const before = performance.now();
       const result = action();
-      this.timing[name] = performance.now() - start;
+      this.timing[name] = performance.now() - before;
       return result;
     }
 
