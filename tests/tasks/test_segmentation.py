@@ -181,6 +181,22 @@ def test_checkpointed_blocks_learn_the_same(elastic):
         assert torch.equal(a, b), name
 
 
+def test_norms_are_shared_over_several_gpus_alone(shapes, recipe, monkeypatch):
+    shared = replace(recipe, options={**recipe.options, "sync_norms": True})
+
+    def norms(settings):
+        job = build(shared, str(shapes), settings)
+        kinds = {type(m) for m in job.task.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+        return kinds, list(job.task.network.state_dict())
+
+    plain, names = norms(Settings())
+    assert nn.SyncBatchNorm not in plain
+    with pytest.raises(ValueError, match="sync_norms needs GPUs"):
+        norms(Settings(accelerator="cpu", devices=2))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert norms(Settings(accelerator="gpu", devices=2)) == ({nn.SyncBatchNorm}, names)
+
+
 def test_options_that_make_no_sense_are_refused():
     for options in ({"scale": (2.0, 1.0)}, {"head_lr": -1.0}, {"dataset": "voc", "classes": ("a", "b")}):
         with pytest.raises(ValueError, match="options"):

@@ -200,6 +200,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     if options.checkpoint_blocks:
         checkpoint_blocks(backbone_of(network) or network)
     if options.sync_norms and settings.devices * settings.nodes > 1:
+        if settings.accelerator == "cpu" or not torch.cuda.is_available():
+            raise ValueError("options.sync_norms needs GPUs: set options.sync_norms=false")
         network = convert_sync_batchnorm(network)
     task = Segmentation(network, labels, options)
     task.spec = spec
