@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def read_released(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(read_weights(path))
     try:
-        with torch.serialization.safe_globals(list(ALLOWED)):
+        with torch.serialization.safe_globals(list(ALLOWED)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read raises in any case
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -49,8 +51,8 @@ def read_released(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _reason(error: Exception) -> str:
-    """What was met, without torch's advice to trust the file."""
-    text = str(error)
-    text = text.partition("WeightsUnpickler error: ")[2] or text
-    return text.partition("\n")[0].partition(" was not an allowed global")[0][:200] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """What was met. torch wraps it in advice to trust the file, which has no place here."""
+    if isinstance(error, pickle.UnpicklingError) and error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0].partition(" was not an allowed global")[0][:200] or type(error).__name__
