@@ -44,7 +44,7 @@ def elasticize(
     `elastic_spec`. Raises `ValueError` where the network is elastic already, `stages` names a stage that it does not
     have, or no block could be converted; the message says why.
     """
-    spec = ElasticSpec() if spec is None else spec
+    spec = _read_spec(spec)
     if getattr(network, "elastic_report", None) is not None:
         raise ValueError("the network is elastic already; start from its base network")
     if match is not None:
@@ -72,6 +72,14 @@ def elasticize(
     marked: Any = network
     marked.elastic_report, marked.elastic_spec = report, spec
     return network
+
+
+def _read_spec(spec: Any) -> Spec:
+    """The default for None; the spec that a dict of its fields, as network cards hold it, describes; else `spec`."""
+    if spec is None:
+        return ElasticSpec()
+    fields = ElasticSpec.__dataclass_fields__
+    return ElasticSpec.from_dict(spec) if isinstance(spec, dict) and spec and set(spec) <= set(fields) else spec
 
 
 def _convert_all(

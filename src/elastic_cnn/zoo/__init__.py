@@ -9,6 +9,7 @@ from elastic_cnn.zoo import (  # noqa: F401  (registers)
     elastic_dla,
     elastic_resnet_v1,
     elastic_resnext,
+    hub,
     segmentation,
 )
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, read_card, save_checkpoint
