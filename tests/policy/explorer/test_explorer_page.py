@@ -176,7 +176,7 @@ def test_detail_shows_picture_scores_and_nearest(page, explorer):
 
     scores = explorer.table.scores.astype(np.float64)
     distance = np.sqrt((((scores - scores[9]) / scores.std(axis=0)) ** 2).mean(axis=1))
-    order = [row for row in np.argsort(distance, kind="stable") if row != 9][:14]
+    order = [row for row in np.argsort(distance, kind="stable") if row != 9][:16]
     titles = detail.locator(".mini").evaluate_all("list => list.map((item) => item.title)")
     assert titles == [explorer.table.column("path")[row] for row in order]
     assert f"distance {distance[order[0]]:.2f}" in detail.locator(".mini").first.inner_text()

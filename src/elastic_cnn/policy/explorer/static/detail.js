@@ -2,7 +2,7 @@
 "use strict";
 (function (E) {
   const { el } = E;
-  const NEAREST = 14;
+  const NEAREST = 16;
 
   E.ribbon = function (store, policy, scale) {
     const canvas = el("canvas", { class: "ribbon wide", width: 1, height: 1, "aria-hidden": "true" });

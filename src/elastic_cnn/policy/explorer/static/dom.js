@@ -25,7 +25,11 @@ window.ElasticExplorer = window.ElasticExplorer || {};
 
   E.clear = (element, ...children) => element.replaceChildren(...children.flat().filter(Boolean));
 
-  E.number = (value, digits = 3) => (Number.isFinite(value) ? value.toFixed(digits).replace("-", "\u2212") : "\u2013");
+  E.number = function (value, digits = 3) {
+    if (!Number.isFinite(value)) return "\u2013";
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
+  };
   E.percent = (value, digits = 1) => (Number.isFinite(value) ? `${(100 * value).toFixed(digits)}%` : "\u2013");
   E.count = (value) => value.toLocaleString("en");
 

@@ -4,6 +4,8 @@
   const CELL = 46; // pixels between photos drawn on the map
   const MOST_CORNERS = 150; // of a lasso, kept in the address
 
+  const extent = (values) => values.reduce((most, value) => Math.max(most, value), 0) - values.reduce((least, value) => Math.min(least, value), 1);
+
   E.Map = class {
     constructor(store, actions) {
       this.store = store;
@@ -11,7 +13,7 @@
       this.place = E.byId("map");
       this.canvas = E.byId("map-canvas");
       this.tip = E.byId("map-tip");
-      this.projection = new E.Projection();
+      this.projection = new E.Projection(extent(store.x), extent(store.y));
       this.sprites = new Map(); // address -> image, the latest used last
       this.member = new Uint8Array(store.rows).fill(1);
       this.colors = new Uint32Array(store.rows);

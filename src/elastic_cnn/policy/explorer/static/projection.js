@@ -2,7 +2,10 @@
 "use strict";
 (function (E) {
   E.Projection = class {
-    constructor() {
+    // wide, high: the part of the unit square that the points take
+    constructor(wide, high) {
+      this.wide = Math.max(wide, 0.05);
+      this.high = Math.max(high, 0.05);
       this.resize(300, 300);
       this.home();
     }
@@ -18,7 +21,7 @@
     }
     get view() { return [this.x, this.y, this.zoom]; }
     get isHome() { return this.x === 0.5 && this.y === 0.5 && this.zoom === 1; }
-    get unit() { return 0.94 * Math.min(this.width, this.height) * this.zoom; } // pixels of one map unit
+    get unit() { return 0.94 * Math.min(this.width / this.wide, this.height / this.high) * this.zoom; } // pixels of one map unit
     toPixels(x, y) { return [this.width / 2 + (x - this.x) * this.unit, this.height / 2 - (y - this.y) * this.unit]; }
     toMap(left, top) { return [this.x + (left - this.width / 2) / this.unit, this.y - (top - this.height / 2) / this.unit]; }
     pan(dx, dy) { this.set([this.x - dx / this.unit, this.y + dy / this.unit, this.zoom]); }
