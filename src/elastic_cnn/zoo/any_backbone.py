@@ -6,6 +6,7 @@
     elasticize(create_model("deeplabv3", backbone="resnet50", num_classes=11))
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +32,11 @@ ARGUMENTS = (
 def deeplabv3(num_classes: int = 21, backbone: str = "resnet50", pretrained: bool = False, **kwargs: Any) -> DeepLabV3:
     """DeepLabv3 on any of timm's ResNets (ResNeXt, SE and our elastic ones among them) with three blocks in the last
     stage; other arguments are the backbone's. `ValueError` for another kind of backbone, with the remedy."""
-    network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, output_stride=16, **kwargs)
+    network: nn.Module | None = None
+    with contextlib.suppress(AssertionError, NotImplementedError):  # families without a choice of output stride
+        network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, output_stride=16, **kwargs)
     if not isinstance(network, ResNet):
-        raise ValueError(f"deeplabv3 takes ResNets, {backbone!r} is a {type(network).__name__}: take smp_deeplabv3plus")
+        raise ValueError(f"deeplabv3 takes ResNets, which {backbone!r} is not: take smp_deeplabv3plus, smp_fpn, ...")
     return DeepLabV3(network, num_classes)
 
 
