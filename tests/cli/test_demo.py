@@ -28,3 +28,13 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
     assert main(["demo", "-o", str(tmp_path / "out"), "--images", "3"]) == 2
     assert "--images 3" in capsys.readouterr().err
+
+
+def test_writes_the_digits_as_photos(tmp_path, capsys):
+    root = tmp_path / "digits"
+    assert main(["demo", "--write-digits", str(root), "--images", "6"]) == 0
+    assert len(list(root.glob("train/*/*.png"))) == 6
+    assert len(list(root.glob("val/*/*.png"))) == 2
+    assert len((root / "sizes.csv").read_text().splitlines()) == 9
+    assert main(["demo", "--write-digits", str(root), "--images", "6"]) == 2
+    assert "exists already" in capsys.readouterr().err

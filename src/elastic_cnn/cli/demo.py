@@ -18,11 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PHOTOS", help="a folder of photos with train/CLASS and val/CLASS instead")
     parser.add_argument("--epochs", type=int, metavar="N", help="(default: as many as fit the time)")
     parser.add_argument("--images", type=int, metavar="N", help="images to train on (default: 12000, at most)")
+    parser.add_argument(
+        "--write-digits", metavar="FOLDER", help="only write the digits as photos by class, with sizes.csv, and stop"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo in DIR")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.write_digits is not None:
+        _write_digits(args)
+        return
     require("lightning", "train")
     require("matplotlib", "figures")
     from elastic_cnn.demo.run import run_demo
@@ -44,6 +50,17 @@ def run(args: argparse.Namespace) -> None:
         print(f"elastic: interrupted; begin again with --overwrite ({args.out} is not complete)", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     print(f"\nreport: {args.out}/report.html")
+
+
+def _write_digits(args: argparse.Namespace) -> None:
+    from elastic_cnn.data.digits import DigitsSpec, write_digits
+
+    count = 12_000 if args.images is None else args.images
+    if count < 1:
+        raise ValueError(f"--images must be at least 1, got {count}")
+    spec = DigitsSpec(seed=args.seed)
+    root = write_digits(args.write_digits, {"train": count, "val": max(1, count // 3)}, spec)
+    print(f"digits: {root} (for other commands: --data {root})")
 
 
 def _given(args: argparse.Namespace) -> list[str]:
