@@ -83,8 +83,11 @@ def test_figures_open_photos_that_exist_below_the_root_alone(tmp_path):
     (root / "a.png").write_bytes(png(7))
     (root / "b.png").write_bytes(b"?")
     (tmp_path / "outside.png").write_bytes(png(7))
-    opener = open_path_or_none(root, ["a.png", "b.png", "none.png", "../outside.png", str(tmp_path / "outside.png")])
-    assert [opener(row) is not None for row in range(5)] == [True, False, False, False, False]
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    outside = ["../outside.png", "sub/../../outside.png", str(tmp_path / "outside.png")]
+    opener = open_path_or_none(root, ["a.png", "link.png", "b.png", "none.png", *outside])
+    assert [opener(row) is not None for row in range(7)] == [True, True] + [False] * 5
+    (root / "link.png").unlink()
     photos = open_photos(str(root), "val", "classification", (), PREPARATION)
     opener = open_or_none(photos, [1, 0])
     assert opener(0) is None

@@ -143,12 +143,12 @@ def _read_sizes(root: Path) -> dict[str, float]:
 def open_path_or_none(root: str | Path, paths: Sequence[str]) -> Callable[[int], Image.Image | None]:
     """`row -> photo` from the paths of a table's rows below `root`; None where there is none, or it is broken.
 
-    Paths that lead out of `root` are not followed.
+    Paths that lead out of `root` are not followed; links in it that the user made are.
     """
-    top = Path(root).resolve()
+    top = Path(os.path.abspath(root))
 
     def open_photo(row: int) -> Image.Image | None:
-        path = (top / paths[row]).resolve()
+        path = Path(os.path.normpath(top / paths[row]))
         if not path.is_relative_to(top) or not path.is_file():
             return None
         try:
