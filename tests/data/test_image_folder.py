@@ -1,6 +1,7 @@
 """Photos with one class each, from folders, tar files, shards and Hugging Face data sets; and every odd file."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -133,6 +134,35 @@ def test_missing_empty_and_foreign_folders(folder, tmp_path):
         ImageFolder(folder, "val", to_tensor, ("n2", "n10"))
     with pytest.raises(ValueError, match="is not a folder"):
         ImageFolder(next((folder / "train" / "red").iterdir()), "train", to_tensor)
+
+
+def test_odd_file_names_and_linked_folders(folder):
+    odd = [b"with space.png", b"line\nbreak.png", b"latin \xe9.png", "日本.png".encode()]
+    plain = (folder / "train" / "red" / "0.png").read_bytes()
+    for name in odd:
+        with open(os.path.join(os.fsencode(folder), b"train/red", name), "wb") as file:
+            file.write(plain)
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "linked.png").write_bytes(plain)
+    (folder / "train" / "red" / "link").symlink_to(folder / "train" / "n2")
+    samples = ImageFolder(folder, "train", to_tensor)
+    assert len(samples) == 6 + len(odd) + 2
+    paths = [samples.path(index) for index in range(len(samples))]
+    assert any(path.endswith("latin \\xe9.png") for path in paths)
+    assert all(path.encode() for path in paths)
+    assert all(samples[index]["image"].shape == (6, 8, 3) for index in range(len(samples)))
+
+
+def test_folders_that_loop_by_links_are_refused(folder):
+    (folder / "train" / "red" / "loop").symlink_to(folder / "train")
+    with pytest.raises(ValueError, match=r"red/loop is a link to a folder that holds it"):
+        ImageFolder(folder, "train", to_tensor)
+
+
+def test_class_names_that_are_not_utf8_are_refused(folder):
+    os.rename(folder / "train" / "red", os.path.join(os.fsencode(folder), b"train/r\xe9d"))
+    with pytest.raises(ValueError, match=r"class folder r\\xe9d is not named in UTF-8"):
+        ImageFolder(folder, "train", to_tensor)
 
 
 def test_transforms_give_the_papers_input():

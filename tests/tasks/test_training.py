@@ -111,6 +111,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(recipe, ph
     assert all(torch.isfinite(tensor).all() for tensor in state["task"].values())
 
 
+def test_weights_that_are_not_finite_are_never_kept(recipe, photos, tmp_path, monkeypatch):
+    """A gradient may be NaN where the loss is finite."""
+    original = Classification.training_step
+
+    def training_step(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        if self.steps == 2:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        self.steps += 1
+        return loss
+
+    monkeypatch.setattr(Classification, "training_step", training_step)
+    monkeypatch.setattr(Classification, "steps", 0, raising=False)
+    with pytest.raises(NonFiniteLoss, match="weights became NaN or infinite"):
+        train(recipe, photos, tmp_path / "run", replace(CPU, checkpoint_every=1))
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert state["progress"]["step"] == 2
+    monkeypatch.setattr(Classification, "steps", 0)
+    with pytest.raises(NonFiniteLoss, match=r"gradient's norm became nan in epoch 1, step 3 of 4 \(images: /"):
+        train(replace(recipe, clip_grad=1.0), photos, tmp_path / "clipped", CPU)
+
+
 def test_out_of_memory_says_what_to_lower(recipe, photos, tmp_path, monkeypatch):
     def training_step(self, batch, batch_idx):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
@@ -163,7 +185,7 @@ def test_val_classes_absent_from_train_are_named(photos, recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_channels_last_and_compile_change_nothing_that_matters(recipe_path, photos, whole, tmp_path):
+def test_channels_last_changes_nothing_that_matters(recipe_path, photos, whole, tmp_path):
     """Other kernels sum in another order: float32 over 8 steps with batch norm, so 1e-3."""
     train(load_recipe(recipe_path, ["channels_last=true"]), photos, tmp_path / "run", CPU)
     one, two = load_file(tmp_path / "run" / "last.safetensors"), load_file(whole[0] / "last.safetensors")

@@ -43,7 +43,7 @@ def _accept_overrides_anywhere(parser: argparse.ArgumentParser) -> None:
     """Overrides may also stand after options; argparse alone takes positional arguments in one place."""
     parse = parser.parse_known_args
 
-    def parse_known_args(args=None, namespace=None):  # type: ignore[no-untyped-def]
+    def parse_known_args(args=None, namespace=None):
         namespace, rest = parse(args, namespace)
         late = [text for text in rest if "=" in text and not text.startswith("-")]
         namespace.overrides = [*namespace.overrides, *late]

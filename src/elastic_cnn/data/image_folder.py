@@ -1,5 +1,6 @@
 """Photos with one class each: folders, tar files, WebDataset shards and Hugging Face data sets, by timm's readers."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class ImageFolder:
         found = _class_names(self.reader)
         if len(self.reader) == 0 or not found:
             raise ValueError(f"{self.name} holds no images")
+        if unnameable := [name for name in found if _printable(name) != name]:
+            raise ValueError(
+                f"{self.name}: the class folder {_printable(unnameable[0])} is not named in UTF-8: rename it"
+            )
         self.classes = tuple(found if classes is None else classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
         if unknown := [name for name in found if name not in numbers]:
@@ -59,7 +64,7 @@ class ImageFolder:
 
     def path(self, index: int) -> str:
         """The picture's path below the split's folder, with it where it is a file."""
-        return str(self.reader.filename(index, absolute=True))
+        return _printable(str(self.reader.filename(index, absolute=True)))
 
 
 def train_transform(
@@ -120,10 +125,26 @@ def _open(data: str, split: str) -> tuple[str, Any]:
     root = _split_folder(Path(data), split)
     if root.is_file():
         return str(root), TarFolder(root)
+    _refuse_link_loops(root)
     try:
         return str(root), create_dataset("", root=str(root), split=split, search_split=False).reader
     except RuntimeError as error:  # timm found no image
         raise ValueError(f"{root} holds no images in class folders") from error
+
+
+def _refuse_link_loops(root: Path) -> None:
+    """A link to a folder above it would give every picture many times over."""
+    for folder, names, _ in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        for name in names:
+            link = os.path.join(folder, name)
+            if os.path.islink(link) and os.path.commonpath([here, os.path.realpath(link)]) == os.path.realpath(link):
+                raise ValueError(f"{_printable(link)} is a link to a folder that holds it: remove the link")
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are not UTF-8; they are shown as \\xNN."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:

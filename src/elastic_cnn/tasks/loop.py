@@ -29,6 +29,11 @@ class NonFiniteLoss(ValueError):
     """The loss became NaN or infinite; the message says in which batch."""
 
 
+def is_broken(value: Tensor) -> bool:
+    """Whether a scalar is NaN or infinite."""
+    return not bool(torch.isfinite(value))
+
+
 class Loop:
     """Trains a job under a recipe, from its folder's state where there is one.
 
@@ -68,6 +73,14 @@ class Loop:
     def total_step(self) -> int:
         """Optimizer steps done since the run began."""
         return self.epoch * self.batches.steps + self.step
+
+    def unreadable_files(self) -> int:
+        """How many files no process could read."""
+        if self.fabric.world_size == 1:
+            return len(self.unreadable.paths)
+        found: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(found, sorted(self.unreadable.paths))
+        return len({path for paths in found for path in paths})
 
     def run(self, console: Console, interrupts: Interrupts) -> None:
         """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""
@@ -134,7 +147,7 @@ class Loop:
         mean = self._mean_loss(losses, readable)
         if readable:
             if recipe.clip_grad is not None:
-                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=recipe.clip_grad)
+                self._clip(recipe.clip_grad, readable)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -169,17 +182,33 @@ class Loop:
             return math.nan
         local = torch.stack(losses).float().mean()
         mean = float(torch.as_tensor(self.fabric.all_reduce(local, reduce_op="mean")))
-        if math.isfinite(mean):
-            return mean
+        if not math.isfinite(mean):
+            raise self._not_finite(
+                f"the loss became {mean}", [p for x, p in zip(losses, parts, strict=True) if is_broken(x)]
+            )
+        return mean
+
+    def _clip(self, most: float, parts: list[Batch]) -> None:
+        """Clip the gradient's norm. In half precision an infinite one is skipped by the scaler, else an error."""
+        norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
+        if self.recipe.precision != "16-mixed" and is_broken(torch.as_tensor(norm)):
+            raise self._not_finite(f"the gradient's norm became {float(torch.as_tensor(norm))}", parts)
+
+    def _check_weights(self) -> None:
+        """Weights that are not finite are never kept: a gradient may overflow where the loss did not."""
+        if any(is_broken(parameter.detach().sum()) for parameter in self.task.parameters()):
+            raise self._not_finite("weights became NaN or infinite", [])
+
+    def _not_finite(self, what: str, parts: list[Batch]) -> NonFiniteLoss:
+        """The error that names the place and the images of `parts`."""
         place = f"epoch {self.epoch + 1}, step {self.step + 1} of {self.batches.steps}"
-        bad = [part for loss, part in zip(losses, parts, strict=True) if not torch.isfinite(loss)]
-        paths = [self.job.train.path(int(index)) for part in bad for index in part["index"]]
+        paths = [self.job.train.path(int(index)) for part in parts for index in part["index"]]
         shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
         state = (
             "the state before it is in last.ckpt" if self.folder.last_ckpt.exists() else "no state was saved before it"
         )
-        raise NonFiniteLoss(
-            f"the loss became {mean} in {place} (images: {shown or 'of another process'}); {state}. "
+        return NonFiniteLoss(
+            f"{what} in {place} (images: {shown or 'unknown'}); {state}. "
             "Lower optimizer.lr, set clip_grad, or take precision=fp32"
         )
 
@@ -233,6 +262,7 @@ class Loop:
         """Log and keep what was validated, on the first process."""
         scalars = {name: value for name, value in results.items() if isinstance(value, int | float)}
         assert self.log is not None
+        self._check_weights()
         self.log.append("val", self.epoch + 1, self.total_step, scalars)
         self.keeper.keep(self.epoch + 1, results, self.recipe)
         self.keeper.pictures = self.task.save_pictures(self.folder.pictures, self.epoch + 1) or self.keeper.pictures
@@ -261,6 +291,7 @@ class Loop:
         """last.ckpt: all that `_restore` needs, tensors and primitives alone."""
         if self.log is None:
             return
+        self._check_weights()
         self.folder.save_state(
             {
                 "task": self.task.state_dict(),

@@ -199,10 +199,15 @@ def _summarise(loop: Loop, seconds: float) -> Summary:
         images_per_s=round(loop.images_here * loop.fabric.world_size / seconds, 1),
         train_images=len(loop.job.train),
         val_images=len(loop.job.val),
-        unreadable=len(loop.unreadable.paths),
+        unreadable=loop.unreadable_files(),
         seed=recipe.seed,
         files=files,
     )
+
+
+def _sum(fabric: Fabric, number: int) -> int:
+    """Over all processes."""
+    return int(torch.as_tensor(fabric.all_reduce(torch.tensor(number, device=fabric.device), reduce_op="sum")))
 
 
 def evaluate(
@@ -234,13 +239,14 @@ def evaluate(
                 task.validation_step(fabric.to_device(part), number)
             bar.update((broken + len(part.get("image", ()))) * fabric.world_size)
     results = task.validation_results()
+    broken_files = _sum(fabric, len(unreadable.paths))  # each file is read by one process
     seconds = time.perf_counter() - began
     return {
         "network": card.network,
         "task": card.task,
         **results,
-        "images": len(samples) - len(unreadable.paths),
-        "unreadable": len(unreadable.paths),
+        "images": len(samples) - broken_files,
+        "unreadable": broken_files,
         "classes": len(card.classes),
         "images_per_s": round(len(samples) / seconds, 1),
         "seconds": round(seconds, 1),
