@@ -204,10 +204,12 @@ def _policy_by_size(results: Results) -> str:
     rho, low, high = policy.correlations[policy.strongest]
     falls = sum(value < 0 for value, _, _ in policy.correlations)
     text = (
-        f"{SCORE} Nobody told the network how large a digit is, yet its blocks respond to it: at "
+        f"{SCORE} No size was given in training: at "
         f"{policy.blocks[policy.strongest].name} the rank correlation of digit height and score is {rho:+.2f} "
         f"(95% interval {low:+.2f} to {high:+.2f}). "
-        f"The score falls with size in {falls} of {len(policy.blocks)} blocks and rises in the others."
+        f"The score falls with size in {falls} of {len(policy.blocks)} blocks and rises in the others. "
+        "Larger digits fill more of the image, so even a network with random weights has scores that go with size: the "
+        "correlation shows that the policy depends on size, not how much of that was learnt."
     )
     if max(abs(value) for value, _, _ in policy.correlations) < 0.1:
         text = f"{SCORE} In this run no block's score follows the digit's size (no rank correlation reaches 0.1)."
