@@ -11,13 +11,14 @@ computed once from all of them, and each branch takes its part of it. With D = U
 
 import copy
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Final
 
 import torch
 from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from torch import Tensor, nn
 
 from elastic_cnn.nn import CannotDivide, ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn.resample import crop
 from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
 
 
@@ -27,16 +28,18 @@ class GatedBranches(ElasticBranches):
     `(N, C_in, H, W)` -> `(N, C_out, H, W)`. The last layer of each branch's transform is the projection.
     """
 
+    inner_layers: Final[int]
+    parts: list[int]
+
     def __init__(self, branches: ElasticBranches, se: SqueezeExcite):
         super().__init__([branches.high, *branches.low])
         self.se = se
-        self.parts = [branch.transform[-1].in_channels for branch in self._members()]
-
-    def _members(self) -> list[Any]:
-        return [self.high, *self.low]
+        members: list[Any] = [self.high, *self.low]
+        self.parts = [branch.transform[-1].in_channels for branch in members]
+        self.inner_layers = len(members[0].transform) - 1
 
     def forward(self, x: Tensor) -> Tensor:
-        blend: float = self._members()[1].blend
+        blend = float(self.low[0].blend)  # type: ignore[arg-type]
         if blend >= 1:
             return self._run(x, False)
         if blend <= 0:
@@ -44,26 +47,30 @@ class GatedBranches(ElasticBranches):
         return torch.lerp(self._run(x, True), self._run(x, False), blend)
 
     def _run(self, x: Tensor, full_resolution: bool) -> Tensor:
-        """One pass; `full_resolution` leaves out D and U."""
-        high, *lows = self._members()
-        inner = [self._inner(high, x)]  # (N, expanded_i, H_i, W_i) each
-        for branch in lows:
-            inner.append(self._inner(branch, x if full_resolution else branch.down(x)))
+        """One pass; `full_resolution` leaves out D and U. Loops stand as TorchScript takes them."""
+        high = x
+        for i, layer in enumerate(self.high.transform):
+            if i < self.inner_layers:
+                high = layer(high)
+        inner = [high]  # (N, expanded_i, H_i, W_i) each
+        for branch in self.low:
+            low = x if full_resolution else branch.down(x)  # type: ignore[operator]
+            for i, layer in enumerate(branch.transform):  # type: ignore[arg-type]
+                if i < self.inner_layers:
+                    low = layer(low)
+            inner.append(low)
         pooled = torch.cat([maps.mean((2, 3), keepdim=True) for maps in inner], 1)  # (N, expanded, 1, 1)
-        se: Any = self.se
-        gates = torch.split(se.gate(se.conv_expand(se.act1(se.conv_reduce(pooled)))), self.parts, 1)
-        y = high.transform[-1](inner[0] * gates[0])  # (N, C_out, H, W)
+        gate = self.se.gate(self.se.conv_expand(self.se.act1(self.se.conv_reduce(pooled))))
+        gates = torch.split(gate, self.parts, 1)
+        y = self.high.transform[-1](inner[0] * gates[0])  # (N, C_out, H, W)
         height, width = y.shape[-2:]
-        for i, branch in enumerate(lows, start=1):
-            low = branch.transform[-1](inner[i] * gates[i])
-            y = y + (low if full_resolution else branch.up(low)[..., :height, :width])
+        for i, branch in enumerate(self.low):
+            low = inner[i + 1] * gates[i + 1]
+            for j, layer in enumerate(branch.transform):  # type: ignore[arg-type]
+                if j == self.inner_layers:
+                    low = layer(low)
+            y = y + (low if full_resolution else crop(branch.up(low), height, width))  # type: ignore[operator]
         return y
-
-    @staticmethod
-    def _inner(branch: Any, x: Tensor) -> Tensor:
-        for layer in list(branch.transform)[:-1]:
-            x = layer(x)
-        return x
 
 
 class ElasticInvertedResidual(nn.Module):
