@@ -91,10 +91,10 @@
     prepareText() {
       if (this.#text.length === this.rows) return;
       requestIdleCallback((deadline) => {
-        do this.#makeText(Math.min(this.rows, this.#text.length + 500));
+        do this.#makeText(Math.min(this.rows, this.#text.length + 4000));
         while (this.#text.length < this.rows && deadline.timeRemaining() > 2);
         this.prepareText();
-      }, { timeout: 500 });
+      }, { timeout: 100 });
     }
 
     // Shades of a policy, 0 (low resolution) to 255 (high), one a block.
