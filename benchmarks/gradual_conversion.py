@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 import elastic_cnn
 from elastic_cnn.data.image_folder import ImageFolder, eval_transform
 from elastic_cnn.files import write_json
-from elastic_cnn.tasks.blend import blend_at
+from elastic_cnn.tasks.blend import Blend
 
 
 def load(data: str, split: str, count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def fine_tune(
     images, labels = train
     began = time.perf_counter()
     for step in range(args.steps + 1):
-        blend = 1.0 if blend_end is None else blend_at(step / args.steps, 0.0, blend_end)
+        blend = 1.0 if blend_end is None else Blend(0.0, blend_end).at(step / args.steps)
         elastic_cnn.set_blend(network, blend)
         if step % args.every == 0:
             yield [step, round(blend, 3), top1(network, *val), round(time.perf_counter() - began, 1)]

@@ -6,17 +6,16 @@ import torch
 
 from elastic_cnn import elasticize
 from elastic_cnn.nn import Branch
+from elastic_cnn.tasks.blend import Blend
 
 lightning = pytest.importorskip("lightning.pytorch")
 
-from elastic_cnn.tasks.blend import BlendSchedule, blend_at  # noqa: E402 (needs lightning)
-
 
 def test_blend_is_zero_then_linear_then_one():
-    assert [blend_at(done, 0.25, 0.75) for done in (0, 0.25, 0.5, 0.625, 0.75, 1)] == [0, 0, 0.5, 0.75, 1, 1]
-    assert [blend_at(done, 0, 0) for done in (0, 1)] == [1, 1]
+    assert [Blend(0.25, 0.75).at(done) for done in (0, 0.25, 0.5, 0.625, 0.75, 1)] == [0, 0, 0.5, 0.75, 1, 1]
+    assert [Blend(0, 0).at(done) for done in (0, 1)] == [1, 1]
     with pytest.raises(ValueError, match=r"start=0\.9"):
-        blend_at(0, 0.9, 0.5)
+        Blend(0.9, 0.5)
 
 
 class Module(lightning.LightningModule):
@@ -39,6 +38,8 @@ class Module(lightning.LightningModule):
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and loggers
 def test_callback_moves_every_low_branch():
+    from elastic_cnn.tasks.callbacks import BlendSchedule
+
     module = Module()
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -47,3 +48,23 @@ def test_callback_moves_every_low_branch():
     trainer.fit(module)
     assert module.seen == [0, 0.5, 1, 1]
     assert {branch.blend for branch in module.network.modules() if isinstance(branch, Branch)} == {1.0}
+
+
+def test_a_recipe_blends_over_its_run_and_tests_what_will_be_used(recipe_path, photos, tmp_path, monkeypatch):
+    from elastic_cnn.tasks import loop
+    from elastic_cnn.tasks.settings import Settings
+    from elastic_cnn.tasks.training import load_recipe, train
+    from elastic_cnn.zoo.checkpoint import load_checkpoint
+
+    seen = []
+    monkeypatch.setattr(loop, "set_blend", lambda network, blend: seen.append(blend))
+    overrides = ["epochs=2", "network=resnext_small_elastic", "blend={start: 0.0, end: 0.5}"]
+    recipe = load_recipe(recipe_path, overrides)
+    assert recipe.blend == Blend(0.0, 0.5)
+    summary = train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu"))
+    steps = summary.steps // 2  # an epoch
+    rising = [step / steps for step in range(steps)]
+    assert seen == [*rising, 1, *([1] * steps), 1]  # after each epoch, the validation at 1
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    network, _ = load_checkpoint(tmp_path / "run")
+    assert {branch.blend for branch in network.modules() if isinstance(branch, Branch)} == {1.0}

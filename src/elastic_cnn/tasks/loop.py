@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from elastic_cnn.data.sampler import TestBatches, TrainBatches, make_loader, seed_generators
+from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
@@ -131,6 +132,8 @@ class Loop:
         recipe, step = self.recipe, self.total_step
         rate = recipe.optimizer.lr * lr_factor(recipe.schedule, step, self.batches.steps, recipe.epochs)
         set_learning_rate(self.optimizer, rate)
+        if recipe.blend is not None:
+            set_blend(self.task.network, recipe.blend.at(step / (self.batches.steps * recipe.epochs)))
         losses: list[Tensor] = []
         seen = 0
         readable = [part for part in parts if self._note_unreadable(part)]
@@ -233,6 +236,8 @@ class Loop:
         return now
 
     def _validate_and_keep(self) -> None:
+        if self.recipe.blend is not None:
+            set_blend(self.task.network, 1.0)  # what is kept is tested as it will be used
         with self._validated_weights():
             results = self._validate()
             if results is not None and self.log is not None:

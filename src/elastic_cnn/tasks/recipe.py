@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from elastic_cnn.tasks import TASKS, strict, task_module
+from elastic_cnn.tasks.blend import Blend
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Recipe:
 
     network, network_kwargs: for `create_model`; `num_classes` comes from the data.
     elastic: make the network elastic after its initial weights were loaded; for networks not elastic by name.
+    blend: move the low branches from full resolution to their own between these parts of the run (for networks made
+        elastic from trained weights); they start at their own by default.
     init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
     weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the published
         ones, downloaded). What fits is loaded, the rest is reported.
@@ -77,6 +80,7 @@ class Recipe:
     network: str | None = None
     network_kwargs: dict[str, Any] = field(default_factory=dict)
     elastic: bool = False
+    blend: Blend | None = None
     init: Literal["timm", "he_fan_in"] = "timm"
     weights: str | None = None
     image_size: int = 224
