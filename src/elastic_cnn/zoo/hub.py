@@ -15,6 +15,7 @@ from typing import Any
 import huggingface_hub
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
@@ -36,12 +37,21 @@ def _build_elasticized(base: str, surgery: dict[str, Any] | None, **kwargs: Any)
     return elasticize(network, inplace=True) if surgery is None else apply_surgery(network, surgery)
 
 
+class CheckpointedFeatures(FeatureGetterNet):
+    """timm's `features_only` by `forward_intermediates`, which all its networks have, with gradient checkpointing."""
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Passed on to the network; its errors where it has none."""
+        network: Any = self.model
+        network.set_grad_checkpointing(enable)
+
+
 @register_model
 def elasticized(
     pretrained: bool = False, base: str = "resnet50", surgery: dict[str, Any] | None = None, **kwargs: Any
 ) -> nn.Module:
     """timm's network `base`, made elastic as `surgery` says (from `describe_surgery`) or else by the defaults."""
-    arguments = {"feature_cfg": {"feature_cls": "getter"}, **kwargs}
+    arguments = {"feature_cfg": {"feature_cls": CheckpointedFeatures}, **kwargs}
     return build_model_with_cfg(_build_elasticized, "elasticized", pretrained, base=base, surgery=surgery, **arguments)
 
 
