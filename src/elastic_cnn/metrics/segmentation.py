@@ -8,7 +8,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+
+from elastic_cnn.extras import require
+
+require("torchmetrics", "train")
+from torchmetrics.classification import MulticlassConfusionMatrix  # noqa: E402  (after the message naming the extra)
 
 IGNORE = 255
 
@@ -25,8 +29,10 @@ class PixelConfusion(MulticlassConfusionMatrix):
 
 
 def iou_per_class(confusion: Tensor) -> Tensor:
-    """`(classes, classes)` counts -> `(classes,)` float64: true positives / (true or predicted); NaN for a class that is
-    neither in the targets nor in the predictions."""
+    """`(classes, classes)` counts -> `(classes,)` float64: true positives / (true or predicted).
+
+    NaN for a class that is neither in the targets nor in the predictions.
+    """
     confusion = confusion.to(torch.float64)
     hits = confusion.diagonal()
     return hits / (confusion.sum(0) + confusion.sum(1) - hits)
@@ -44,7 +50,7 @@ def pixel_accuracy(confusion: Tensor) -> float:
 
 
 def iou_table(confusion: Tensor, classes: Sequence[str]) -> str:
-    """A table for people, per cent: of each class its IoU, recall, precision and part of the pixels; below it the means."""
+    """A table for people, per cent: IoU, recall, precision and part of the pixels of each class; below it the means."""
     counts = confusion.to(torch.float64)
     columns = torch.stack(
         [
