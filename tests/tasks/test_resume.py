@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_killed_and_resumed(method, call, every, recipe, photos, whole, tmp_path
     torch.manual_seed(call)  # what the generators hold at the start must not matter
     np.random.seed(call)  # noqa: NPY002
     train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", checkpoint_every=every, resume=True))
+    assert_same_run(tmp_path / "run", whole[0])
+
+
+def test_killed_and_resumed_with_workers(recipe, photos, whole, tmp_path, monkeypatch):
+    """Samples are read elsewhere: the main process must draw (dropout, mixup) as its step does all the same."""
+    settings = Settings(accelerator="cpu", checkpoint_every=1, workers=1)
+    with monkeypatch.context() as patch:
+        crash_at(patch, Classification, "training_step", 3)
+        with pytest.raises(Killed):
+            train(recipe, photos, tmp_path / "run", settings)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    train(recipe, photos, tmp_path / "run", replace(settings, resume=True))
     assert_same_run(tmp_path / "run", whole[0])
 
 
