@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from elastic_cnn.cli import COMMANDS, make_parser
+from elastic_cnn.zoo import NetworkCard, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -36,10 +37,16 @@ def commands() -> list[tuple[str, str]]:
     return lines
 
 
-@pytest.mark.parametrize(("name", "code"), blocks("python"), ids=lambda value: value if "\n" not in value else "")
-def test_python_examples_run(name, code, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    """A page's examples one after the other, in a folder that holds the run which they speak of."""
+    card = NetworkCard("resnext_small_elastic", {"num_classes": 3}, classes=("ant", "bee", "cat"))
+    save_checkpoint(tmp_path / "runs" / "birds" / "best.safetensors", card.build(), card)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, name, "exec"), {"__name__": "__main__"})
+    names: dict = {"__name__": "__main__"}
+    for name, code in blocks("python"):
+        if name.startswith(f"{page.relative_to(ROOT)}-"):
+            exec(compile(code, name, "exec"), names)
 
 
 @pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("elastic ")])
