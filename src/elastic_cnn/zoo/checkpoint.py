@@ -111,7 +111,7 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
             state[name] = tensor.clone()
         shared[tensor.data_ptr()] = name
     with atomic_write(path) as temporary:
-        save_file(state, temporary, metadata={METADATA_KEY: card.to_json(), "format": "pt"})
+        save_file(state, temporary, metadata={METADATA_KEY: card.to_json()})  # one key: equal networks, equal bytes
     return path
 
 
