@@ -1,0 +1,172 @@
+"""Compile the native kernels: a shared library a part, kept under a name that says what it was made from.
+
+Parts. `cpu/train_*.cpp` make the part "training", every other `cpu/*.cpp` the part "inference", so that neither waits
+for the other. A source `*_simd.cpp` is compiled once for each instruction set of `LEVELS`, with `ELASTIC_LEVEL` set to
+its name, and knows nothing of torch; every other source is compiled once and may register operators.
+
+A library's name ends in a digest of its sources, flags and torch version: a library that does not fit is never found,
+and nothing has to be cleaned. It is written to a temporary file and renamed, under a lock that dies with its holder, so
+that many processes may ask at once and one of them compiles.
+
+This file stands alone (it imports nothing of the package), because `setup.py` uses it before the package exists.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent / "cpu"
+PARTS = ("inference", "training")
+LEVELS = {  # instruction set: the flags that allow it
+    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mavx2", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2", "-mfma"),
+}
+X86 = ("x86_64", "AMD64")
+FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
+
+
+class CannotBuild(Exception):
+    """The kernels cannot be compiled here; the message says why, and what would help."""
+
+
+def compiler() -> str:
+    """The C++ compiler: `CXX`, else the first of c++, g++, clang++ on the path; empty where there is none."""
+    wanted = os.environ.get("CXX", "").split()
+    candidates = [wanted[0]] if wanted else ["c++", "g++", "clang++"]
+    return next((found for name in candidates if (found := shutil.which(name))), "")
+
+
+def sources(part: str) -> list[Path]:
+    """The sources of one part, in order. `ValueError` for an unknown part."""
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r} of the kernels; choose from {', '.join(PARTS)}")
+    return sorted(path for path in SOURCES.glob("*.cpp") if path.name.startswith("train_") == (part == "training"))
+
+
+def extra_flags() -> list[str]:
+    """Flags from the environment variable ELASTIC_KERNELS_CFLAGS, as a sanitizer needs."""
+    return os.environ.get("ELASTIC_KERNELS_CFLAGS", "").split()
+
+
+def _torch_flags() -> list[str]:
+    """What `torch.utils.cpp_extension` would pass; importing it needs setuptools and looks for a GPU's compiler."""
+    import torch
+
+    include = Path(torch.__file__).parent / "include"
+    abi = int(torch.compiled_with_cxx11_abi())
+    return [
+        f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
+        f"-isystem{include}",
+        f"-isystem{include / 'torch/csrc/api/include'}",
+    ]
+
+
+def compilations(part: str) -> list[tuple[Path, list[str]]]:
+    """(source, flags) of every object of a part."""
+    wanted: list[tuple[Path, list[str]]] = []
+    torch_flags = _torch_flags()
+    for source in sources(part):
+        if not source.stem.endswith("_simd"):
+            wanted.append((source, [*FLAGS, *torch_flags, *extra_flags()]))
+        elif platform.machine() in X86:
+            for level, flags in LEVELS.items():
+                wanted.append((source, [*FLAGS, *flags, f"-DELASTIC_LEVEL={level}", *extra_flags()]))
+    return wanted
+
+
+def digest(part: str) -> str:
+    """What a part's library depends on: sources, headers, flags, torch, Python's platform."""
+    import torch
+
+    state = hashlib.sha256()
+    for path in sorted([*sources(part), *SOURCES.glob("*.h")]):
+        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    settings = (FLAGS, LEVELS, extra_flags(), torch.__version__, platform.machine(), sys.platform)
+    state.update(repr(settings).encode())
+    return state.hexdigest()[:16]
+
+
+def library_name(part: str) -> str:
+    """The file name of a part's library as it would be compiled from the sources that stand here now."""
+    return f"elastic_{part}_{digest(part)}.so"
+
+
+def cache_folder() -> Path:
+    """Where libraries compiled on first use are kept: torch's folder for extensions (TORCH_EXTENSIONS_DIR)."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or user / "torch_extensions") / "elastic_cnn"
+
+
+def find(part: str) -> Path | None:
+    """A library that fits: beside this file, as an installation leaves it, or in the cache."""
+    name = library_name(part)
+    return next((path for path in (SOURCES.parent / name, cache_folder() / name) if path.is_file()), None)
+
+
+def find_or_build(part: str) -> Path:
+    """The library of a part, compiled into the cache where none fits. `CannotBuild` says why there is none."""
+    return find(part) or build(part, cache_folder())
+
+
+def build(part: str, folder: Path) -> Path:
+    """Compile a part into `folder`, once however many processes ask. `CannotBuild` where that is not possible."""
+    if not compiler():
+        raise CannotBuild("no C++ compiler found (install g++, or set CXX)")
+    if not sources(part):
+        raise CannotBuild(f"this installation has no sources of its {part} kernels")
+    target = Path(folder) / library_name(part)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.with_suffix(".lock")):
+            if not target.is_file():
+                _compile(part, target)
+    except OSError as error:
+        raise CannotBuild(f"cannot write {target}: {error}") from error
+    return target
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock on `path`; the system lets go of it when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise CannotBuild("compiling on first use needs a POSIX system") from error
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotBuild(f"cannot run {command[0]}: {error}") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()[-1:]
+        raise CannotBuild(f"{command[0]} failed ({done.returncode}): {' '.join(lines[:3])}")
+
+
+def _compile(part: str, target: Path) -> None:
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix=f".{part}.", dir=target.parent) as scratch:
+        commands, objects = [], []
+        for i, (source, flags) in enumerate(compilations(part)):
+            objects.append(f"{scratch}/{i}.o")
+            commands.append([compiler(), *flags, "-c", str(source), "-o", objects[-1]])
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            list(pool.map(_run, commands))
+        library = f"{scratch}/library.so"
+        torch_libraries = Path(torch.__file__).parent / "lib"
+        link = ["-shared", "-fopenmp", f"-L{torch_libraries}", "-ltorch_cpu", "-lc10", *extra_flags()]
+        _run([compiler(), *objects, *link, "-o", library])
+        os.replace(library, target)
