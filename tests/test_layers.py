@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
     "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics"} | UTILITIES,
     "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics"} | UTILITIES,
+    "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast"} | UTILITIES,
+    "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "extras": set(),
     "files": set(),
 }

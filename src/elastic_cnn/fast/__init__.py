@@ -1,0 +1,6 @@
+"""Faster exact forms of networks: `optimize_for_inference` and what it is made of."""
+
+from elastic_cnn.fast.optimize import compile_for_inference, optimize_for_inference
+from elastic_cnn.fast.report import OptimizationReport
+
+__all__ = ["OptimizationReport", "compile_for_inference", "optimize_for_inference"]
