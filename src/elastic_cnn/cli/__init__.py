@@ -18,6 +18,7 @@ COMMANDS = {
     "explore": "look at scale policies in a browser: a folder that opens from disk, and photos of your own",
     "segment": "colour photos by what each pixel shows, whole or in tiles",
     "stress": "test a network at other resolutions than it was trained at, beside its base",
+    "study": "run a grid of trainings over networks and seeds, and report it with intervals",
     "demo": "the whole idea in a few minutes: data, training, table and report, nothing to download",
     "convert": "turn a released checkpoint of the paper into one of this package",
     "elasticize": "make any network elastic, say what changed, and save it",
@@ -45,15 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if trace:
             raise
-        print(f"elastic: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return _fail(error, _one_line(error), 2)
     except Exception as error:
         if trace:
             raise
         message = f"{type(error).__name__}: {_one_line(error)} (a fault in the program; run again with --traceback)"
-        print(f"elastic: error: {message}", file=sys.stderr)
-        return 1
+        return _fail(error, message, 1)
     return 0
+
+
+def _fail(error: Exception, message: str, code: int) -> int:
+    """Say what is wrong, of several processes in which, and to the launcher (`torchrun`) too."""
+    environment = os.environ
+    several = int(environment.get("WORLD_SIZE", "1")) > 1
+    place = f" (process {environment.get('RANK', '?')} of {environment['WORLD_SIZE']})" if several else ""
+    print(f"elastic: error{place}: {message}", file=sys.stderr)
+    if several and "TORCHELASTIC_ERROR_FILE" in environment:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        handler = get_error_handler()
+        handler.initialize()
+        handler.record_exception(error)
+    return code
 
 
 def _one_line(error: BaseException) -> str:

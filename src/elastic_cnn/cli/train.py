@@ -1,6 +1,7 @@
 """`elastic train RECIPE --data DIR`: train a network by a recipe."""
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+    restarted = was_restarted()
     overrides = list(args.overrides)
     if args.network is not None:
         overrides.append(f"network={args.network}")
@@ -79,8 +81,8 @@ def run(args: argparse.Namespace) -> None:
         machine_settings(args),
         nodes=args.nodes,
         strategy=args.strategy,
-        resume=args.resume,
-        overwrite=args.overwrite,
+        resume=args.resume or restarted,
+        overwrite=args.overwrite and not restarted,
         strict=args.strict,
         checkpoint_every=args.checkpoint_every,
     )
@@ -91,6 +93,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     console.line("\n".join(summary.lines()))
+
+
+def was_restarted() -> bool:
+    """Whether a launcher starts this run again after a failure: `torchrun --max-restarts`, SLURM's requeue."""
+    return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def machine_settings(args: argparse.Namespace) -> Settings:

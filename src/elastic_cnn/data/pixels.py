@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from elastic_cnn.data.sampler import UnreadableSample
 
@@ -26,7 +26,9 @@ def read_rgb(source: str | Path | bytes | IO[bytes], name: str | None = None) ->
             with Image.open(source) as image:
                 return to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
-        raise UnreadableSample(name, f"too large: {error}") from error
+        raise UnreadableSample(name, f"too large: {error} Shrink or remove it") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableSample(name, "it is empty, or no picture of a known kind: replace or remove it") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
         raise UnreadableSample(name, error or type(error).__name__) from error
 

@@ -87,6 +87,7 @@ class Loop:
         """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""
         self.console, self.interrupts = console, interrupts
         rows = self._restore()
+        self._check_same_start()
         self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None
         try:
             while self.epoch < self.recipe.epochs:
@@ -310,6 +311,18 @@ class Loop:
                 "results": self.results,
             }
         )
+
+    def _check_same_start(self) -> None:
+        """All processes go on from the same state: on several machines they must see the same folder."""
+        steps: list[Any] = [self.total_step]
+        if self.fabric.world_size > 1:
+            steps = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(steps, self.total_step)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes found different states in {self.folder.path} (steps {', '.join(map(str, steps))}): "
+                "put the run's folder on a disk that all machines share"
+            )
 
     def _restore(self) -> dict[str, int] | None:
         """Take up the folder's state, where there is one; returns its numbers of log rows."""

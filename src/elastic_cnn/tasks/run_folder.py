@@ -85,14 +85,20 @@ class RunFolder:
         """Write last.ckpt (tensors and primitives alone); the one before stays as previous.ckpt."""
         try:
             with atomic_write(self.last_ckpt) as temporary:
-                torch.save({"version": STATE_VERSION, **state}, temporary)
+                with temporary.open("wb") as file:
+                    torch.save({"version": STATE_VERSION, **state}, file)
                 if self.last_ckpt.exists():
                     spare = self.path / ".previous.ckpt.link"
                     spare.unlink(missing_ok=True)
                     os.link(self.last_ckpt, spare)
                     os.replace(spare, self.previous_ckpt)
-        except RuntimeError as error:  # torch's zip writer reports a full disk so
-            raise OSError(f"{self.last_ckpt} could not be written; the one before is kept: {error}") from error
+        except (RuntimeError, OSError) as error:  # torch's zip writer hides what the disk said in the error's context
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
+            raise OSError(
+                f"{self.last_ckpt} could not be written ({reason}); "
+                "the one before is kept: mend that, and go on with --resume"
+            ) from error
 
     def load_state(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that is whole, None where the run never saved one; and a warning for each damaged one."""

@@ -199,7 +199,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     val.check_batchable(recipe.val_batch_size or recipe.batch_size // recipe.accumulate)
     if options.checkpoint_blocks:
         checkpoint_blocks(backbone_of(network) or network)
-    if options.sync_norms and settings.devices * settings.nodes > 1:
+    if options.sync_norms and settings.processes > 1:
         if settings.accelerator == "cpu" or not torch.cuda.is_available():
             raise ValueError("options.sync_norms needs GPUs: set options.sync_norms=false")
         network = convert_sync_batchnorm(network)

@@ -1,6 +1,7 @@
 """How and where a run is carried out: what differs from machine to machine, and does not change what is learnt."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -34,6 +35,30 @@ class Settings:
         for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("checkpoint_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+
+    @property
+    def processes(self) -> int:
+        """How many take part, whoever starts them."""
+        devices, nodes = launched() or (self.devices, self.nodes)
+        return devices * nodes
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """(processes a machine, machines) of the launcher that started this process; None without one.
+
+    torchrun's variables, or those of SLURM's srun. `ValueError` where machines have different numbers of processes.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        count, local = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
+        machines = count // local
+    elif int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        count, machines = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
+        local = count // machines
+    else:
+        return None
+    if local * machines != count:
+        raise ValueError(f"{count} processes are not the same number on each machine: start as many on every one")
+    return local, machines
 
 
 @dataclass(frozen=True)

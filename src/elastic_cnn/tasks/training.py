@@ -58,13 +58,13 @@ from lightning import Fabric
 
 from elastic_cnn.data.sampler import TestBatches, make_loader
 from elastic_cnn.files import write_json
-from elastic_cnn.tasks import task_module
+from elastic_cnn.tasks import failures, task_module
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
 from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.run_folder import RunFolder
-from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers
+from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers, launched
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
 from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
 from elastic_cnn.zoo.checkpoint import load_checkpoint
@@ -141,12 +141,10 @@ def train(
     try:
         with interrupts.caught():
             loop.run(console, interrupts)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ValueError(_out_of_memory(recipe, error)) from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
             raise
-        raise ValueError(_out_of_memory(recipe, error)) from error
+        raise reason from error
     summary = _summarise(loop, time.perf_counter() - began)
     if fabric.is_global_zero:
         write_json(folder.summary_json, asdict(summary))
@@ -155,28 +153,27 @@ def train(
 
 
 def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
-    """A launched Fabric. `ValueError` where the machine has no such devices."""
+    """A launched Fabric. Under torchrun or SLURM its processes are those that they started, whatever `devices` says.
+
+    Raises `ValueError` where the machine has no such devices, and for strategies that divide the weights.
+    """
+    if any(word in settings.strategy for word in ("fsdp", "deepspeed", "model_parallel")):
+        raise ValueError(
+            f"strategy {settings.strategy!r} divides the weights over processes; these networks fit on one: use ddp"
+        )
+    devices, nodes = launched() or (settings.devices, settings.nodes)
     try:
         fabric = Fabric(
             accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
+            devices=devices,
+            num_nodes=nodes,
             strategy=settings.strategy,
             precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         )
     except Exception as error:  # Lightning raises its own kinds for devices that are not there
-        raise ValueError(f"cannot run on {settings.devices} x {settings.accelerator}: {error}") from error
+        raise ValueError(f"cannot run on {devices} x {settings.accelerator}: {error}") from error
     fabric.launch()
     return fabric
-
-
-def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
-    share = f"accumulate={recipe.accumulate * 2} (now {recipe.accumulate}: the same batch in smaller parts)"
-    precision = ", precision=bf16-mixed" if recipe.precision == "fp32" else ""
-    return (
-        f"out of memory: try {share}, a lower batch_size (now {recipe.batch_size}), val_batch_size or image_size "
-        f"(now {recipe.image_size}){precision}. {str(error).splitlines()[0] if str(error) else ''}"
-    )
 
 
 def _summarise(loop: Loop, seconds: float) -> Summary:

@@ -110,8 +110,11 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
         if tensor.numel() and tensor.data_ptr() in shared:
             state[name] = tensor.clone()
         shared[tensor.data_ptr()] = name
-    with atomic_write(path) as temporary:
-        save_file(state, temporary, metadata={METADATA_KEY: card.to_json()})  # one key: equal networks, equal bytes
+    try:
+        with atomic_write(path) as temporary:
+            save_file(state, temporary, metadata={METADATA_KEY: card.to_json()})  # one key: equal networks, equal bytes
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written, what was there is kept: {error}") from error
     return path
 
 

@@ -1,0 +1,48 @@
+"""Why a run ended that the machine failed, in words: memory, a process that reads images, another of the run."""
+
+import torch
+
+from elastic_cnn.tasks.recipe import Recipe
+
+MEMORY = ("allocate memory", "out of memory")
+READER = ("DataLoader worker", "unable to mmap", "shared memory")  # in messages of torch's loader
+PEER = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "NCCL", "gloo")
+
+
+ONE_VALUE = "Expected more than 1 value per channel"
+
+
+def explain(error: BaseException, recipe: Recipe, processes: int) -> Exception | None:
+    """The error to show in place of one that the machine caused; None where it is a fault of the program.
+
+    `ValueError` where memory ran out (says what to lower), `OSError` where a process that reads images was killed,
+    `ConnectionError` where another process of a distributed run is gone.
+    """
+    text = str(error)
+    if any(part in text for part in READER):
+        return OSError(
+            f"a process that reads images ended ({text.splitlines()[0]}): it was killed, or memory ran out; "
+            "go on with --resume, with fewer --workers if it comes again"
+        )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in MEMORY):
+        return ValueError(_out_of_memory(recipe, error))
+    if processes > 1 and (isinstance(error, torch.distributed.DistError) or any(part in text for part in PEER)):
+        return ConnectionError(
+            "another process of the run is gone; its own message, or the launcher's, says which and why: "
+            f"go on with --resume ({text.splitlines()[0]})"
+        )
+    if ONE_VALUE in text:
+        return ValueError(
+            "a batch holds one readable image alone, and batch norm needs two: raise batch_size, lower accumulate, or "
+            f"remove broken files ({text.splitlines()[0]})"
+        )
+    return None
+
+
+def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
+    share = f"accumulate={recipe.accumulate * 2} (now {recipe.accumulate}: the same batch in smaller parts)"
+    precision = ", precision=bf16-mixed" if recipe.precision == "fp32" else ""
+    return (
+        f"out of memory: try {share}, a lower batch_size (now {recipe.batch_size}), val_batch_size or image_size "
+        f"(now {recipe.image_size}){precision}. {str(error).splitlines()[0] if str(error) else ''}"
+    )
