@@ -1,0 +1,64 @@
+"""The native passes of the training form (kernels/cpu/train_*.cpp) as custom operators, with their shapes for tracing.
+
+All maps are channels_last. `statistics` is (4, C): mean, 1 / sqrt(var + eps), and the scale and shift that fold these
+with the norm's weight and bias. `active` has one bit for each element of a block's output: whether its ReLU let it pass.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from elastic_cnn.kernels import native
+
+
+@functools.cache
+def unavailable() -> str:
+    """Why the native passes cannot run here; empty where they can. The first call loads them, and compiles if need be."""
+    loaded = native.load("training")
+    if not loaded:
+        return f"no native kernels: {loaded.reason}"
+    _register_fakes()
+    return ""
+
+
+def _empty_map(like: Tensor, *size: int) -> Tensor:
+    return torch.empty(size or like.shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _register_fakes() -> None:
+    def fake(name: str):
+        return torch.library.register_fake(f"elastic_cnn::{name}")
+
+    @fake("train_batch_norm")
+    def _(z, weight, bias, running_mean, running_var, momentum, eps, relu):
+        return _empty_map(z), z.new_empty(4, z.shape[1])
+
+    @fake("train_batch_norm_backward")
+    def _(dy, z, statistics, relu, dz):
+        return z.new_empty(z.shape[1]), z.new_empty(z.shape[1])
+
+    @fake("train_tail")
+    def _(z, low, shortcut, weight, bias, running_mean, running_var, momentum, eps):
+        n, c, h, w = z.shape
+        active = torch.empty(n, h, 0 if shortcut is None else (w + 7) // 8, c, dtype=torch.uint8, device=z.device)
+        return _empty_map(z), active, z.new_empty(4, c)
+
+    @fake("train_tail_backward")
+    def _(dy, active, z, statistics, has_low):
+        n, c, h, w = z.shape
+        low = _empty_map(z, n, c, (h + 1) // 2, (w + 1) // 2) if has_low else z.new_empty(0)
+        return _empty_map(z), low, z.new_empty(c), z.new_empty(c)
+
+    @fake("train_pool")
+    def _(x):
+        n, c, h, w = x.shape
+        return _empty_map(x, n, c, (h + 1) // 2, (w + 1) // 2)
+
+    @fake("train_input_gradient")
+    def _(dx, dy, active, pooled):
+        return None
+
+    @fake("train_active_gradient")
+    def _(dy, active):
+        return _empty_map(dy)
