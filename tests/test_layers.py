@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "metrics": UTILITIES,
     "tasks": {"zoo", "surgery", "nn", "data", "metrics"} | UTILITIES,
     "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
-    "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics"} | UTILITIES,
+    "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels"} | UTILITIES,
     "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics"} | UTILITIES,
     "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
+    "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "extras": set(),
     "files": set(),
 }

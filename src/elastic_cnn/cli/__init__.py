@@ -24,6 +24,7 @@ COMMANDS = {
     "elasticize": "make any network elastic, say what changed, and save it",
     "recalibrate": "estimate batch norm statistics anew on photos without labels",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
+    "export": "write a trained network as a file for ONNX Runtime, OpenVINO or torch.export",
 }
 
 

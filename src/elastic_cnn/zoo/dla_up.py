@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elastic_cnn.nn.resample import crop
+
 FIRST_LEVEL = 1  # the finest level that the decoder takes, of stride 2
 
 
@@ -66,7 +68,7 @@ class AggregationRow(nn.Module):
         height, width = x.shape[-2:]
         merged = []
         for low, project, up, node in zip(maps[1:], self.projects, self.ups, self.nodes, strict=True):
-            enlarged: Tensor = up(project(low))[..., :height, :width]
+            enlarged = crop(up(project(low)), height, width)
             x = node(torch.cat((x, enlarged), 1))
             merged.append(x)
         return merged
@@ -113,7 +115,7 @@ class DLASegmentation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        return self._logits(x)[..., :height, :width]
+        return crop(self._logits(x), height, width)
 
     def _logits(self, x: Tensor) -> Tensor:  # (N, num_classes, H, W), H and W rounded up to even numbers
         levels = list(range(FIRST_LEVEL, len(self.backbone.channels)))

@@ -1,0 +1,199 @@
+"""`export_checkpoint`: from a checkpoint to a checked file."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from elastic_cnn.export import check, photos
+from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
+from elastic_cnn.export.load import READERS, SUFFIXES
+from elastic_cnn.export.onnx_file import OPSET, write_onnx
+from elastic_cnn.export.openvino_file import convert, write_openvino
+from elastic_cnn.export.program_file import capture, write_program
+from elastic_cnn.export.quantize import METHODS, quantize_onnx
+from elastic_cnn.fast import optimize_for_inference
+from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.zoo import NetworkCard, load_checkpoint
+from elastic_cnn.zoo.checkpoint import checkpoint_file
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Quantize to 8 bits. images: folder of photos to calibrate on, `count` of them at random, and as many others to
+    compare on. method: see `quantize_onnx`."""
+
+    images: str
+    count: int = 128
+    method: str = "minmax"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"the number of photos to calibrate on must be at least 1, got {self.count}")
+        if self.method not in METHODS:
+            raise ValueError(f"unknown calibration method {self.method!r}; choose from {', '.join(METHODS)}")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Measure top-1 of the network and of the file on a split of `data`, on at most `limit` photos."""
+
+    data: str
+    split: str = "val"
+    limit: int = 10**9
+
+
+@dataclass
+class Exported:
+    """What was written. sizes: that the file takes. checks: its errors against the network (float32 files).
+
+    calibrated, compared: photos used (int8 files); agreement: part of the answers that stayed the same on the latter.
+    top1: of the network and of the file, where a test was asked for.
+    """
+
+    path: Path
+    format: str
+    sizes: Sizes
+    bytes: int
+    checks: list[check.Check] = field(default_factory=list)
+    calibrated: int = 0
+    compared: int = 0
+    agreement: float | None = None
+    top1: tuple[float, float] | None = None
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    format: str | None = None,
+    *,
+    fixed_size: tuple[int, int] | None = None,
+    int8: Int8 | None = None,
+    test: Test | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a checkpoint's network, in the form of `optimize_for_inference`, as a file for another runtime.
+
+    out: the file (.onnx, .xml with .bin, .pt2); by default beside the checkpoint, named as it is. format: one of
+    `SUFFIXES`, by default after the ending of `out`. fixed_size: take this (height, width) alone.
+
+    A float32 file is left only if it computes what the network does, at two sizes and two batches, see `check`.
+    Raises `ValueError` for bad input, a network that cannot be captured, and a file that differs.
+    """
+    source = checkpoint_file(checkpoint)
+    out, format = _target(source, out, format)
+    if not overwrite:
+        refuse_to_overwrite(out)
+        if format == "openvino":
+            refuse_to_overwrite(out.with_suffix(".bin"))
+    if int8 and format == "pt2":
+        raise ValueError("8-bit files are written in the formats onnx and openvino, not pt2")
+    network, card = load_checkpoint(source)
+    if test and card.task != "classification":
+        raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
+    channels = len(card.input.mean)
+    images = _photos(int8, card) if int8 else None
+    program, sizes = capture(optimize_for_inference(network), channels, card.input.size, fixed_size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        file = Path(folder) / out.name
+        _write(file, format, program, metadata(card, sizes, opset=str(OPSET)), images[0] if images else None, int8)
+        run, values = READERS[file.suffix](file)
+        if CARD_KEY not in values:
+            raise RuntimeError(f"{out.name} lost its metadata")
+        result = Exported(out, format, sizes, sum(part.stat().st_size for part in Path(folder).glob(f"{out.stem}.*")))
+        if images:
+            _compare(result, run, network, card, images)
+        else:
+            result.checks = check.check(run, network, check.cases(sizes, card.input.size, channels))
+        if test:
+            runs: list[Run] = [_plain(network), run]
+            before, after = photos.top1(runs, test.data, test.split, card.classes, card.input, test.limit)
+            result.top1 = (before, after)
+        _move(file, out)
+    return result
+
+
+def _target(source: Path, out: str | Path | None, format: str | None) -> tuple[Path, str]:
+    endings = {suffix: name for name, suffix in SUFFIXES.items()}
+    if format is not None and format not in SUFFIXES:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(SUFFIXES)}")
+    if out is None:
+        if format is None:
+            raise ValueError(f"name a format ({', '.join(SUFFIXES)}) or a file to write")
+        return source.with_suffix(SUFFIXES[format]), format
+    out = Path(out)
+    format = format or endings.get(out.suffix)
+    if format is None or out.suffix != SUFFIXES[format]:
+        wanted = SUFFIXES[format] if format else ", ".join(endings)
+        raise ValueError(f"{out}: the file's name must end in {wanted}")
+    return out, format
+
+
+def _photos(int8: Int8, card: NetworkCard) -> tuple[Tensor, Tensor | None]:
+    """Images to calibrate on and images to compare on."""
+    chosen, others = photos.draw(photos.find_photos(int8.images), int8.count, int8.seed)
+    return photos.read_images(chosen, card.input), photos.read_images(others, card.input) if others else None
+
+
+def _write(
+    file: Path, format: str, program: torch.export.ExportedProgram, values: dict[str, str], images: Tensor | None,
+    int8: Int8 | None,
+) -> None:  # fmt: skip
+    if format == "pt2":
+        return write_program(file, program, values)
+    onnx = file.with_name("float32.onnx")
+    write_onnx(onnx, program, values)
+    if int8 and images is not None:
+        smaller = file.with_name("int8.onnx")
+        quantize_onnx(onnx, smaller, images, int8.method)
+        onnx = smaller
+        values = {**values, "precision": f"int8, {int8.method} of {len(images)} photos"}
+    if format == "openvino":
+        return write_openvino(file, convert(onnx), values)
+    os.replace(onnx, file)
+    return None
+
+
+def _compare(
+    result: Exported, run: Run, network: nn.Module, card: NetworkCard, images: tuple[Tensor, Tensor | None]
+) -> None:
+    """Fill in how often a quantized file answers as the network does, on photos that it was not calibrated on."""
+    calibration, others = images
+    result.calibrated = len(calibration)
+    seen = calibration if others is None else others
+    result.compared = len(seen)
+    pairs = [(run(batch), _plain(network)(batch)) for batch in seen.split(photos.BATCH)]
+    for output, expected in pairs:
+        if output.shape != expected.shape or not output.isfinite().all():
+            raise ValueError("the quantized file gives no usable output on the photos; no file was left")
+    agreed = [check.agreement(*pair, card.task) * len(pair[0]) for pair in pairs]
+    result.agreement = sum(agreed) / len(seen)
+
+
+def _plain(network: nn.Module) -> Run:
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return network(images)
+
+    return run
+
+
+def _move(file: Path, out: Path) -> None:
+    """Put a finished file in its place; OpenVINO's pair so that a reader never sees two that differ."""
+    weights = file.with_suffix(".bin")
+    for part in (file, weights):
+        if part.exists():
+            with part.open("rb+") as opened:
+                os.fsync(opened.fileno())
+    if out.suffix == ".xml":
+        out.unlink(missing_ok=True)
+        os.replace(weights, out.with_suffix(".bin"))
+    os.replace(file, out)

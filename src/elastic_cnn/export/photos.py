@@ -1,0 +1,80 @@
+"""Photos to calibrate and to judge a quantized network on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from elastic_cnn.data.image_folder import ImageFolder, eval_transform
+from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.zoo.checkpoint import InputSpec
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+BATCH = 16
+Run = Callable[[Tensor], Tensor]
+
+
+def find_photos(folder: str | Path) -> list[Path]:
+    """The picture files below `folder`, sorted. `ValueError` where there is no folder or none in it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder} of photos to calibrate on")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no photos ({', '.join(SUFFIXES)})")
+    return found
+
+
+def draw(photos: Sequence[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """`count` photos at random to calibrate on, and as many others, where there are, to compare on."""
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [photos[i] for i in order[:count]], [photos[i] for i in order[count : 2 * count]]
+
+
+def read_images(photos: Sequence[Path], spec: InputSpec) -> Tensor:
+    """The photos prepared as the network's input: `(N, 3, H, W)`, unreadable ones left out.
+
+    `ValueError` where none can be read.
+    """
+    transform = eval_transform(**asdict(spec))
+    images, reason = [], ""
+    for path in photos:
+        try:
+            images.append(transform(read_rgb(path)))
+        except UnreadableSample as error:
+            reason = str(error)
+    if not images:
+        raise ValueError(f"none of {len(photos)} photos can be read: {reason}")
+    return torch.stack(images)
+
+
+def top1(
+    runs: Sequence[Run], data: str, split: str, classes: Sequence[str], spec: InputSpec, limit: int
+) -> list[float]:
+    """Part of a split's photos whose best class is right, for each of the networks; at most `limit` photos, drawn
+    at random. Unreadable photos are left out. `ValueError` where the data is missing or holds unknown classes."""
+    folder = ImageFolder(data, split, eval_transform(**asdict(spec)), classes)
+    right, seen = [0] * len(runs), 0
+    for images, targets in _batches(folder, limit):
+        seen += len(targets)
+        for number, run in enumerate(runs):
+            right[number] += int((run(images).argmax(1) == targets).sum())
+    if not seen:
+        raise ValueError(f"{data}: no photo of the split {split} can be read")
+    return [count / seen for count in right]
+
+
+def _batches(folder: ImageFolder, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    drawn = torch.randperm(len(folder), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
+    for start in range(0, len(drawn), BATCH):
+        samples = []
+        for index in drawn[start : start + BATCH]:
+            try:
+                samples.append(folder[index])
+            except UnreadableSample:
+                continue
+        if samples:
+            yield torch.stack([s["image"] for s in samples]), torch.tensor([s["target"] for s in samples])

@@ -1,0 +1,88 @@
+"""`torch.export` programs: capturing a network for any batch and size, and the `.pt2` file."""
+
+import contextlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from elastic_cnn.export.description import Sizes
+
+# Tried in this order: sizes from the smallest on, then multiples, which networks that pad to multiples need.
+ATTEMPTS = (Sizes(32), Sizes(64), Sizes(128), Sizes(32, 32), Sizes(8))
+EXAMPLE = (160, 192)  # height and width of the example; only its being none of the special cases matters
+METADATA_FILE = "elastic_cnn.json"
+Run = Callable[[Tensor], Tensor]
+
+
+def capture(
+    network: nn.Module, channels: int, own: tuple[int, int], fixed: tuple[int, int] | None = None
+) -> tuple[ExportedProgram, Sizes]:
+    """`network` in eval mode as a graph for any batch, and any size or the `fixed` (height, width).
+
+    Takes images `(N, channels, H, W)`; own: the (height, width) that must be among those taken. Returns the program and the sizes that it was proven to hold for. `ValueError`
+    where it cannot be captured at all, with the reason of the last attempt.
+    """
+    reason = f"none of the ranges tried holds its own size {own[0]}x{own[1]}"
+    for sizes in [sizes for sizes in ATTEMPTS if sizes.takes(*own)] if fixed is None else [Sizes(fixed=fixed)]:
+        example = torch.zeros(2, channels, *(fixed or EXAMPLE))
+        try:
+            with torch.no_grad(), _sizes_of_one_are_not_special():
+                return torch.export.export(network, (example,), dynamic_shapes=(_dynamic(sizes),)), sizes
+        except Exception as error:  # torch.export fails in many ways; the next attempt asks for less
+            reason = (
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" if str(error) else repr(error)
+            )
+    remedy = "" if fixed else "; a fixed size may work (--fixed-size)"
+    raise ValueError(f"{type(network).__name__} cannot be captured as a graph{remedy}: {reason}")
+
+
+def _dynamic(sizes: Sizes) -> dict[int, Any]:
+    shapes: dict[int, Any] = {0: Dim("batch", min=1)}
+    if sizes.fixed:
+        return shapes
+    for axis, name in ((2, "height"), (3, "width")):
+        if sizes.multiple > 1:
+            shapes[axis] = sizes.multiple * Dim(f"{name}_over_{sizes.multiple}", min=1)
+        else:
+            shapes[axis] = Dim(name, min=sizes.minimum)
+    return shapes
+
+
+@contextlib.contextmanager
+def _sizes_of_one_are_not_special() -> Iterator[None]:
+    """By default torch captures a graph apart for maps and batches of one, and refuses a range that holds both."""
+    import torch.fx.experimental._config as config
+
+    with config.patch(backed_size_oblivious=True):
+        yield
+
+
+def write_program(path: Path, program: ExportedProgram, metadata: dict[str, str]) -> None:
+    """Save the program with its metadata as the extra file `elastic_cnn.json`."""
+    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata, ensure_ascii=False)})
+
+
+def read_program(path: str | Path) -> tuple[Run, dict[str, str]]:
+    """The program as a function of images, and its metadata. `ValueError` where the file is of another kind."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a torch.export program: it may be truncated, or of another format")
+    extra: dict[str, Any] = {METADATA_FILE: ""}
+    try:
+        program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
+    except Exception as error:  # pickles, archives and schemas fail in many ways
+        raise ValueError(f"{path} is not a readable torch.export program ({type(error).__name__}: {error})") from error
+    text = extra[METADATA_FILE]
+    module = program.module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return module(images)
+
+    return run, json.loads(text) if text else {}
