@@ -162,6 +162,6 @@ def walk_top(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator
     """Modules of these kinds in network order, none inside another."""
     outer: list[str] = []
     for name, module in list(network.named_modules()):
-        if isinstance(module, kinds) and not any(name.startswith(f"{above}.") for above in outer):
+        if isinstance(module, kinds) and not any(not above or name.startswith(f"{above}.") for above in outer):
             outer.append(name)
             yield name, module

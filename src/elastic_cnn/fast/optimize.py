@@ -68,7 +68,7 @@ def optimize_for_inference(
         _merge_trained_branches(fast, report)
         bake_standardized(fast)
         fold_norms(fast, _examples(fast, example), report)
-        _rewrite(fast, report)
+        fast = _rewrite(fast, report)
     fast.requires_grad_(False)
     if channels_last:
         fast.to(memory_format=torch.channels_last)
@@ -102,8 +102,8 @@ def _merge_trained_branches(network: nn.Module, report: OptimizationReport) -> N
             report.left[name] = f"timm could not merge its branches ({type(error).__name__}: {error})"
 
 
-def _rewrite(network: nn.Module, report: OptimizationReport) -> None:
-    """Put every elastic block into its family's faster form, in place."""
+def _rewrite(network: nn.Module, report: OptimizationReport) -> nn.Module:
+    """The network with every elastic block in its family's faster form, changed in place but for its root."""
     for name, block in walk_top(network, (ConvNeXtBlock,)):
         if not obstacle(block) and fold_layer_scale(block):
             report.rewritten[name] = "layer scale"
@@ -116,5 +116,8 @@ def _rewrite(network: nn.Module, report: OptimizationReport) -> None:
         if form is None:
             report.left[name] = "branches of parts of the channels, or that share a gate: no faster form is known"
             continue
-        replace_module(network, block, form)
         report.rewritten[name] = kind
+        if block is network:
+            return form
+        replace_module(network, block, form)
+    return network

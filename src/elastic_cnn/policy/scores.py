@@ -50,6 +50,11 @@ class _Block:
 
 def _find_blocks(network: nn.Module) -> list[_Block]:
     """The elastic blocks in order of definition. `ValueError` where there is none."""
+    if getattr(network, "optimization_report", None) is not None:
+        raise ValueError(
+            "the network is optimized for inference, where its blocks no longer hold the activations of Equation 5; "
+            "take the scale policy from the network that it was made from"
+        )
     found = [(name, module) for name, module in network.named_modules() if isinstance(module, ElasticBranches)]
     if not found:
         raise ValueError(
