@@ -1,0 +1,265 @@
+"""A study: which networks are trained on which data, by which recipes and under which seeds, in one strict YAML file.
+
+    title: Digits at known sizes
+    question: Does Elastic err less than its base, and where?
+    data: {kind: digits, train: 6000, test: 2000}
+    recipe: {recipe: digits_demo, views: 16000, overrides: [precision=bf16-mixed]}
+    seeds: [0, 1, 2]
+    networks:
+      base: {network: resnext_small}
+      elastic: {network: resnext_small_elastic}
+    metric: top1_error
+    lower_is_better: true
+    comparisons:
+      - {network: elastic, against: base}
+
+Several recipes or data sets stand under `recipes` and `data_sets`, by name: the runs are then all combinations.
+"""
+
+import difflib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from elastic_cnn.tasks import strict
+from elastic_cnn.tasks.recipe import Recipe, load_recipe
+
+ONLY = "only"  # the name of what a study has but one of
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train and test on, kept in memory as small pictures.
+
+    kind: `digits` (generated), `photos` (class folders), `coco` (COCO's layout), `masks` (photos with index masks).
+    folder: of the photos, below the root that the command names. train, test: number of images, all by default (digits:
+    6000 and 2000). seed: which images are drawn. sizes: of digits, heights in pixels. store: height and width in pixels
+    at which training images are kept, by default 5/4 of the recipe's image size (the digits: the image size).
+    test_store: the same for test images of `masks`. test_split: `val`, or another split to test on.
+    """
+
+    kind: Literal["digits", "photos", "coco", "masks"]
+    folder: str | None = None
+    train: int | None = None
+    test: int | None = None
+    seed: int = 0
+    sizes: tuple[float, float] = (8.0, 48.0)
+    store: tuple[int, int] | None = None
+    test_split: str = "val"
+
+    def __post_init__(self) -> None:
+        if (self.kind == "digits") != (self.folder is None):
+            raise ValueError(f"data of the kind {self.kind} {'take no' if self.folder else 'need a'} folder")
+        for name in ("train", "test"):
+            if (getattr(self, name) or 1) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train: a recipe of the package or a file, with overrides (`key=value`).
+
+    views: images that a run is trained on, repeats included, in place of whole epochs.
+    """
+
+    recipe: str
+    views: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"views={self.views} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a study.
+
+    network, kwargs: for `create_model`. overrides: of the recipe, for this network alone (`elastic=true`).
+    weights_from: start from the run of another network with the same seed: its name, or STUDY/NAME of another study.
+    equal_time_to: the name of a network of the study; the views are then scaled by the measured times of a training
+    step, so that both take equally long. Needs `views` in the recipe.
+    title: what tables call it, its name by default.
+    """
+
+    network: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    weights_from: str | None = None
+    equal_time_to: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """network, against: names of networks; runs with the same seed, recipe and data are paired. All metrics of the
+    study are compared; `pooled` names a group whose pairs are also evaluated together."""
+
+    network: str
+    against: str
+    pooled: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study; `name` is that of its file. `tables` name further metrics to show, `remarks` stand under the results.
+
+    small_metric, large_metric: those of small and large objects, for the question where the gain is.
+    stress: sides in pixels at which the trained networks are tested besides. order: place in the report.
+    """
+
+    title: str
+    networks: dict[str, Any]
+    metric: str
+    question: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    data: Data | None = None
+    data_sets: dict[str, Any] = field(default_factory=dict)
+    recipe: Training | None = None
+    recipes: dict[str, Any] = field(default_factory=dict)
+    lower_is_better: bool = False
+    tables: tuple[str, ...] = ()
+    comparisons: tuple[Any, ...] = ()
+    small_metric: str | None = None
+    large_metric: str | None = None
+    remarks: tuple[str, ...] = ()
+    stress: tuple[int, ...] = ()
+    order: int = 100
+    name: str = ""
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        for one, many in (("data", "data_sets"), ("recipe", "recipes")):
+            if getattr(self, one) is None and not getattr(self, many):
+                raise ValueError(f"give {one} or {many}")
+        if not self.networks:
+            raise ValueError("networks: name at least one")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different whole numbers, at least one, got {list(self.seeds)}")
+
+    def runs(self) -> list["Run"]:
+        """All runs, seed by seed, so that a study which is cut short has as many seeds of each network."""
+        return [
+            Run(self, network, recipe, data, seed)
+            for seed in self.seeds
+            for data in self.data_sets
+            for recipe in self.recipes
+            for network in self.networks
+        ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network trained once. `network`, `recipe` and `data` are names within the study."""
+
+    study: Study
+    network: str
+    recipe: str
+    data: str
+    seed: int
+
+    @property
+    def cell(self) -> str:
+        """The run's name without its seed."""
+        return "-".join([self.network, *(part for part in (self.recipe, self.data) if part != ONLY)])
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell}-seed{self.seed}"
+
+    @property
+    def entry(self) -> Network:
+        return self.study.networks[self.network]
+
+    @property
+    def training(self) -> Training:
+        return self.study.recipes[self.recipe]
+
+    @property
+    def material(self) -> Data:
+        return self.study.data_sets[self.data]
+
+    def sibling(self, network: str) -> "Run":
+        """The run of another network under the same recipe, data and seed."""
+        return replace(self, network=network)
+
+    def make_recipe(self) -> Recipe:
+        """The recipe of this run; of one that counts views, an epoch is the whole run. `ValueError` for bad keys."""
+        entry, training = self.entry, self.training
+        recipe = load_recipe(training.recipe, [*training.overrides, *entry.overrides])
+        changes: dict[str, Any] = {
+            "network": entry.network,
+            "network_kwargs": {**recipe.network_kwargs, **entry.kwargs},
+        }
+        if training.views is not None:
+            if recipe.schedule.warmup_epochs > 0.5:
+                raise ValueError(f"{self.name}: with views an epoch is the whole run; set schedule.warmup_epochs below")
+            changes["epochs"] = 1
+        return replace(recipe, seed=self.seed, **changes)
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study strictly; each recipe and override is checked. `ValueError` names file, line and nearest key."""
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=2, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+        raise ValueError(f"there is no study {path}{hint}")
+    values, source = strict.read_yaml(path)
+    study = replace(strict.build(Study, values, source), name=path.stem, path=str(path))
+    networks = _entries(Network, study.networks, source, "networks")
+    study = _complete(study, networks, source)
+    for run in study.runs()[: len(study.networks) * len(study.recipes) * len(study.data_sets)]:
+        _check_run(run, source)
+    return study
+
+
+def _complete(study: Study, networks: dict[str, Any], source: strict.Source) -> Study:
+    """With all entries as their classes; what stands alone gets the name `ONLY`."""
+    data = {ONLY: study.data} if study.data else _entries(Data, study.data_sets, source, "data_sets")
+    recipes = {ONLY: study.recipe} if study.recipe else _entries(Training, study.recipes, source, "recipes")
+    comparisons = []
+    for number, values in enumerate(study.comparisons):
+        if not isinstance(values, dict):
+            raise ValueError(f"{source.name}: comparisons[{number}] must be a mapping, not {values!r}")
+        comparison = strict.build(Comparison, values, source, ("comparisons",))
+        for name in (comparison.network, comparison.against):
+            _known(name, networks, f"{source.name}: comparisons[{number}]")
+        comparisons.append(comparison)
+    return replace(study, networks=networks, data_sets=data, recipes=recipes, comparisons=tuple(comparisons))
+
+
+def _entries(cls: type, values: dict[str, Any], source: strict.Source, key: str) -> dict[str, Any]:
+    for name, entry in values.items():
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"{source.at((key, name))}: {key}.{name} must be a mapping of keys to values, not {entry!r}"
+            )
+        if not name.replace("_", "").isalnum():
+            raise ValueError(f"{source.at((key, name))}: {name!r} names files: use letters, digits and _ alone")
+    return {name: strict.build(cls, entry, source, (key, name)) for name, entry in values.items()}
+
+
+def _known(name: str, networks: dict[str, Any], where: str) -> None:
+    if name not in networks:
+        near = difflib.get_close_matches(name, networks, n=2, cutoff=0.4) or list(networks)
+        raise ValueError(f"{where}: the study has no network {name!r}; did you mean {' or '.join(near)}?")
+
+
+def _check_run(run: Run, source: strict.Source) -> None:
+    """`ValueError` where the run's recipe or what it refers to does not exist."""
+    where = source.at(("networks", run.network))
+    entry = run.entry
+    if entry.equal_time_to is not None:
+        _known(entry.equal_time_to, run.study.networks, where)
+        if run.training.views is None:
+            raise ValueError(f"{where}: equal_time_to needs views in the recipe")
+    if entry.weights_from is not None and "/" not in entry.weights_from:
+        _known(entry.weights_from, run.study.networks, where)
+    recipe = run.make_recipe()
+    wanted = {"digits": "classification", "photos": "classification", "coco": "multilabel", "masks": "segmentation"}
+    if recipe.task != wanted[run.material.kind]:
+        raise ValueError(
+            f"{where}: the recipe {run.training.recipe} is for {recipe.task}, data of the kind {run.material.kind} "
+            f"for {wanted[run.material.kind]}"
+        )

@@ -1,0 +1,84 @@
+"""A run of a study as a job for the training engine: its images lie in memory, all else is the recipe's."""
+
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from elastic_cnn.study.grid import Data
+from elastic_cnn.study.stores import Store, StoreBatches, Views, load_stores, random_crop, random_scale
+from elastic_cnn.tasks.classification import Classification
+from elastic_cnn.tasks.multilabel import Multilabel
+from elastic_cnn.tasks.recipe import Recipe, task_options
+from elastic_cnn.tasks.segmentation import Segmentation
+from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.task import Job, Task
+from elastic_cnn.tasks.weights import make_network
+
+
+class StoredClassification(StoreBatches, Classification):
+    """Classification of pictures in memory."""
+
+
+class StoredMultilabel(StoreBatches, Multilabel):
+    """Multi-label classification of pictures in memory."""
+
+
+class StoredSegmentation(StoreBatches, Segmentation):
+    """Segmentation of pictures in memory."""
+
+
+class StoreShelf:
+    """Stores by what they hold, loaded once a process."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._stores: dict[Any, tuple[Store, Store]] = {}
+
+    def get(self, data: Data, recipe: Recipe) -> tuple[Store, Store]:
+        """The stores to train and to test on."""
+        key = (data, recipe.image_size, repr(recipe.options))
+        if key not in self._stores:
+            self._stores[key] = load_stores(data, self.root, recipe.image_size, task_options(recipe))
+        return self._stores[key]
+
+
+def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean: Any, std: Any) -> Task:
+    """The recipe's task on pictures in memory, its training views as large as the recipe says."""
+    options = task_options(recipe)
+    task: Any
+    if recipe.task == "classification":
+        task = StoredClassification(network, len(train.classes), options)
+    elif recipe.task == "multilabel":
+        task = StoredMultilabel(network, train.classes, options)
+    else:
+        task = StoredSegmentation(network, train.labels, options)
+    task.equip(train, val, recipe.image_size, mean, std)
+    return task
+
+
+def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> Views:
+    """Training samples: random crops as the recipe's options say; digits are taken as they are."""
+    options = task_options(recipe)
+    length = None if views is None else max(views, recipe.batch_size)
+    if data.kind == "digits":
+        return Views(train, None, length)
+    if data.kind == "masks":
+        return Views(train, random_scale(train.images.shape[-2:], recipe.image_size, options.scale), length)
+    return Views(train, random_crop(options.min_scale), length)
+
+
+class StudyJob(ModuleType):
+    """A task module (see `tasks/training.py`) for one run. views: images to train on, None for whole epochs."""
+
+    def __init__(self, data: Data, train: Store, val: Store, views: int | None) -> None:
+        super().__init__("elastic_cnn.study.job")
+        self.data, self.train_store, self.val_store, self.views = data, train, val, views
+
+    def build(self, recipe: Recipe, data: str, settings: Settings) -> Job:
+        """The recipe's network for the images in memory; `data` is but their name."""
+        changes = {"crop_mode": "squash"} if recipe.task == "multilabel" else {}
+        network, card = make_network(recipe, self.train_store.classes, crop_pct=1.0, **changes)
+        task = make_task(network, recipe, self.train_store, self.val_store, card.input.mean, card.input.std)
+        train = make_views(self.data, recipe, self.train_store, self.views)
+        return Job(task, card, train, Views(self.val_store))

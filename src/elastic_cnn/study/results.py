@@ -1,0 +1,178 @@
+"""The results of studies as files: a small JSON a run, and one Parquet of all of them."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elastic_cnn.extras import require
+from elastic_cnn.files import atomic_write, write_text
+from elastic_cnn.study.grid import Run
+
+VERSION = 1  # of what is measured and how: runs of another version count as out of date
+PARQUET = "results.parquet"
+COLUMNS = (
+    "study", "cell", "network", "recipe", "data", "seed", "metric", "value", "parameters", "macs", "views",
+    "train_seconds", "processor_seconds", "hardware", "commit", "key",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run. key: a hash of its configuration; values: all metrics, fractions; curve: (step, loss).
+
+    macs: multiply-adds of one image at the training size. train_seconds: elapsed; processor_seconds: of all threads,
+    which counts neither waiting nor being paused (on a GPU it says little).
+    """
+
+    study: str
+    cell: str
+    network: str
+    recipe: str
+    data: str
+    seed: int
+    key: str
+    config: dict[str, Any]
+    values: dict[str, float]
+    parameters: int
+    macs: int
+    views: int
+    steps: int
+    train_seconds: float
+    processor_seconds: float
+    hardware: str
+    versions: str
+    commit: str
+    command: str
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a metric, with the columns of the Parquet."""
+        return [
+            {"metric": name, "value": value, **{c: getattr(self, c) for c in COLUMNS if c not in ("metric", "value")}}
+            for name, value in self.values.items()
+        ]
+
+
+def config_of(run: Run, views: int | None) -> dict[str, Any]:
+    """All that decides on the outcome of a run, as JSON values. views: with those of an equal time worked out."""
+    recipe = run.make_recipe().to_dict()
+    return {
+        "version": VERSION,
+        "recipe": recipe,
+        "data": json.loads(json.dumps(asdict(run.material))),
+        "views": views,
+        "weights_from": run.entry.weights_from,
+    }
+
+
+def key_of(config: dict[str, Any]) -> str:
+    """A short hash of a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record_path(results: str | Path, run: Run) -> Path:
+    """Where the run's record lies: RESULTS/STUDY/RUN.json."""
+    return Path(results) / run.study.name / f"{run.name}.json"
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Atomically; one line a section, numbers at seven digits."""
+    fields = _rounded(asdict(record))
+    lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def read_record(path: str | Path) -> Record:
+    """`ValueError` where the file is no record of a run."""
+    try:
+        return Record(**json.loads(Path(path).read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not the record of a run ({error}): remove it, and the study runs it again"
+        ) from None
+
+
+def read_records(results: str | Path) -> list[Record]:
+    """All runs below a folder of results, in order of their names. `ValueError` where there is none."""
+    records = [read_record(path) for path in sorted(Path(results).glob("*/*-seed*.json"))]
+    if not records:
+        raise ValueError(f"{results} holds no results: run `elastic study STUDY.yaml` first, or give --results")
+    return records
+
+
+def find_twin(results: str | Path, key: str) -> Record | None:
+    """The record of a run of any study with this very configuration, None where there is none."""
+    for path in sorted(Path(results).glob("*/*-seed*.json")):
+        if key in path.read_text(encoding="utf-8") and (record := read_record(path)).key == key:
+            return record
+    return None
+
+
+def collect(results: str | Path) -> Path:
+    """Write RESULTS/results.parquet anew from all records: a row for each run and metric. Returns its path."""
+    arrow, parquet = require("pyarrow", "figures"), require("pyarrow.parquet", "figures")
+    rows = [row for record in read_records(results) for row in record.rows()]
+    table = arrow.table({name: [row[name] for row in rows] for name in COLUMNS})
+    path = Path(results) / PARQUET
+    with atomic_write(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+    return path
+
+
+def read_table(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet as `collect` writes it. `ValueError` where columns are missing."""
+    table = require("pyarrow.parquet", "figures").read_table(path)
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is no table of studies")
+    return table.to_pylist()
+
+
+def describe_hardware(device: torch.device) -> str:
+    """The processor, or the GPU, that a run was computed on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    names = []
+    if os.path.exists("/proc/cpuinfo"):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''} of {os.cpu_count()}"
+
+
+def describe_versions() -> str:
+    """Versions of this package, Python, torch and timm."""
+    import timm
+
+    from elastic_cnn import __version__
+
+    others = f"torch {torch.__version__}, timm {timm.__version__}"
+    return f"elastic-cnn {__version__}, Python {platform.python_version()}, {others}"
+
+
+def describe_commit() -> str:
+    """The commit of the source tree, with + where tracked files were changed; `unknown` outside of a git tree."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=10"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,268 @@
+"""Running a study: what is missing, one run at a time in each process, each run by one process alone."""
+
+import csv
+import fcntl
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from elastic_cnn.nn.complexity import count
+from elastic_cnn.study import results
+from elastic_cnn.study.grid import Run, Study, load_study
+from elastic_cnn.study.job import StoreShelf, StudyJob
+from elastic_cnn.study.measures import measure, stress_stores
+from elastic_cnn.study.timing import equal_time_views, measure_step_times
+from elastic_cnn.tasks.console import Console
+from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.training import Summary, train
+from elastic_cnn.tasks.weights import make_network
+from elastic_cnn.zoo.checkpoint import load_checkpoint
+
+WEIGHTS = "last.safetensors"
+NOT_KEPT = ("last.ckpt", "previous.ckpt", "best.safetensors", "tensorboard")
+POLL_S = 2.0
+CURVE_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Place:
+    """results: the small records, kept. work: run folders with weights and states. data: the root of the photos.
+
+    accelerator: `auto`, `cpu` or `gpu`. overwrite: run again what was run with another configuration.
+    """
+
+    results: Path
+    work: Path
+    data: str = "."
+    accelerator: str = "auto"
+    overwrite: bool = False
+    progress: bool | None = None
+    command: str = "elastic study"
+
+    @property
+    def device(self) -> torch.device:
+        """What runs compute on."""
+        gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if gpu else "cpu")
+
+
+def all_runs(studies: Sequence[Study]) -> list[Run]:
+    """The runs of all studies, first those of every study's first seed, so that all are of use when cut short."""
+    ranked = [(study.seeds.index(run.seed), run) for study in studies for run in study.runs()]
+    return [run for _, run in sorted(ranked, key=lambda entry: entry[0])]
+
+
+def is_done(run: Run, place: Place) -> bool:
+    """Whether the run's record is there and of the run's configuration.
+
+    `ValueError` where it is of another one, unless `place.overwrite`.
+    """
+    path = results.record_path(place.results, run)
+    if not path.is_file():
+        return False
+    record = results.read_record(path)
+    try:
+        views = equal_time_views(run, place.results)
+    except LookupError:
+        views = record.views  # the times of another machine: the record stands
+    if record.key == results.key_of(results.config_of(run, views)):
+        return True
+    if place.overwrite:
+        return False
+    raise ValueError(
+        f"{path} is of another configuration than {run.study.path} describes now: --overwrite runs it again, or give "
+        "the changed study another name"
+    )
+
+
+def run_missing(studies: Sequence[Study], place: Place, console: Console | None = None) -> list[str]:
+    """Run all that is missing and nobody else is running; returns a line for each run that failed.
+
+    Waits for runs of other processes, so that afterwards everything is done or has failed. A run that was interrupted
+    goes on where it was. Raises `Interrupted` on SIGINT and SIGTERM, `ValueError` where a run's initial weights are
+    missing and no process makes them.
+    """
+    console, shelf = console or Console(place.progress), StoreShelf(place.data)
+    pending, failed = all_runs(studies), []
+    total = len(pending)
+    pending = [run for run in pending if not is_done(run, place)]
+    console.line(f"{total - len(pending)} of {total} runs are done")
+    while pending:
+        outcome = "blocked"
+        for run in list(pending):
+            if place.overwrite is False and is_done(run, place):
+                pending.remove(run)
+                outcome = "moved"
+                break
+            if not _weights_ready(run, place):
+                continue
+            with _lock(run, place) as mine:
+                if not mine:
+                    outcome = "waiting"
+                    continue
+                if place.overwrite is False and is_done(run, place):
+                    continue
+                pending.remove(run)
+                outcome = "moved"
+                try:
+                    execute(run, place, shelf, console)
+                except ValueError as error:
+                    failed.append(f"{run.study.name}/{run.name}: {error}")
+                    console.warn(failed[-1])
+                break
+        if outcome == "waiting":
+            time.sleep(POLL_S)
+        elif outcome == "blocked":
+            raise ValueError(
+                f"{pending[0].study.name}/{pending[0].name} starts from {pending[0].entry.weights_from}, whose weights "
+                f"are not in {place.work}: run that study first, or remove its records so that it runs again"
+            )
+    return failed
+
+
+@contextmanager
+def _lock(run: Run, place: Place) -> Iterator[bool]:
+    """Whether this process may do the run; the system frees the lock of a process that ends in whatever way."""
+    path = place.work / run.study.name / f"{run.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def source_run(run: Run) -> Run | None:
+    """The run whose weights this one starts from. `ValueError` where the study or network is unknown."""
+    name = run.entry.weights_from
+    if name is None:
+        return None
+    if "/" not in name:
+        return run.sibling(name)
+    other, _, network = name.partition("/")
+    study = load_study(Path(run.study.path).parent / f"{other}.yaml")
+    if network not in study.networks or run.seed not in study.seeds:
+        raise ValueError(f"{run.study.path}: {other} has no network {network!r} with the seed {run.seed}")
+    return Run(study, network, next(iter(study.recipes)), next(iter(study.data_sets)), run.seed)
+
+
+def _weights_file(run: Run, place: Place) -> Path:
+    views = equal_time_views(run, place.results)
+    return _folder(run, results.key_of(results.config_of(run, views)), place) / WEIGHTS
+
+
+def _folder(run: Run, key: str, place: Place) -> Path:
+    return place.work / run.study.name / f"{run.name}-{key[:8]}"
+
+
+def _weights_ready(run: Run, place: Place) -> bool:
+    source = source_run(run)
+    return source is None or (is_done(source, place) and _weights_file(source, place).is_file())
+
+
+def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> results.Record:
+    """Train and measure one run, and write its record."""
+    device = place.device
+    try:
+        views = equal_time_views(run, place.results)
+    except LookupError:
+        found = measure_step_times(run, place.results, shelf, device)
+        console.line(f"{run.study.name}/{run.cell}: a step takes {found['ratio']:.2f} times its base's")
+        views = equal_time_views(run, place.results)
+    config = results.config_of(run, views)
+    key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
+    if source is not None:
+        recipe = replace(recipe, weights=str(_weights_file(source, place)))
+    folder = _folder(run, key, place)
+    if (twin := results.find_twin(place.results, key)) is not None:
+        record = replace(
+            twin, study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data
+        )
+        results.write_record(results.record_path(place.results, run), record)
+        console.line(f"{run.study.name}/{run.name}: the same run as {twin.study}/{twin.cell}, taken over")
+        return record
+    console.line(f"{run.study.name}/{run.name}: training on {f'{views:,} views' if views else 'whole epochs'}")
+    train_store, test_store = shelf.get(run.material, recipe)
+    settings = Settings(place.accelerator, resume=True, checkpoint_every=200, progress=place.progress)
+    module = StudyJob(run.material, train_store, test_store, views)
+    began = time.process_time()
+    summary = train(recipe, run.material.folder or run.material.kind, folder, settings, module, Console(False))
+    record = _record(run, place, shelf, recipe, key, config, summary, folder, time.process_time() - began)
+    results.write_record(results.record_path(place.results, run), record)
+    for name in NOT_KEPT:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    value = record.values[run.study.metric]
+    console.line(f"{run.study.name}/{run.name}: {run.study.metric} {value:.4f} in {record.train_seconds:.0f} s")
+    return record
+
+
+def _record(
+    run: Run, place: Place, shelf: StoreShelf, recipe: Recipe, key: str, config: dict, summary: Summary, folder: Path,
+    processor_seconds: float,
+) -> results.Record:  # fmt: skip
+    device = place.device
+    train_store, test_store = shelf.get(run.material, recipe)
+    network, card = load_checkpoint(folder / WEIGHTS)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    stress = stress_stores(shelf, run.material, recipe, run.study.stress)
+    values = measure(
+        network, lambda: make_network(replace(recipe, weights=None), train_store.classes)[0], recipe, card.input,
+        train_store, test_store, summary.last_results, stress,
+    )  # fmt: skip
+    if run.study.metric not in values:
+        raise ValueError(f"{run.study.path}: there is no metric {run.study.metric!r}; known are {', '.join(values)}")
+    cost = count(network, (3, recipe.image_size, recipe.image_size))
+    views = summary.steps * recipe.batch_size
+    whole = views / max(1.0, summary.images_per_s * summary.seconds)  # above 1 where the run was taken up again
+    return results.Record(
+        study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data, seed=run.seed,
+        key=key, config=config, values=values, parameters=cost.parameters, macs=cost.macs, views=views,
+        steps=summary.steps, train_seconds=summary.seconds * whole, processor_seconds=processor_seconds * whole,
+        hardware=results.describe_hardware(device), versions=results.describe_versions(),
+        commit=results.describe_commit(), command=place.command, curve=_curve(folder / "train.csv"),
+    )  # fmt: skip
+
+
+def _curve(path: Path) -> list[tuple[int, float]]:
+    """(step, loss) of at most `CURVE_POINTS` rows of a run's train.csv."""
+    if not path.is_file():  # a run too short for a row
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
+
+
+def start_processes(arguments: Sequence[str], number: int) -> int:
+    """Run `elastic study ARGUMENTS` in so many processes, which share the work; the greatest of their exit codes."""
+    command = [sys.executable, "-m", "elastic_cnn", "study", *arguments]
+    processes = [subprocess.Popen(command) for _ in range(number)]
+    try:
+        return max(process.wait() for process in processes)
+    except KeyboardInterrupt:  # they get the signal too, save their state and end
+        for process in processes:
+            process.wait()
+        raise
+
+
+def set_threads(number: int | None) -> None:
+    """Processor threads of this process; torch's choice where none is asked for."""
+    if number is not None:
+        torch.set_num_threads(number)
+
+
+def list_runs(studies: Sequence[Study], place: Place) -> list[str]:
+    """A line a run, with whether it is done."""
+    return [
+        f"{'done' if is_done(run, place) else 'missing':8} {run.study.name}/{run.name}" for run in all_runs(studies)
+    ]

@@ -1,0 +1,227 @@
+"""Images kept in memory as small pictures, decoded once, and the random views of them that training takes.
+
+A sample is no picture but a place in one (an affine map, drawn under the sample's own seed); the batch's pictures are
+cut out at once where the network is. On a GPU the pictures lie in its memory, so nothing but numbers travels there.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from elastic_cnn.data.coco import CocoImages
+from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
+from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.data.masks import Labels, folder_pairs, read_mask
+from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.study.grid import Data
+
+ROOM_TO_CROP = 1.25
+
+
+@dataclass
+class Store:
+    """images (N, 3, H, W) uint8; targets: tensors (N, ...) by the names under which a task looks for them; masks
+    (N, H, W) uint8 of segmentation; sizes (N,) of digits in pixels. `classes`: names, or `Labels` of masks."""
+
+    name: str
+    images: Tensor
+    targets: dict[str, Tensor]
+    classes: tuple[str, ...]
+    masks: Tensor | None = None
+    sizes: np.ndarray | None = None
+    labels: Labels | None = None
+    _there: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Images and masks on a device, taken there once."""
+        key = str(device)
+        if key not in self._there:
+            masks = None if self.masks is None else self.masks.to(device)
+            self._there[key] = (self.images.to(device), masks)
+        return self._there[key]
+
+
+View = Callable[[], Tensor]  # -> (2, 3), the map from a view's coordinates to the picture's, both -1..1
+
+
+class Views:
+    """`Samples` of the training engine: number `i` is a view of the picture `i % len(store)`.
+
+    view: draws a view from torch's global generator, None for whole pictures. length: the number of samples.
+    """
+
+    def __init__(self, store: Store, view: View | None = None, length: int | None = None) -> None:
+        self.store, self.view = store, view
+        self.length = length or len(store)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = index % len(self.store)
+        view = torch.eye(2, 3) if self.view is None else self.view()
+        targets = {name: values[picture] for name, values in self.store.targets.items()}
+        return {"image": view[None], "picture": picture, **targets}  # (1, 2, 3): batches are 4-dimensional
+
+    def path(self, index: int) -> str:
+        return f"{self.store.name}, image {index % len(self.store)}"
+
+
+def box_view(top: float, left: float, height: float, width: float, flip: bool) -> Tensor:
+    """The view (2, 3) of a box, in parts of the picture's height and width; it may reach over the edge."""
+    x = -width if flip else width
+    return torch.tensor([[x, 0.0, 2 * left + width - 1], [0.0, height, 2 * top + height - 1]])
+
+
+def random_crop(min_scale: float, ratio: float = 4 / 3) -> View:
+    """Random resized crop and flip: a part of `min_scale` to 1 of the area, sides' ratio within 1/ratio..ratio."""
+
+    def draw() -> Tensor:
+        part, stretch, top, left, flip = torch.rand(5).tolist()
+        area, shape = min_scale + part * (1 - min_scale), math.exp((2 * stretch - 1) * math.log(ratio))
+        height, width = min(1.0, math.sqrt(area / shape)), min(1.0, math.sqrt(area * shape))
+        return box_view(top * (1 - height), left * (1 - width), height, width, flip < 0.5)
+
+    return draw
+
+
+def random_scale(picture: Sequence[int], crop: int, scales: Sequence[float]) -> View:
+    """A square crop of `crop` pixels of the picture (height, width) enlarged by a random factor, and flip."""
+
+    def draw() -> Tensor:
+        part, top, left, flip = torch.rand(4).tolist()
+        scale = scales[0] + part * (scales[1] - scales[0])
+        height, width = crop / (scale * picture[0]), crop / (scale * picture[1])
+        return box_view(top * (1 - height), left * (1 - width), height, width, flip < 0.5)
+
+    return draw
+
+
+def cut_out(pictures: Tensor, views: Tensor, size: int, nearest: bool = False) -> Tensor:
+    """Views (N, 2, 3) of pictures (N, C, H, W) floats -> (N, C, size, size); zeros beyond the edge."""
+    grid = functional.affine_grid(views.float(), [len(views), 1, size, size], align_corners=False)
+    mode = "nearest" if nearest else "bilinear"
+    return functional.grid_sample(pictures, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+class StoreBatches:
+    """Mixin before a task: cuts the batch's pictures out of the stores before each step. `equip` first."""
+
+    stores: dict[bool, Store]
+
+    def equip(self, train: Store, val: Store, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        """The stores to train and validate on, the side of training views, and the normalisation."""
+        object.__setattr__(self, "stores", {True: train, False: val})
+        self.view_size, self.mean, self.std = size, tuple(mean), tuple(std)
+
+    def fill(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
+        """`image` (N, 1, 2, 3) becomes (N, 3, H, W), normalised; with masks, `target` (N, H, W)."""
+        views = batch["image"][:, 0]
+        pictures, masks = self.stores[training].on(views.device)
+        images = pictures[batch["picture"]].float() / 255
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        images = (images - mean) / std
+        filled = dict(batch)
+        whole = not training or torch.equal(views, torch.eye(2, 3, device=views.device).expand_as(views))
+        if masks is not None:
+            target = masks[batch["picture"]]
+            if not whole:  # counted from 1, so that what lies beyond the edge is 0, then void
+                found = cut_out(target[:, None].float() + 1, views, self.view_size, nearest=True)[:, 0]
+                target = torch.where(found == 0, IGNORE + 1, found) - 1
+            filled["target"] = target.long()
+        if not whole:
+            images = cut_out(images, views, self.view_size)
+        filled["image"] = images.contiguous(memory_format=torch.channels_last)
+        return filled
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return super().training_step(self.fill(batch, True), batch_idx)  # type: ignore[misc]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        super().validation_step(self.fill(batch, False), batch_idx)  # type: ignore[misc]
+
+
+def load_stores(data: Data, root: str | Path, image_size: int, options: Any) -> tuple[Store, Store]:
+    """The stores to train and test on. options: the task's. `ValueError` where images are missing or broken."""
+    side = round(image_size * ROOM_TO_CROP)
+    height, width = data.store or (side, side)
+    if data.kind == "digits":
+        spec = DigitsSpec(image_size=image_size, sizes=data.sizes, seed=data.seed)
+        return _digits("train", data.train or 6000, spec), _digits("val", data.test or 2000, spec)
+    folder = Path(root) / str(data.folder)
+    if data.kind == "photos":
+        train = _photos(folder, "train", data.train, data.seed, side, None)
+        return train, _photos(folder, data.test_split, data.test, data.seed, image_size, train.classes)
+    if data.kind == "coco":
+        train = _coco(folder, options.train_split, data.train, data.seed, (height, width), options)
+        return train, _coco(folder, data.test_split, data.test, data.seed, (image_size, image_size), options)
+    labels = options.labels(str(folder))
+    train = _masks(folder, options.train_split, data.train, data.seed, (height, width), labels)
+    return train, _masks(folder, data.test_split, data.test, data.seed, (height, width), labels)
+
+
+def _digits(split: str, count: int, spec: DigitsSpec) -> Store:
+    digits = make_digits(split, count, spec)
+    sizes = digits.sizes.numpy().astype(np.float64)
+    return Store(f"digits ({split})", digits.images, {"target": digits.labels}, CLASSES, sizes=sizes)
+
+
+def _photos(folder: Path, split: str, most: int | None, seed: int, side: int, classes: Sequence[str] | None) -> Store:
+    photos = ImageFolder(folder, split, lambda photo: _to_tensor(_square(photo, side)), classes)
+    samples = [photos[index] for index in _drawn(len(photos), most, seed)]
+    targets = torch.tensor([sample["target"] for sample in samples])
+    return Store(photos.name, torch.stack([s["image"] for s in samples]), {"target": targets}, photos.classes)
+
+
+def _coco(folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], options: Any) -> Store:
+    photos = CocoImages(folder, split, lambda photo: _to_tensor(_resize(photo, size)), **options.data)
+    samples = [photos[index] for index in _drawn(len(photos), most, seed)]
+    targets = {name: torch.stack([sample[name] for sample in samples]) for name in ("targets", "size_targets")}
+    return Store(f"{folder.name} ({split})", torch.stack([s["image"] for s in samples]), targets, photos.classes)
+
+
+def _masks(folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], labels: Labels) -> Store:
+    pairs = folder_pairs(folder, split)
+    images, masks = [], []
+    for index in _drawn(len(pairs), most, seed):
+        images.append(_to_tensor(_resize(read_rgb(pairs.images[index]), size)))
+        mask = Image.fromarray(read_mask(pairs.masks[index], labels).astype(np.uint8))
+        masks.append(torch.from_numpy(np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST)).copy()))
+    return Store(
+        f"{folder.name} ({split})", torch.stack(images), {}, labels.classes, masks=torch.stack(masks), labels=labels
+    )
+
+
+def _drawn(count: int, most: int | None, seed: int) -> list[int]:
+    """At most so many numbers below `count`, drawn under the seed, ascending."""
+    if most is None or most >= count:
+        return list(range(count))
+    return sorted(np.random.default_rng([seed, count]).permutation(count)[:most].tolist())
+
+
+def _square(photo: Image.Image, side: int) -> Image.Image:
+    """The centre square, resized."""
+    short = min(photo.size)
+    left, top = (photo.width - short) / 2, (photo.height - short) / 2
+    return photo.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
+
+
+def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """To (height, width), squashed."""
+    return photo.resize(size[::-1], Image.Resampling.BILINEAR)
+
+
+def _to_tensor(photo: Any) -> Tensor:
+    return torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1).contiguous()
