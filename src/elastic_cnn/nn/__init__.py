@@ -1,7 +1,8 @@
 """Elastic layers (Equation 3 of the paper). Imports torch alone."""
 
-from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, make_branches, set_blend
+from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, PartedBranches, make_branches, set_blend
 from elastic_cnn.nn.convolution import ElasticConv2d, convert_convolution
+from elastic_cnn.nn.gated import GatedBranches
 from elastic_cnn.nn.split import CannotDivide
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "ElasticBranches",
     "ElasticConv2d",
     "ElasticSpec",
+    "GatedBranches",
+    "PartedBranches",
     "convert_convolution",
     "make_branches",
     "set_blend",

@@ -137,6 +137,39 @@ class ElasticBranches(nn.Module):
         return y
 
 
+class PartedBranches(ElasticBranches):
+    """Branches that may each see a part of the input's channels, and whose outputs are summed or concatenated.
+
+    parts: input channels of each branch, or empty where each sees all of them.
+    concatenates: whether the branches' outputs stand side by side (their output channels add up) instead of summed.
+    """
+
+    parts: list[int]
+    concatenates: Final[bool]
+
+    def __init__(self, branches: ElasticBranches, parts: Sequence[int], concatenates: bool):
+        super().__init__([branches.high, *branches.low])
+        self.parts = list(parts)
+        self.concatenates = concatenates
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = torch.split(x, self.parts, dim=1) if len(self.parts) > 0 else [x] * (1 + len(self.low))
+        outputs = [self.high(inputs[0])]
+        height, width = outputs[0].shape[-2:]
+        for i, branch in enumerate(self.low):
+            low = branch(inputs[i + 1])
+            outputs.append(crop(low, height, width) if branch.resamples else low)
+        if self.concatenates:
+            return torch.cat(outputs, dim=1)
+        y = outputs[0]
+        for low in outputs[1:]:
+            y = y + low
+        return y
+
+    def extra_repr(self) -> str:
+        return f"parts={self.parts}, concatenates={self.concatenates}"
+
+
 def set_blend(network: nn.Module, blend: float) -> int:
     """Move every low branch of `network` between full resolution (0) and its own (1); returns how many there are.
 

@@ -1,4 +1,8 @@
-"""Inverted residual blocks with or without squeeze-and-excitation: timm's `InvertedResidual` (EfficientNet, MobileNet).
+"""SUPERSEDED by chain.py + nn/gated.py (no rule uses this file any more; it goes away once nothing imports it):
+an elastic inverted residual is now timm's own block whose `conv_pw` is a `PartedBranches`/`GatedBranches` and whose
+other divided layers are `Identity`.
+
+Inverted residual blocks with or without squeeze-and-excitation: timm's `InvertedResidual` (EfficientNet, MobileNet).
 
 The expanded channels are divided over the branches, so each branch holds its part of the expansion, of the depthwise
 convolution and of the projection:

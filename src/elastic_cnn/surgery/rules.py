@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from elastic_cnn.nn import ElasticSpec, convert_convolution
-from elastic_cnn.surgery import convnext_block, dense_layer, dla_block, inverted_residual, residual
+from elastic_cnn.surgery import convnext_block, dense_layer, dla_block, repvgg_block, residual
+from elastic_cnn.surgery.chain import convert_chain
+from elastic_cnn.surgery.chain_blocks import CHAIN_BLOCKS
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ RULES: tuple[Rule, ...] = (
         _DENSENET_STAGE,
         first_block_strides=False,
     ),
-    Rule("inverted residual", (inverted_residual.InvertedResidual,), inverted_residual.convert_inverted_residual),
     Rule("ConvNeXt block", (convnext_block.ConvNeXtBlock,), convnext_block.convert_convnext_block),
+    Rule("RepVGG block", repvgg_block.BLOCKS, repvgg_block.convert_repvgg_block),
+    *(Rule(blocks.kind, blocks.types, partial(convert_chain, paths=blocks.paths)) for blocks in CHAIN_BLOCKS),
 )
 
 # For networks without a block that a rule knows: one convolution at a time.

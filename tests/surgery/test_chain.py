@@ -1,0 +1,154 @@
+"""Chains of layers divided over branches, against the chains that they were made from."""
+
+import pytest
+import timm
+import timm.utils
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import BatchNormAct2d, ConvNormAct, ScaledStdConv2d, SEModule
+from timm.models.byobnet import MobileOneBlock, RepVggBlock
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from elastic_cnn import ElasticSpec, elasticize
+from elastic_cnn.nn import CannotDivide, GatedBranches
+from elastic_cnn.surgery.chain import convert_chain
+from elastic_cnn.surgery.repvgg_block import convert_repvgg_block
+
+IDENTITY = ElasticSpec(downsample="identity", upsample="identity")
+
+
+class Chain(nn.Module):
+    """Layers `layers.0`, `layers.1`, ... one after another."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    @property
+    def path(self):
+        return tuple(f"layers.{i}" for i in range(len(self.layers)))
+
+
+def randomized(network):
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.dim() == 1 and tensor.is_floating_point():
+            low = 0.5 if key.endswith(("weight", "var")) else -0.1
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + low)
+    return network.eval()
+
+
+def macs(network, x):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x)
+    return counter.get_total_flops() // 2
+
+
+@st.composite
+def chains(draw):
+    """Two to four convolutions, plain or standardised, dense or grouped, with what stands between them."""
+    channels = first = 4 * draw(st.integers(1, 3))
+    layers = []
+    for _ in range(draw(st.integers(2, 4))):
+        grouped = draw(st.booleans())
+        out = channels if grouped else 4 * draw(st.integers(1, 4))
+        kernel, dilation = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 2]))
+        groups = draw(st.sampled_from([2, 4, channels])) if grouped else 1
+        options = {"padding": dilation * (kernel // 2), "dilation": dilation, "groups": groups}
+        kinds = [nn.Conv2d, nn.Conv2d, nn.Conv2d, ScaledStdConv2d]
+        cls = nn.Conv2d if kernel == 1 else draw(st.sampled_from(kinds))  # one weight has no standard deviation
+        layers.append(cls(channels, out, kernel, bias=draw(st.booleans()), **options))
+        channels = out
+        norms = [nn.BatchNorm2d(out), BatchNormAct2d(out), nn.GroupNorm(2, out), nn.GroupNorm(out, out), nn.Identity()]
+        layers.append(draw(st.sampled_from(norms)))
+        others = [nn.ReLU(), nn.SiLU(), nn.PReLU(out), SEModule(out, rd_channels=2), nn.Softmax2d(), nn.Identity()]
+        layers.append(draw(st.sampled_from(others)))
+    return first, randomized(Chain(layers))
+
+
+@settings(max_examples=120, deadline=None)
+@given(drawn=chains(), height=st.integers(5, 16), width=st.integers(5, 16), scales=st.sampled_from([(1, 2), (1, 2, 4)]))
+def test_random_chains(drawn, height, width, scales):
+    channels, chain = drawn
+    shares = (0.5, 0.5) if len(scales) == 2 else (0.5, 0.25, 0.25)
+    x = torch.randn(2, channels, height, width)
+    same = convert_chain(chain, ElasticSpec(scales, shares, "identity", "identity"), [chain.path])
+    # float32 sums in another order, through up to four layers
+    torch.testing.assert_close(same(x), chain(x), rtol=1e-3, atol=1e-4)
+    elastic = convert_chain(chain, ElasticSpec(scales, shares), [chain.path])
+    assert elastic(x).shape == chain(x).shape
+    assert sum(p.numel() for p in elastic.parameters()) == sum(p.numel() for p in chain.parameters())
+    assert macs(elastic, x) <= macs(chain, x)
+
+
+def test_branches_end_where_channels_mix():
+    def kinds(layers):
+        elastic = convert_chain(Chain(layers), ElasticSpec(), [Chain(layers).path])
+        return [type(layer).__name__ for layer in elastic.layers]
+
+    reduce, depthwise, expand = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 8, 1)
+    gap = ["Identity"] * 2
+    assert kinds([reduce, depthwise, nn.ReLU(), expand, nn.ReLU()]) == ["PartedBranches", *gap, "Identity", "ReLU"]
+    assert kinds([reduce, depthwise, nn.PReLU(4), expand]) == ["PartedBranches", "Identity", "PReLU", "Conv2d"]
+    assert kinds([reduce, depthwise, SEModule(4), expand]) == ["GatedBranches", *gap, "Identity"]
+    assert kinds([reduce, nn.Softmax2d(), expand]) == ["ElasticConv2d", "Softmax2d", "ElasticConv2d"]
+    twice = [reduce, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), expand]
+    assert kinds(twice) == ["PartedBranches", "Identity", "PartedBranches", "Identity"]
+
+
+def test_a_gate_sees_the_channels_of_all_branches():
+    chain = randomized(Chain([ConvNormAct(8, 8, 1), SEModule(8, rd_channels=4), ConvNormAct(8, 8, 1)]))
+    elastic = convert_chain(chain, ElasticSpec(), [chain.path])
+    gated = elastic.layers[0].conv
+    assert isinstance(gated, GatedBranches)
+    x = torch.randn(1, 8, 6, 6)
+    seen = []
+    gated.gate.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    elastic(x)
+    low = gated.low[0]
+    inner = [gated.high.transform[:-1](x), low.transform[:-1](nn.functional.avg_pool2d(x, 2))]
+    torch.testing.assert_close(seen[0][0], torch.cat([maps.mean((2, 3), keepdim=True) for maps in inner], 1))
+    by_hand = gated.high.transform[-1](inner[0] * seen[0][1][:, :4])
+    up = nn.functional.interpolate(low.transform[-1](inner[1] * seen[0][1][:, 4:]), scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(gated(x), by_hand + up)
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [([nn.ReLU()], "no convolution"), ([nn.Conv2d(4, 4, 3, stride=2), nn.ReLU()], "not a plain convolution of stride")],
+)
+def test_chains_that_cannot_be_divided_say_why(layers, reason):
+    with pytest.raises(CannotDivide, match=reason):
+        convert_chain(Chain(layers), ElasticSpec(), [Chain(layers).path])
+
+
+@pytest.mark.parametrize(("kind", "groups"), [(RepVggBlock, 1), (RepVggBlock, 4), (MobileOneBlock, 1)])
+def test_parallel_convolutions_become_one_after_training(kind, groups):
+    block = randomized(kind(8, 8, group_size=8 // groups if groups > 1 else None))
+    assert block.identity is not None
+    x = torch.randn(2, 8, 9, 7)
+    torch.testing.assert_close(convert_repvgg_block(block, IDENTITY)(x), block(x), rtol=1e-4, atol=1e-5)
+    elastic = convert_repvgg_block(block, ElasticSpec()).eval()
+    assert macs(elastic, x) < macs(block, x)
+    expected = elastic(x)
+    for _ in range(2):  # the second time changes nothing
+        elastic.reparameterize()
+        torch.testing.assert_close(elastic(x), expected, rtol=1e-4, atol=1e-5)
+    assert len([m for m in elastic.branches.modules() if isinstance(m, nn.Conv2d)]) == 2
+
+
+def test_a_reparameterized_block_converts_too():
+    block = randomized(RepVggBlock(8, 8))
+    x = torch.randn(1, 8, 6, 6)
+    block.reparameterize()
+    torch.testing.assert_close(convert_repvgg_block(block, IDENTITY)(x), block(x), rtol=1e-4, atol=1e-5)
+    network = timm.create_model("repvgg_a0", num_classes=4).eval()
+    elastic = timm.utils.reparameterize_model(elasticize(network))
+    assert elastic(torch.randn(1, 3, 33, 65)).isfinite().all()
