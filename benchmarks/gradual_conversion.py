@@ -1,16 +1,21 @@
 """A trained ResNet-50 made elastic: top-1 before, right after, after recalibration, and while fine-tuning with and
 without `blend`.
 
-    python benchmarks/gradual_conversion.py --weights resnet50.safetensors --data imagenette -o docs/conversion.json
+    python benchmarks/gradual_conversion.py --weights resnet50.safetensors --data imagenette -o conversion.json
+    python benchmarks/gradual_conversion.py --network efficientnet_lite0 --weights lite0.pth --data ... -o lite0.json
+    python benchmarks/gradual_conversion.py --draw conversion.json lite0.json -o docs/images/conversion.png
 
-weights: a ResNet-50 v1 (`resnet50_v1` of the zoo) trained on ImageNet. data: `train/WNID` and `val/WNID` folders;
-labels are the 1000 classes of ImageNet by wnid. Such weights have seen the photos: compare the rows among themselves.
+network: any of `elastic_cnn.create_model`, with 1000 classes. weights: its state dict as .safetensors or .pth; one with
+other names is read in order, where every shape agrees. data: `train/WNID` and `val/WNID` folders; labels are the 1000
+classes of ImageNet by wnid. Such weights have seen the photos: compare the rows among themselves.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -22,6 +27,20 @@ import elastic_cnn
 from elastic_cnn.data.image_folder import ImageFolder, eval_transform
 from elastic_cnn.files import write_json
 from elastic_cnn.tasks.blend import Blend
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Read a state dict by name, else in order. `ValueError` where shapes differ."""
+    if path.endswith(".safetensors"):
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    if set(state) != set(own):
+        if [value.shape for value in state.values()] != [value.shape for value in own.values()]:
+            raise ValueError(f"{path} holds other tensors than the network: {len(state)}, not {len(own)} in its order")
+        state = dict(zip(own, state.values(), strict=True))
+    network.load_state_dict(state)
 
 
 def load(data: str, split: str, count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -65,10 +84,28 @@ def fine_tune(
             optimizer.step()
 
 
+def draw(files: list[str], out: str) -> None:
+    """The curves of result files, one panel a network: top-1 over steps of fine-tuning, with and without blend."""
+    figure, panels = plt.subplots(1, len(files), figsize=(5.2 * len(files), 3.6), squeeze=False)
+    for panel, file in zip(panels[0], files, strict=True):
+        results = json.loads(Path(file).read_text())
+        for name, colour in (("fine-tuned at once", "tab:orange"), ("fine-tuned with blend", "tab:blue")):
+            steps, _, accuracies, _ = zip(*results[name], strict=True)
+            panel.plot(steps, [100 * accuracy for accuracy in accuracies], "o-", color=colour, label=name)
+        for name, style in (("base", "-"), ("converted", ":"), ("recalibrated", "--")):
+            panel.axhline(100 * results[name], color="0.4", linestyle=style, linewidth=1, label=name)
+        panel.set(title=results["settings"]["network"], xlabel="steps of fine-tuning", ylabel="top-1, %", ylim=(0, 100))
+        panel.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--network", default="resnet50_v1")
+    parser.add_argument("--weights")
+    parser.add_argument("--data")
+    parser.add_argument("--draw", nargs="+", metavar="JSON", help="draw the results of earlier runs, nothing else")
     parser.add_argument("-o", "--out", required=True)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--train-images", type=int, default=3000)
@@ -79,9 +116,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.draw:
+        draw(args.draw, args.out)
+        return
+    if not args.weights or not args.data:
+        parser.error("--weights and --data are needed")
     torch.manual_seed(args.seed)
-    base = elastic_cnn.create_model("resnet50_v1")
-    base.load_state_dict(load_file(args.weights))
+    base = elastic_cnn.create_model(args.network)
+    load_weights(base, args.weights)
     base = base.to(memory_format=torch.channels_last).eval()
     train = load(args.data, "train", args.train_images, args.side, args.seed)
     val = load(args.data, "val", args.val_images, args.side, args.seed)
