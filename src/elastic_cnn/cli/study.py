@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads of each process")
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="what to compute on")
     parser.add_argument("--overwrite", action="store_true", help="run again what was run with another configuration")
+    parser.add_argument("--only", metavar="NAME,...", help="run these networks of the studies alone")
     parser.add_argument("--list", action="store_true", help="say which runs are done and which are missing, run none")
     parser.add_argument(
         "-o", "--out", default="docs/results.md", metavar="PAGE.md", help="report: the page to write (%(default)s)"
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         args.accelerator,
         args.overwrite,
         False if args.no_progress else None,
-        f"elastic study {' '.join(args.studies)}",
+        tuple(args.only.split(",")) if args.only else (),
     )
     if args.list:
         for line in runner.list_runs(studies, place):
@@ -85,4 +86,5 @@ def _arguments(args: argparse.Namespace) -> list[str]:
     given = [*args.studies, "--data", args.data, "--results", args.results, "--work", args.work]
     given += ["--accelerator", args.accelerator, "--no-progress"]
     given += ["--threads", str(args.threads)] if args.threads else []
+    given += ["--only", args.only] if args.only else []
     return given + (["--overwrite"] if args.overwrite else [])

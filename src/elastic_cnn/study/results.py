@@ -53,10 +53,13 @@ class Record:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a metric, with the columns of the Parquet."""
+        """A row a metric, with the columns of the Parquet; `train_loss_end` is the curve's mean over its last quarter."""
+        values = dict(self.values)
+        if last := [loss for step, loss in self.curve if step > 0.75 * self.steps]:
+            values["train_loss_end"] = sum(last) / len(last)
         return [
             {"metric": name, "value": value, **{c: getattr(self, c) for c in COLUMNS if c not in ("metric", "value")}}
-            for name, value in self.values.items()
+            for name, value in values.items()
         ]
 
 

@@ -1,6 +1,7 @@
 """Running a study: what is missing, one run at a time in each process, each run by one process alone."""
 
 import csv
+import difflib
 import fcntl
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ CURVE_POINTS = 40
 class Place:
     """results: the small records, kept. work: run folders with weights and states. data: the root of the photos.
 
-    accelerator: `auto`, `cpu` or `gpu`. overwrite: run again what was run with another configuration.
+    accelerator: `auto`, `cpu` or `gpu`. only: networks to run, all by default. overwrite: run again what was run with another configuration.
     """
 
     results: Path
@@ -45,7 +46,7 @@ class Place:
     accelerator: str = "auto"
     overwrite: bool = False
     progress: bool | None = None
-    command: str = "elastic study"
+    only: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -54,9 +55,22 @@ class Place:
         return torch.device("cuda" if gpu else "cpu")
 
 
-def all_runs(studies: Sequence[Study]) -> list[Run]:
-    """The runs of all studies, first those of every study's first seed, so that all are of use when cut short."""
-    ranked = [(study.seeds.index(run.seed), run) for study in studies for run in study.runs()]
+def all_runs(studies: Sequence[Study], only: Sequence[str] = ()) -> list[Run]:
+    """The runs of all studies, first those of every study's first seed, so that all are of use when cut short.
+
+    only: names of networks to take. `ValueError` where no study has one of them.
+    """
+    known = [name for study in studies for name in study.networks]
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
+            raise ValueError(f"no study has a network {name!r}; did you mean {' or '.join(near)}?")
+    ranked = [
+        (study.seeds.index(run.seed), run)
+        for study in studies
+        for run in study.runs()
+        if not only or run.network in only
+    ]
     return [run for _, run in sorted(ranked, key=lambda entry: entry[0])]
 
 
@@ -91,7 +105,7 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
     missing and no process makes them.
     """
     console, shelf = console or Console(place.progress), StoreShelf(place.data)
-    pending, failed = all_runs(studies), []
+    pending, failed = all_runs(studies, place.only), []
     total = len(pending)
     pending = [run for run in pending if not is_done(run, place)]
     console.line(f"{total - len(pending)} of {total} runs are done")
@@ -230,7 +244,7 @@ def _record(
         key=key, config=config, values=values, parameters=cost.parameters, macs=cost.macs, views=views,
         steps=summary.steps, train_seconds=summary.seconds * whole, processor_seconds=processor_seconds * whole,
         hardware=results.describe_hardware(device), versions=results.describe_versions(),
-        commit=results.describe_commit(), command=place.command, curve=_curve(folder / "train.csv"),
+        commit=results.describe_commit(), command=f"elastic study {run.study.path}", curve=_curve(folder / "train.csv"),
     )  # fmt: skip
 
 

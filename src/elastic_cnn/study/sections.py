@@ -1,0 +1,150 @@
+"""Parts of a study's section in the report: budget, gain by size, other resolutions, and explanations with their test."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from elastic_cnn.study.grid import ONLY, Study
+from elastic_cnn.study.statistics import paired_difference
+from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, lower_is_better, title_of
+from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
+
+END_LOSS = "train_loss_end"
+VERBS = {"better": "is better than", "worse": "is worse than", "not decided": "is not told apart from"}
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def join(lines: list[str]) -> list[str]:
+    """The lines and an empty one, or nothing."""
+    return [*lines, ""] if lines else []
+
+
+def budget_lines(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
+    """Data, recipe, seeds, hardware and commits."""
+    lines = []
+    for name, data in study.data_sets.items():
+        counts = f"{data.train or ('6000' if data.kind == 'digits' else 'all')} to train on, "
+        counts += f"{data.test or ('2000' if data.kind == 'digits' else 'all')} to test on ({data.test_split})"
+        lines.append(f"- Data{'' if name == ONLY else f' `{name}`'}: {data.folder or data.kind}, {counts}.")
+    for name, training in study.recipes.items():
+        overrides = f" with `{' '.join(training.overrides)}`" if training.overrides else ""
+        views = f", {training.views:,} views" if training.views else ""
+        lines.append(f"- Recipe{'' if name == ONLY else f' `{name}`'}: `{training.recipe}`{overrides}{views}.")
+    for name, entry in study.networks.items():
+        if entry.weights_from:
+            lines.append(f"- {title_of(study, name)} starts from the weights of `{entry.weights_from}`, same seed.")
+    hardware = sorted({text for cell in cells.values() for text in cell.hardware})
+    commits = sorted({text for cell in cells.values() for text in cell.commits})
+    seeds = sorted({seed for cell in cells.values() for seed in cell.seeds})
+    missing = sum(len(study.seeds) - len(cell.seeds) for cell in cells.values())
+    missing += len(study.seeds) * (len(study.networks) * len(study.recipes) * len(study.data_sets) - len(cells))
+    lines.append(f"- Seeds {', '.join(map(str, seeds))}{f'; {missing} run(s) not done yet' if missing else ''}.")
+    lines.append(f"- Hardware: {'; '.join(hardware)}. Commit: {', '.join(commits)}.")
+    return lines
+
+
+def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
+    """Whether small objects gain more than large ones: both differences, and the difference of the gains."""
+    if study.small_metric is None or study.large_metric is None:
+        return []
+    lines = []
+    for small, large in zip(
+        compare(study, cells, study.small_metric), compare(study, cells, study.large_metric), strict=True
+    ):
+        if not small.against:
+            continue
+        gain = _difference_of_gains(study, cells, small)
+        names = f"{title_of(study, small.network)} - {title_of(study, small.against)}"
+        texts = [show_difference(one.metric, one.difference) for one in (small, large)]
+        lines.append([names, *texts, gain])
+    head = [
+        "by size",
+        metric_title(study.small_metric),
+        metric_title(study.large_metric),
+        "small gains more than large by",
+    ]
+    return markdown_table(head, lines) if lines else []
+
+
+def _difference_of_gains(study: Study, cells: dict[CellKey, Cell], found: Compared) -> str:
+    assert study.small_metric is not None and study.large_metric is not None
+    gains: dict[str, list[float]] = {}
+    for metric in (study.small_metric, study.large_metric):
+        sign = -1 if lower_is_better(study, metric) else 1
+        for (network, recipe, data), cell in cells.items():
+            if network != found.network:
+                continue
+            other = cells[(found.against, recipe, data)].values.get(metric, {})
+            mine = cell.values.get(metric, {})
+            shared = sorted(set(mine) & set(other))
+            gains.setdefault(metric, []).extend(sign * (mine[seed] - other[seed]) for seed in shared)
+    if not gains.get(study.small_metric):
+        return ""
+    difference = paired_difference(gains[study.small_metric], gains[study.large_metric])
+    decided = {1: " **(more)**", -1: " **(less)**", 0: " (not decided)"}[difference.decided]
+    return show_difference(study.small_metric, difference) + decided
+
+
+def stress_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
+    """The paper's stress test: the study's metric at other resolutions, and each comparison there."""
+    if not study.stress:
+        return []
+    metrics = [f"{study.metric}_at_{side}" for side in study.stress]
+    lines = [
+        [title_of(study, key[0]), *(show_spread(metric, cell.spread(metric)) for metric in metrics)]
+        for key, cell in cells.items()
+    ]
+    for pair in study.comparisons:
+        found = [
+            next(
+                (one for one in compare(study, cells, m) if (one.network, one.against) == (pair.network, pair.against)),
+                None,
+            )
+            for m in metrics
+        ]
+        names = f"{title_of(study, pair.network)} - {title_of(study, pair.against)}"
+        lines.append([names, *("" if one is None else show_difference(one.metric, one.difference) for one in found)])
+    return markdown_table(["tested at other resolutions", *map(metric_title, metrics)], lines)
+
+
+def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compared], results: Path) -> list[str]:
+    """For each comparison its outcome in words; and a tested explanation: did it fit the training images as well?"""
+    losses = {(one.network, one.against, one.label): one for one in compare(study, cells, END_LOSS)}
+    lines = []
+    for found in compared:
+        if not found.against:
+            lines.append(f"- {title_of(study, found.network)}, all pairs together: {found.verdict}.")
+            continue
+        text = f"- {title_of(study, found.network)} {VERBS[found.verdict]} {title_of(study, found.against)}."
+        loss = losses.get((found.network, found.against, found.label))
+        if loss is not None:
+            text += " " + _fit(loss)
+        lines.append(text + _timing(study, found.network, results))
+    return lines
+
+
+def _fit(loss: Compared) -> str:
+    difference = loss.difference
+    interval = show_interval(loss.metric, difference.low, difference.high)
+    amount = f"training loss over the last quarter {difference.mean:+.3f} {interval}".rstrip()
+    if difference.decided > 0:
+        return f"It learns more slowly in this budget ({amount})."
+    if difference.decided < 0:
+        return f"It fits the training images better ({amount})."
+    return f"Both fit the training images alike as far as can be told ({amount})."
+
+
+def _timing(study: Study, network: str, results: Path) -> str:
+    """How its budget of time was made equal."""
+    path = results / study.name / f"{network}-timing.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f" A step of it takes {found['ratio']:.2f} times its base's; the views were cut by that ({found['hardware']})."
+    )
