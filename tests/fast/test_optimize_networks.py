@@ -25,7 +25,6 @@ NETWORKS = {
     "dla-up elastic": ("dla60x_elastic_seg", {"channels": (8, 8, 8, 16, 16, 16), "cardinality": 2, "base_width": 32}),
     "mobilenet": ("mobilenetv3_small_050", {}),
     "convnext": ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}),
-    "vgg": ("vgg11_bn", {"num_classes": 0}),
     "repvgg": ("repvgg_a0", {}),
     "norm-free": ("nf_resnet26", {}),
     "same padding": ("tf_efficientnet_lite0", {}),
@@ -76,10 +75,19 @@ def test_networks_are_as_exact_as_their_plain_form(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "densenet121", "dla34", "efficientnet_b0", "regnety_002", "vgg11_bn", "mobilenetv2_035"]
+    ("name", "convolutions"),
+    [
+        ("resnet18", None),
+        ("densenet121", None),
+        ("dla34", None),
+        ("efficientnet_b0", None),
+        ("regnety_002", None),
+        ("mobilenetv2_035", None),
+        ("resnext_small", True),
+    ],
 )
-def test_elasticized_networks(name):
-    network = trained(elasticize(create_model(name, num_classes=4)))
+def test_elasticized_networks(name, convolutions):
+    network = trained(elasticize(create_model(name, num_classes=4), convolutions=convolutions))
     fast = optimize_for_inference(network)
     plain_error, fast_error = errors(network, fast, torch.randn(1, 3, 69, 84))
     assert fast_error <= max(2 * plain_error, 10 * torch.finfo(torch.float32).eps)
@@ -169,7 +177,8 @@ def test_hooks_keep_what_they_look_at():
     branches.high.transform.get_submodule("act2").register_forward_hook(lambda *args: seen.append(args[2]))
     fast = optimize_for_inference(network)
     assert not seen  # nothing of the caller's ran
-    assert [name for name, reason in fast.optimization_report.left.items() if "hooks" in reason] == ["layer1.0"]
+    left = [name for name, reason in fast.optimization_report.left.items() if "hooks" in reason]
+    assert left == ["layer1.0.tail.bn3", "layer1.0"]
     with torch.no_grad():
         images = torch.randn(1, 3, 64, 64)
         fast(images)
