@@ -5,6 +5,7 @@ none, and the kernels are compiled on first use instead. Everything else stands 
 """
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class BuildKernels(build_ext):
         try:
             path = builder.build(ext.part, folder)
             path.with_suffix(".lock").unlink(missing_ok=True)
+            shutil.rmtree(path.parent / "objects", ignore_errors=True)
         except Exception as error:  # whatever it is, the plain form serves
             print(f"elastic-cnn: {ext.part} kernels not compiled: {error}", file=sys.stderr)
 

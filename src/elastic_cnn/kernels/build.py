@@ -51,6 +51,11 @@ def sources(part: str) -> list[Path]:
     return sorted(path for path in SOURCES.glob("*.cpp") if path.name.startswith("train_") == (part == "training"))
 
 
+def headers(part: str) -> list[Path]:
+    """The headers that a part's sources may include."""
+    return sorted(path for path in SOURCES.glob("*.h") if part == "training" or not path.name.startswith("train_"))
+
+
 def extra_flags() -> list[str]:
     """Flags from the environment variable ELASTIC_KERNELS_CFLAGS, as a sanitizer needs."""
     return os.environ.get("ELASTIC_KERNELS_CFLAGS", "").split()
@@ -87,7 +92,7 @@ def digest(part: str) -> str:
     import torch
 
     state = hashlib.sha256()
-    for path in sorted([*sources(part), *SOURCES.glob("*.h")]):
+    for path in [*sources(part), *headers(part)]:
         state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     settings = (FLAGS, LEVELS, extra_flags(), torch.__version__, platform.machine(), sys.platform)
     state.update(repr(settings).encode())
@@ -158,13 +163,24 @@ def _run(command: list[str]) -> None:
 def _compile(part: str, target: Path) -> None:
     import torch
 
+    headers_state = hashlib.sha256(b"\0".join(path.read_bytes() for path in headers(part)))
     with tempfile.TemporaryDirectory(prefix=f".{part}.", dir=target.parent) as scratch:
-        commands, objects = [], []
-        for i, (source, flags) in enumerate(compilations(part)):
-            objects.append(f"{scratch}/{i}.o")
-            commands.append([compiler(), *flags, "-c", str(source), "-o", objects[-1]])
+
+        def compiled(job: tuple[Path, list[str]]) -> str:
+            """The object of a source; those of an earlier attempt serve again where nothing of theirs has changed."""
+            source, flags = job
+            state = headers_state.copy()
+            state.update(repr((compiler(), flags, torch.__version__)).encode() + source.read_bytes())
+            made = target.parent / "objects" / f"{source.stem}_{state.hexdigest()[:16]}.o"
+            if not made.is_file():
+                made.parent.mkdir(exist_ok=True)
+                temporary = f"{scratch}/{made.name}"
+                _run([compiler(), *flags, "-c", str(source), "-o", temporary])
+                os.replace(temporary, made)
+            return str(made)
+
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            list(pool.map(_run, commands))
+            objects = list(pool.map(compiled, compilations(part)))
         library = f"{scratch}/library.so"
         torch_libraries = Path(torch.__file__).parent / "lib"
         link = ["-shared", "-fopenmp", f"-L{torch_libraries}", "-ltorch_cpu", "-lc10", *extra_flags()]

@@ -1,7 +1,7 @@
 // Which instruction set the kernels use on this processor: asked once, at the first call.
 #include "level.h"
 
-#include <torch/library.h>
+#include <c10/util/Exception.h>
 
 #include <cstdlib>
 
@@ -44,7 +44,3 @@ const std::string& level() {
 }
 
 }  // namespace elastic
-
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("kernel_level() -> str", []() { return elastic::level(); });
-}

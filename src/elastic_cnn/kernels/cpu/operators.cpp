@@ -1,0 +1,175 @@
+// The operators of the inference kernels: what they check, and how the work is given to threads.
+//
+//   residual_blocks          a sequence of residual blocks as one call (runner.cpp)
+//   residual_blocks_profile  the same, returning the seconds that one thread spent in each step of each block
+//   tail, mean_pool2         single passes of an elastic layer, for blocks that are not run as a whole
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "kernels.h"
+#include "level.h"
+#include "runner.h"
+
+namespace elastic {
+
+namespace {
+
+using at::Tensor;
+
+// The kernels of this processor's instruction set.
+const Kernels& chosen_kernels() {
+#if defined(__x86_64__)
+  if (level() == "avx512") return avx512::kernels;
+  if (level() == "avx2") return avx2::kernels;
+#endif
+  TORCH_CHECK(false, "this processor has neither AVX-512 nor AVX2, which the native kernels need; use the plain form");
+}
+
+// A float32 map (N, C, H, W) on the CPU that is not empty and whose sizes fit the kernels' counters.
+void check_map(const at::Tensor& x, const char* name) {
+  TORCH_CHECK_VALUE(x.device().is_cpu(), name, " must be on the CPU, got ", x.device());
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, name, " must be float32, got ", x.scalar_type());
+  TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sizes());
+  for (int dim = 1; dim < 4; dim++)
+    TORCH_CHECK_VALUE(x.size(dim) >= 1 && x.size(dim) <= (1 << 16), name, " must have 1 to 65536 channels, rows and ",
+                      "columns, got ", x.sizes());
+  TORCH_CHECK_VALUE(x.size(2) * x.size(3) <= (1 << 26), name, " must have at most 2^26 pixels, got ", x.sizes());
+}
+
+Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, double* seconds) {
+  const Plan plan = read_plan(numbers.vec());
+  const Kernels& kernels = chosen_kernels();
+  check_map(x, "x");
+  const int64_t images = x.size(0), height = x.size(2), width = x.size(3);
+  TORCH_CHECK_VALUE(x.size(1) == plan.blocks.front().in, "the first block takes ", plan.blocks.front().in,
+                    " channels, got an input of ", x.sizes());
+  TORCH_CHECK_VALUE(weights.dim() == 1 && weights.scalar_type() == at::kFloat && weights.is_contiguous() &&
+                        weights.device().is_cpu(),
+                    "packed weights must be a contiguous float32 vector on the CPU");
+  TORCH_CHECK_VALUE(weights.numel() == plan.weights, "the plan needs ", plan.weights, " packed weights, got ",
+                    weights.numel());
+  const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const Layout layout(plan, int(height), int(width));
+  const auto& size = layout.sizes.back();
+  const int64_t channels = plan.blocks.back().out;
+  Tensor output = at::empty({images, channels, size.out_height, size.out_width}, x.options(),
+                            at::MemoryFormat::ChannelsLast);
+  const Scratch scratch(layout.floats);
+  const Runner runner(kernels, plan, layout, weights.const_data_ptr<float>(), scratch.data(), seconds);
+  const float* from = input.const_data_ptr<float>();
+  float* to = output.mutable_data_ptr<float>();
+  const int64_t in_step = height * width * x.size(1), out_step = channels * size.out_height * size.out_width;
+  together(at::get_num_threads(), [&](int member, int members, Barrier& barrier) {
+    runner.clear_borders(member, members, barrier);
+    for (int64_t image = 0; image < images; image++)
+      runner.image(from + image * in_step, to + image * out_step, member, members, barrier);
+  });
+  return output;
+}
+
+Tensor residual_blocks(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
+  return run(x, weights, plan, nullptr);
+}
+
+Tensor residual_blocks_profile(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
+  Tensor seconds = at::zeros({int64_t(plan.size()) / kPlanFields, kSteps}, at::kDouble);
+  run(x, weights, plan, seconds.mutable_data_ptr<double>());
+  return seconds;
+}
+
+Tensor empty_map(const Tensor& like, at::IntArrayRef sizes) {
+  return at::empty(sizes, like.options(), at::MemoryFormat::ChannelsLast);
+}
+
+Tensor tail(const Tensor& x, const std::optional<Tensor>& bias, const std::optional<Tensor>& shortcut,
+            const std::optional<Tensor>& low, bool relu) {
+  const Kernels& kernels = chosen_kernels();
+  check_map(x, "x");
+  const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  const int64_t low_height = (height + 1) / 2, low_width = (width + 1) / 2;
+  const auto format = at::MemoryFormat::ChannelsLast;
+  Tensor map = x.contiguous(format), biases, shortcuts, lows;
+  if (bias) {
+    TORCH_CHECK_VALUE(bias->device().is_cpu() && bias->scalar_type() == at::kFloat && bias->dim() == 1 &&
+                          bias->size(0) == channels,
+                      "bias must be a float32 vector of ", channels, " numbers on the CPU, got ", bias->sizes());
+    biases = bias->contiguous();
+  }
+  if (shortcut) {
+    check_map(*shortcut, "shortcut");
+    TORCH_CHECK_VALUE(shortcut->sizes() == x.sizes(), "shortcut must have the size of x, ", x.sizes(), ", got ",
+                      shortcut->sizes());
+    shortcuts = shortcut->contiguous(format);
+  }
+  if (low) {
+    check_map(*low, "low");
+    const int64_t wanted[] = {images, channels, low_height, low_width};
+    TORCH_CHECK_VALUE(low->sizes() == at::IntArrayRef(wanted), "low must be half of x, rounded up, ",
+                      at::IntArrayRef(wanted), ", got ", low->sizes());
+    lows = low->contiguous(format);
+  }
+  Tensor output = empty_map(x, x.sizes());
+  auto pointer = [](const Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; };
+  const float *from = pointer(map), *from_shortcut = pointer(shortcuts), *from_low = pointer(lows);
+  float* to = output.mutable_data_ptr<float>();
+  at::parallel_for(0, images * height, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end;) {  // rows of all images behind one another
+      const int64_t image = at / height, row = at % height;
+      const int64_t rows = std::min(end - at, height - row), step = image * height * width * channels;
+      Tail p{from + step, pointer(biases), from_shortcut ? from_shortcut + step : nullptr,
+             from_low ? from_low + image * low_height * low_width * channels : nullptr, to + step,
+             int(height), int(width), int(channels), relu};
+      kernels.tail(p, int(row), int(row + rows));
+      at += rows;
+    }
+  });
+  return output;
+}
+
+Tensor mean_pool2(const Tensor& x) {
+  const Kernels& kernels = chosen_kernels();
+  check_map(x, "x");
+  const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  const int64_t out_height = (height + 1) / 2, out_width = (width + 1) / 2;
+  const Tensor map = x.contiguous(at::MemoryFormat::ChannelsLast);
+  Tensor output = empty_map(x, {images, channels, out_height, out_width});
+  const float* from = map.const_data_ptr<float>();
+  float* to = output.mutable_data_ptr<float>();
+  at::parallel_for(0, images * out_height, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end;) {
+      const int64_t image = at / out_height, row = at % out_height, rows = std::min(end - at, out_height - row);
+      kernels.mean_pool(from + image * height * width * channels, to + image * out_height * out_width * channels,
+                        int(height), int(width), int(channels), int(row), int(row + rows));
+      at += rows;
+    }
+  });
+  return output;
+}
+
+void advise(const Tensor& x) { advise_huge_pages(x.const_data_ptr(), x.nbytes()); }
+
+}  // namespace
+
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def("kernel_level() -> str", []() { return elastic::level(); });
+  m.def("residual_blocks(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("residual_blocks_profile(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("tail(Tensor x, Tensor? bias, Tensor? shortcut, Tensor? low, bool relu) -> Tensor");
+  m.def("mean_pool2(Tensor x) -> Tensor");
+  m.def("advise_huge_pages(Tensor x) -> ()");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
+  m.impl("residual_blocks", &elastic::residual_blocks);
+  m.impl("residual_blocks_profile", &elastic::residual_blocks_profile);
+  m.impl("tail", &elastic::tail);
+  m.impl("mean_pool2", &elastic::mean_pool2);
+  m.impl("advise_huge_pages", &elastic::advise);
+}

@@ -1,0 +1,52 @@
+// Runs a plan's blocks on one image, all threads together.
+#pragma once
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+#include "plan.h"
+#include "team.h"
+
+namespace elastic {
+
+// Where things lie in the scratch memory of a call, in floats from its beginning.
+struct Layout {
+  int height, width;  // of the input
+  struct Size {
+    int height, width, out_height, out_width, low_height, low_width;
+  };
+  std::vector<Size> sizes;                              // of each block
+  // Maps with a border by (height, width, panels, of the low branch); blocks of equal sizes share them.
+  std::map<std::tuple<int, int, int, bool>, int64_t> padded;
+  int64_t maps[2], inner, low_inner, low_out, pooled;
+  int64_t mean_high, mean_low, hidden, gate, row_weights, column_weights;
+  int64_t floats = 0;
+  Layout(const Plan& plan, int height, int width);
+};
+
+// Seconds that member 0 spent, a row a block; filled only where asked for.
+enum Step { kConv1, kPool, kConv1Low, kConv2, kConv2Low, kConv3Low, kShortcut, kConv3, kGate, kWait, kSteps };
+
+class Runner {
+ public:
+  Runner(const Kernels& kernels, const Plan& plan, const Layout& layout, const float* weights, float* scratch,
+         double* seconds)
+      : kernels_(kernels), plan_(plan), layout_(layout), weights_(weights), scratch_(scratch), seconds_(seconds) {}
+
+  // Zeroes the borders, which no step writes. Once a call, before the first image; ends with a barrier.
+  void clear_borders(int member, int members, Barrier& barrier) const;
+  // One image from (height, width, in) to (height', width', out), both dense, channels last.
+  void image(const float* input, float* output, int member, int members, Barrier& barrier) const;
+
+ private:
+  const Kernels& kernels_;
+  const Plan& plan_;
+  const Layout& layout_;
+  const float* weights_;
+  float* scratch_;
+  double* seconds_;
+  friend class BlockRun;
+};
+
+}  // namespace elastic

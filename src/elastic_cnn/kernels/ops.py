@@ -1,0 +1,79 @@
+"""The native operators as functions, with what `torch.compile` and `torch.export` need to see through them.
+
+    tail(x, bias, shortcut, low, relu)      relu(x + bias + shortcut + up2(low)), one pass
+    mean_pool2(x)                           2x2 average pooling, ceil mode, edges not counted, one pass
+    residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
+
+All take float32 maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients.
+`ValueError` or `TypeError` for maps that do not fit.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from elastic_cnn.kernels.native import load
+
+FIELDS = 11  # numbers a block in a plan
+
+
+class NativeKernelsMissing(RuntimeError):
+    """A native operator was called where there are none."""
+
+
+@functools.cache
+def ready() -> bool:
+    """Load the kernels and tell torch what shapes they return; whether they run here. Once a process."""
+    if not load() or not torch.ops.elastic_cnn.kernel_level():
+        return False
+    torch.library.register_fake("elastic_cnn::tail", _fake_tail)
+    torch.library.register_fake("elastic_cnn::mean_pool2", _fake_mean_pool2)
+    torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
+    return True
+
+
+def _map(like: Tensor, *sizes: int | torch.SymInt) -> Tensor:
+    return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _fake_tail(x: Tensor, bias: Tensor | None, shortcut: Tensor | None, low: Tensor | None, relu: bool) -> Tensor:
+    return _map(x, *x.shape)
+
+
+def _fake_mean_pool2(x: Tensor) -> Tensor:
+    return _map(x, *x.shape[:2], (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
+
+
+def _fake_residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
+    height, width = x.shape[2:]
+    for stride in plan[2::FIELDS]:
+        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
+    return _map(x, x.shape[0], plan[-FIELDS + 1], height, width)
+
+
+def require() -> None:
+    """`NativeKernelsMissing`, with the reason, where the kernels do not run."""
+    if not ready():
+        reason = load().reason if not load() else "this processor has neither AVX-512 nor AVX2"
+        raise NativeKernelsMissing(f"the native kernels do not run here: {reason}; `elastic doctor` says more")
+
+
+def tail(
+    x: Tensor, bias: Tensor | None = None, shortcut: Tensor | None = None, low: Tensor | None = None, relu: bool = True
+) -> Tensor:
+    """relu(x + bias + shortcut + up2(low)): x, shortcut (N, C, H, W), bias (C,), low (N, C, ceil(H/2), ceil(W/2))."""
+    require()
+    return torch.ops.elastic_cnn.tail(x, bias, shortcut, low, relu)
+
+
+def mean_pool2(x: Tensor) -> Tensor:
+    """Means over 2x2 windows of (N, C, H, W); a window over the edge takes the mean of what lies inside."""
+    require()
+    return torch.ops.elastic_cnn.mean_pool2(x)
+
+
+def residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
+    """The blocks of `packing.pack` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
+    require()
+    return torch.ops.elastic_cnn.residual_blocks(x, weights, plan)

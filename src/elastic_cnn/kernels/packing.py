@@ -1,0 +1,167 @@
+"""Weights of residual blocks in the order in which the native kernels read them (`cpu/kernels.h` says why).
+
+A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups becomes
+vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2 pooling and
+the 1/16 of the doubling lie in the weights of the low-resolution branch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PANEL = 32
+LANES = 16
+
+
+@dataclass(frozen=True)
+class ConvBranch:
+    """conv1 (1x1), ReLU, conv2 (3x3, padding 1, `groups`), ReLU, conv3 (1x1) of one resolution.
+
+    w1 (P, C_in), b1 (P,), w2 (P, P / groups, 3, 3), b2 (P,), w3 (C_out, P), all float32 or float64.
+    """
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    w3: Tensor
+    groups: int
+
+
+@dataclass(frozen=True)
+class SqueezeGate:
+    """sigmoid(b2 + w2 relu(b1 + w1 mean)): w1 (hidden, C_out), b1 (hidden,), w2 (C_out, hidden), b2 (C_out,)."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """relu(gate(high(x) + up2(low(pool2(x))) + bias) + shortcut(x)), norms folded.
+
+    bias (C_out,); stride 1 or 2, of conv2 and of the projection (weight (C_out, C_in), bias (C_out,)).
+    """
+
+    high: ConvBranch
+    bias: Tensor
+    stride: int = 1
+    low: ConvBranch | None = None
+    projection: tuple[Tensor, Tensor] | None = None
+    gate: SqueezeGate | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """weights: one vector of all blocks; plan: eleven whole numbers a block (`cpu/plan.h`)."""
+
+    weights: Tensor
+    plan: list[int]
+
+
+def use_lanes(groups: int, width: int) -> bool:
+    """Whether sixteen groups as the lanes of a vector waste less than panels of 32 outputs do."""
+    lanes = groups / (-(-groups // LANES) * LANES)
+    panels = [_inputs_of_panel(p, groups, width) for p in range(-(-groups * width // PANEL))]
+    return groups > 1 and lanes >= groups * width * width / sum(PANEL * count for _, count in panels)
+
+
+def pack(blocks: Sequence[ResidualBlock]) -> Packed:
+    """The blocks as `residual_blocks` takes them. Computed in float64 and rounded once."""
+    plan: list[int] = []
+    pieces: list[Tensor] = []
+    for block in blocks:
+        branches = [block.high] if block.low is None else [block.high, block.low]
+        numbers = []
+        for branch in branches:
+            low = branch is block.low
+            arrays, fields = _pack_branch(branch, 0.25 if low else 1.0, 1 / 16 if low else 1.0)
+            pieces += arrays
+            numbers += fields
+        pieces.append(_vector(block.bias))
+        if block.projection is not None:
+            pieces += [_panels(block.projection[0]), _vector(block.projection[1])]
+        if block.gate is not None:
+            pieces += _pack_gate(block.gate, branches, block.bias)
+        hidden = 0 if block.gate is None else len(block.gate.b1)
+        sizes = [block.high.w1.shape[1], block.high.w3.shape[0], block.stride]
+        plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), int(block.projection is not None), hidden]
+    return Packed(torch.cat([_filled(piece.double().flatten()) for piece in pieces]).float(), plan)
+
+
+def _filled(piece: Tensor) -> Tensor:
+    return F.pad(piece, (0, -len(piece) % PANEL))
+
+
+def _vector(values: Tensor) -> Tensor:
+    return _filled(values.detach().double())
+
+
+def _panels(matrix: Tensor) -> Tensor:
+    """(outputs, inputs) -> (panels, inputs, 32)."""
+    matrix = matrix.detach().double().reshape(matrix.shape[0], -1)
+    matrix = F.pad(matrix, (0, 0, 0, -matrix.shape[0] % PANEL))
+    return matrix.view(-1, PANEL, matrix.shape[1]).transpose(1, 2)
+
+
+def _inputs_of_panel(panel: int, groups: int, width: int) -> tuple[int, int]:
+    """(first, count) of the inputs that 32 outputs read, whole groups; as `inputs_of_panel` of kernels.h."""
+    begin, end = panel * PANEL, min((panel + 1) * PANEL, groups * width)
+    first, last = begin // width * width, -(-end // width) * width
+    return (first, last - first) if groups > 1 else (0, width)
+
+
+def _pack_branch(branch: ConvBranch, scale_in: float, scale_out: float) -> tuple[list[Tensor], list[int]]:
+    inner, width = branch.w2.shape[:2]
+    groups = branch.groups
+    lanes = use_lanes(groups, width)
+    w1, b1, b2, w3 = (part.detach().double() for part in (branch.w1, branch.b1, branch.b2, branch.w3))
+    w1, w3 = w1.reshape(inner, -1), w3.reshape(-1, inner)
+    w2 = branch.w2.detach().double()
+    if lanes:
+        missing = -groups % LANES * width
+        order = torch.arange(inner + missing).view(-1, LANES, width).transpose(1, 2).flatten()
+        w1, b1, b2 = (F.pad(part.T, (0, missing)).T[order] for part in (w1, b1, b2))
+        w3 = F.pad(w3, (0, missing))[:, order]
+        packed = F.pad(w2, (0, 0, 0, 0, 0, 0, 0, missing)).view(-1, LANES, width, width, 9)  # slab, lane, out, in, tap
+        packed = packed.permute(0, 2, 4, 3, 1)
+    else:
+        packed = _grouped_panels(w2.flatten(2), groups)
+    arrays = [_panels(w1 * scale_in), _vector(b1), packed, _vector(b2), _panels(w3 * scale_out)]
+    return [_filled(array.flatten()) for array in arrays], [groups, width, int(lanes)]
+
+
+def _grouped_panels(w2: Tensor, groups: int) -> Tensor:
+    """(P, P / groups, 9) -> every panel's [tap][input][32] behind one another."""
+    inner, width = w2.shape[:2]
+    panels = []
+    for panel in range(-(-inner // PANEL)):
+        first, count = _inputs_of_panel(panel, groups, width)
+        block = w2.new_zeros(9, count, PANEL)
+        for j, output in enumerate(range(panel * PANEL, min((panel + 1) * PANEL, inner))):
+            start = output // width * width - first
+            block[:, start : start + width, j] = w2[output].T
+        panels.append(block.flatten())
+    return torch.cat(panels)
+
+
+def _pack_gate(gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor) -> list[Tensor]:
+    """The gate's first layer takes the means of the maps before conv3, so conv3's matrices are multiplied into it."""
+    w1, w2 = gate.w1.detach().double().flatten(1), gate.w2.detach().double().flatten(1)
+    wide = -len(w1) % LANES
+    pieces = []
+    for branch in branches:
+        v = (w1 @ branch.w3.detach().double().reshape(len(w2), -1)).T  # (P, hidden)
+        groups, width = branch.groups, branch.w2.shape[1]
+        if use_lanes(groups, width):
+            v = F.pad(v, (0, 0, 0, -groups % LANES * width))
+            v = v.view(-1, LANES, width, v.shape[1]).transpose(1, 2).flatten(0, 2)
+        pieces.append(F.pad(v, (0, wide)))
+    first = gate.b1.detach().double() + w1 @ bias.detach().double()
+    pieces += [F.pad(first, (0, wide)), F.pad(w2.T, (0, -len(w2) % PANEL, 0, wide)), gate.b2.detach().double()]
+    return [_filled(piece.flatten()) for piece in pieces]
