@@ -31,7 +31,7 @@ class Sizes:
         if self.fixed:
             return f"{self.fixed[0]}x{self.fixed[1]} alone"
         if self.multiple > 1:
-            return f"any height and width that are multiples of {self.multiple}"
+            return f"any height and width that are multiples of {self.multiple}, from {self.minimum} up"
         return f"any height and width from {self.minimum} up"
 
     def takes(self, height: int, width: int) -> bool:

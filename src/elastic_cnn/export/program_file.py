@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch.export import Dim, ExportedProgram
 
 from elastic_cnn.export.description import Sizes
 
-# Tried in this order: sizes from the smallest on, then multiples, which networks that pad to multiples need.
-ATTEMPTS = (Sizes(32), Sizes(64), Sizes(128), Sizes(32, 32), Sizes(8))
+ATTEMPTS = 4  # a network's range of sizes is asked for, and narrowed as torch.export suggests
+SMALLEST = 33  # below, the coarsest map of a network of stride 32 is a single pixel
 EXAMPLE = (160, 192)  # height and width of the example; only its being none of the special cases matters
 METADATA_FILE = "elastic_cnn.json"
 Run = Callable[[Tensor], Tensor]
@@ -26,21 +27,46 @@ def capture(
 ) -> tuple[ExportedProgram, Sizes]:
     """`network` in eval mode as a graph for any batch, and any size or the `fixed` (height, width).
 
-    Takes images `(N, channels, H, W)`; own: the (height, width) that must be among those taken. Returns the program and the sizes that it was proven to hold for. `ValueError`
-    where it cannot be captured at all, with the reason of the last attempt.
+    Takes images `(N, channels, H, W)`; own: the (height, width) that must be among those taken. Returns the program
+    and the sizes that it was proven to hold for. `ValueError` where it cannot be captured, with the reason.
     """
-    reason = f"none of the ranges tried holds its own size {own[0]}x{own[1]}"
-    for sizes in [sizes for sizes in ATTEMPTS if sizes.takes(*own)] if fixed is None else [Sizes(fixed=fixed)]:
-        example = torch.zeros(2, channels, *(fixed or EXAMPLE))
+    sizes = Sizes(fixed=fixed) if fixed else Sizes(min(SMALLEST, *own))
+    reason = ""
+    for _ in range(ATTEMPTS):
         try:
             with torch.no_grad(), _sizes_of_one_are_not_special():
+                example = torch.zeros(2, channels, *(fixed or EXAMPLE))
                 return torch.export.export(network, (example,), dynamic_shapes=(_dynamic(sizes),)), sizes
-        except Exception as error:  # torch.export fails in many ways; the next attempt asks for less
-            reason = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" if str(error) else repr(error)
-            )
+        except Exception as error:  # torch.export fails in many ways
+            reason = _first_line(error)
+            narrower = None if fixed else _suggested(str(error))
+        if narrower is None or narrower == sizes:
+            break
+        if not narrower.takes(*own):
+            reason = f"its graph would take {narrower}, but its own size is {own[0]}x{own[1]}"
+            break
+        sizes = narrower
     remedy = "" if fixed else "; a fixed size may work (--fixed-size)"
     raise ValueError(f"{type(network).__name__} cannot be captured as a graph{remedy}: {reason}")
+
+
+def _suggested(message: str) -> Sizes | None:
+    """The sizes to which torch.export's message wants the range narrowed; None where it has no advice that we follow.
+
+    It writes `height = Dim('height', min=61)`, or `height = 32*_height`, for height and width.
+    """
+    _, _, advice = message.partition("Suggested fixes:")
+    least = [int(number) for number in re.findall(r"^\s*(?:height|width) = Dim\(.*min=(\d+)", advice, re.MULTILINE)]
+    steps = [int(number) for number in re.findall(r"^\s*(?:height|width) = (\d+)\*_\w+$", advice, re.MULTILINE)]
+    if not least and not steps:
+        return None
+    multiple = max(steps, default=1)
+    return Sizes(max([2 * multiple if steps else 1, *least]), multiple)  # one part alone is a special case
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 
 def _dynamic(sizes: Sizes) -> dict[int, Any]:
@@ -49,7 +75,7 @@ def _dynamic(sizes: Sizes) -> dict[int, Any]:
         return shapes
     for axis, name in ((2, "height"), (3, "width")):
         if sizes.multiple > 1:
-            shapes[axis] = sizes.multiple * Dim(f"{name}_over_{sizes.multiple}", min=1)
+            shapes[axis] = sizes.multiple * Dim(f"{name}_parts", min=sizes.minimum // sizes.multiple)
         else:
             shapes[axis] = Dim(name, min=sizes.minimum)
     return shapes
