@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_world import World, differences, ended, modified, place_of, wait_for
+from fault_world import World, differences, ended, place_of, wait_for
 
 from elastic_cnn.tasks.run_folder import read_state
 
@@ -27,13 +27,20 @@ class Kills:
 
 
 def loop_seconds(world: World, out: Path) -> float:
-    """How long the unbroken run trains, from its folder's making to its last file; makes that run."""
+    """How long the unbroken run trains, from its first step to its last file; makes that run."""
     with ended(world.start(out)) as process:
-        wait_for((out / "recipe.yaml").exists, process)
+        wait_for(lambda: logs(out) > 0, process)
         began = time.monotonic()
+        wait_for((out / "summary.json").exists, process)
+        seconds = time.monotonic() - began
         if process.wait(300):
             raise RuntimeError(f"the unbroken run failed: {world.said(out)}")
-        return time.monotonic() - began
+        return seconds
+
+
+def logs(out: Path) -> int:
+    """How many event files a run has; a new one is made just before the first step after a start."""
+    return len(list((out / "tensorboard").glob("*")))
 
 
 def kill_and_resume(world: World, whole: Path, seconds: float, count: int, rng: random.Random) -> Kills:
@@ -62,9 +69,9 @@ def _until_killed(
     """Start or go on with a run and kill it once; its exit code where it ended before."""
     dump = world.root / "place.txt"
     dump.unlink(missing_ok=True)
-    before = modified(out / "recipe.yaml")
+    before = logs(out)
     with ended(world.start(out, "--resume", "--workers", workers, FAULT_PLACE=str(dump))) as process:
-        if wait_for(lambda: modified(out / "recipe.yaml") > before, process):
+        if wait_for(lambda: logs(out) > before, process):
             moment = time.monotonic() + rng.uniform(0, seconds)
             wait_for(lambda: time.monotonic() >= moment, process, 0.0005)
             if found.count % 3 == 2:
@@ -72,7 +79,7 @@ def _until_killed(
             if process.poll() is None:
                 _note_place(process.pid, dump)
                 os.kill(process.pid, signal.SIGKILL)
-        if process.wait(300) != -signal.SIGKILL:
+        if process.wait(300) not in (-signal.SIGKILL, -signal.SIGUSR1):  # the latter ends a process that is at its end
             return process.returncode
     found.places[place_of(dump)] += 1
     found.lost += _not_whole(out)

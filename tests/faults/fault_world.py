@@ -127,14 +127,6 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], paus
     return condition()
 
 
-def modified(path: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 def rows(path: Path) -> list[dict[str, str]]:
     """A log without its column of speeds."""
     if not path.exists():

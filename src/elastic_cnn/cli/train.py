@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
     _accept_overrides_anywhere(parser)
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with train/ and val/, hfds/NAME or wds/DIR"
+        "--data", required=True, metavar="DIR", help="folder with train/ and val/, hfds/NAME, wds/DIR or wds/URL"
     )
     parser.add_argument("--network", metavar="NAME", help="the network, in place of the recipe's")
     parser.add_argument(

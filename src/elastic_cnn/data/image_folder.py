@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
 
+from elastic_cnn.data.fast_pixels import FastTrainTransform
 from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
 from elastic_cnn.extras import require
 
@@ -21,7 +23,8 @@ class ImageFolder:
     """Samples `{"image": transform(picture), "target": class number}` of one split.
 
     data: a folder with `train` and `val` (or `validation`) in it, each a folder of class folders or a tar file
-        (`train.tar`) of one; a Hugging Face data set as `hfds/NAME`; WebDataset shards as `wds/FOLDER`.
+        (`train.tar`) of one; a Hugging Face data set as `hfds/NAME`; WebDataset shards as `wds/FOLDER`
+        or `wds/URL`.
     split: `train`, `val`, `test`, or another folder's name.
     classes: the classes to number by (those of the training split or of a checkpoint); all must be known among them. By
         default the classes found, in natural order.
@@ -57,10 +60,18 @@ class ImageFolder:
     def __getitem__(self, index: int) -> dict[str, Any]:
         file, target = self.reader[index]
         try:
-            picture = read_rgb(file, self.path(index))
+            if isinstance(self.transform, FastTrainTransform):
+                image = self.transform.read(file.read(), self.path(index))
+            else:
+                image = self.transform(read_rgb(file, self.path(index)))
         finally:
             file.close()
-        return {"image": self.transform(picture), "target": self._number[int(target)]}
+        return {"image": image, "target": self._number[int(target)]}
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Fetch these samples' files together where they lie on a server."""
+        if isinstance(self.reader, ShardReader):
+            self.reader.prefetch(indices)
 
     def path(self, index: int) -> str:
         """The picture's path below the split's folder, with it where it is a file."""
@@ -76,8 +87,17 @@ def train_transform(
     color_jitter: float = 0.0,
     auto_augment: str | None = None,
     erase: float = 0.0,
+    loading: str = "exact",
 ) -> Transform:
-    """Random resized crop and flip, and what is asked for beyond, by timm -> (3, size, size) floats, normalised."""
+    """Random resized crop and flip, and what is asked for beyond, by timm -> (3, size, size) floats, normalised.
+
+    loading: `exact` as said; `fast` -> (3, size, size) uint8 by `FastTrainTransform`, to be normalised on the device.
+    `ValueError` where fast loading cannot do what is asked for.
+    """
+    if loading == "fast":
+        if erase:
+            raise ValueError("fast loading cannot erase, which comes after the normalisation: take loading=exact")
+        return FastTrainTransform(size, interpolation, min_scale, color_jitter, auto_augment)
     return create_transform(
         size,
         is_training=True,
@@ -119,9 +139,10 @@ def _open(data: str, split: str) -> tuple[str, Any]:
         names = SPLITS.get(split, (split,))
         return _hugging_face(data, names)
     if data.startswith("wds/"):
-        root = Path(data.removeprefix("wds/"))
-        _check_folder(root)
-        return f"{root} ({split})", ShardReader(root, SPLITS.get(split, (split,)))
+        place = data.removeprefix("wds/")
+        if not is_url(place):
+            _check_folder(Path(place))
+        return f"{place} ({split})", ShardReader(place, SPLITS.get(split, (split,)))
     root = _split_folder(Path(data), split)
     if root.is_file():
         return str(root), TarFolder(root)

@@ -65,6 +65,18 @@ class SeededSamples(Dataset):
                 raise
             return {"error": f"{self.samples.path(index)}: {error}"}
 
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        """A batch of samples; the data set may fetch their files together before (`prefetch`)."""
+        prefetch = getattr(self.samples, "prefetch", None)
+        if prefetch is not None:
+            try:
+                prefetch([index for _, index in keys])
+            except OSError as error:
+                if get_worker_info() is None:
+                    raise
+                return [{"error": str(error)}]
+        return [self[key] for key in keys]
+
 
 def seed_generators(*numbers: int) -> None:
     """Seed the global generators of python, numpy and torch (CPU) from a few whole numbers, none negative."""

@@ -11,6 +11,7 @@ from PIL import Image
 from elastic_cnn.data.coco import CocoImages
 from elastic_cnn.data.image_folder import SPLITS, ImageFolder, eval_transform
 from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
 
 
@@ -29,13 +30,16 @@ class FolderPhotos:
             folder = Path(data).resolve()
             data, split = str(folder.parent), folder.name
         self.images = ImageFolder(data, split, transform)
-        self._sizes = _read_sizes(Path(self.root))
+        self._sizes = {} if is_url(self.root) else _read_sizes(Path(self.root))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.images[index]
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        self.images.prefetch(indices)
 
     def path(self, index: int) -> str:
         """Relative to the data's root, with `/`; `SHARD:MEMBER` in shards."""
@@ -122,6 +126,8 @@ def _has_split(root: Path, split: str) -> bool:
 
 def _below(path: str, root: str) -> str:
     """`path` relative to `root`, where it lies below."""
+    if is_url(root):
+        return path.removeprefix(root.rstrip("/") + "/")
     for start in (root, os.path.abspath(root), os.path.realpath(root)):
         if path.startswith(start.rstrip(os.sep) + os.sep):
             return Path(path[len(start.rstrip(os.sep)) + 1 :]).as_posix()

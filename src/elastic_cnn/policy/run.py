@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from elastic_cnn.data.remote import is_url
 from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Settings, collect
 from elastic_cnn.policy.photos import open_photos
@@ -59,7 +60,7 @@ def collect_policy(
         blocks=(),
         network=subject.name,
         checkpoint=str(subject.checkpoint),
-        data_root=os.path.abspath(photos.root),
+        data_root=photos.root if is_url(photos.root) else os.path.abspath(photos.root),
         input=dict(subject.preparation),
         against=None if against is None else str(against.checkpoint),
         size_unit="pixels",

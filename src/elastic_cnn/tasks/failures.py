@@ -1,6 +1,10 @@
 """Why a run ended that the machine failed, in words: memory, a process that reads images, another of the run."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from lightning import Fabric
 
 from elastic_cnn.tasks.recipe import Recipe
 
@@ -46,3 +50,18 @@ def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
         f"out of memory: try {share}, a lower batch_size (now {recipe.batch_size}), val_batch_size or image_size "
         f"(now {recipe.image_size}){precision}. {str(error).splitlines()[0] if str(error) else ''}"
     )
+
+
+def check_same_start(fabric: Fabric, folder: Path, step: int) -> None:
+    """All processes must go on from the same state: on several machines they must see the same folder.
+
+    Raises `ValueError` in all of them where the optimizer steps done, `step`, differ.
+    """
+    steps: list[Any] = [step] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the processes found different states in {folder} (steps {', '.join(map(str, steps))}): "
+            "put the run's folder on a disk that all machines share"
+        )

@@ -12,9 +12,11 @@ from lightning import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.sampler import TestBatches, TrainBatches, make_loader, seed_generators
 from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.failures import check_same_start
 from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
 from elastic_cnn.tasks.optim import lr_factor, make_optimizer, set_learning_rate
@@ -87,7 +89,7 @@ class Loop:
         """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""
         self.console, self.interrupts = console, interrupts
         rows = self._restore()
-        self._check_same_start()
+        check_same_start(self.fabric, self.folder.path, self.total_step)
         self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None
         try:
             while self.epoch < self.recipe.epochs:
@@ -176,6 +178,7 @@ class Loop:
 
     def _to_device(self, part: Batch) -> Batch:
         batch = self.fabric.to_device(part)
+        batch["image"] = normalise(batch["image"], self.job.card.input.mean, self.job.card.input.std)
         if self.recipe.channels_last:
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
         return batch
@@ -311,18 +314,6 @@ class Loop:
                 "results": self.results,
             }
         )
-
-    def _check_same_start(self) -> None:
-        """All processes go on from the same state: on several machines they must see the same folder."""
-        steps: list[Any] = [self.total_step]
-        if self.fabric.world_size > 1:
-            steps = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(steps, self.total_step)
-        if len(set(steps)) > 1:
-            raise ValueError(
-                f"the processes found different states in {self.folder.path} (steps {', '.join(map(str, steps))}): "
-                "put the run's folder on a disk that all machines share"
-            )
 
     def _restore(self) -> dict[str, int] | None:
         """Take up the folder's state, where there is one; returns its numbers of log rows."""
