@@ -1,5 +1,6 @@
 """Compilation for inference: `torch.compile` with the weights frozen into the program."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ class CompiledNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.optimization_report = getattr(network, "optimization_report", None)
+        if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+            options = {"isolate_recompiles": True, **options}  # else programs of one class stand in one list
         self._run = torch.compile(network, **options)
 
     def forward(self, *inputs: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from timm.models.convnext import ConvNeXtBlock
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from elastic_cnn.fast.branches_form import obstacle, walk_top
@@ -14,7 +15,7 @@ from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.fold import bake_standardized, fold_norms
 from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
 from elastic_cnn.fast.report import OptimizationReport
-from elastic_cnn.fast.residual_form import fold_residual
+from elastic_cnn.fast.residual_form import fold_plain_bottleneck, fold_residual
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.surgery.convnext_block import ElasticMlp
 from elastic_cnn.surgery.dense_layer import ElasticDenseLayer
@@ -26,6 +27,7 @@ from elastic_cnn.surgery.residual import ElasticResidual
 FORMS: tuple[tuple[type[nn.Module], str, Callable[[Any], nn.Module | None]], ...] = (
     (ElasticResidual, "residual block", fold_residual),
     (ElasticDenseLayer, "dense layer", fold_dense_layer),
+    (Bottleneck, "squeeze-and-excitation block", fold_plain_bottleneck),
     (ElasticMlp, "perceptron", fold_mlp),
     (ElasticBranches, "branches", fold_branches),
 )
@@ -113,6 +115,8 @@ def _rewrite(network: nn.Module, report: OptimizationReport) -> nn.Module:
             continue
         _, kind, fold = next(form for form in FORMS if isinstance(block, form[0]))
         form = fold(block)
+        if form is None and type(block) is Bottleneck:
+            continue
         if form is None:
             report.left[name] = "branches of parts of the channels, or that share a gate: no faster form is known"
             continue

@@ -6,6 +6,7 @@ The bracket is one pass over memory, and a compiler hands it to the last convolu
 as it writes: nothing is read or written again after it.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 from timm.layers import SEModule
@@ -126,3 +127,20 @@ def fold_residual(block: ElasticResidual) -> FoldedElasticBottleneck:
     if [name for name, _ in tail.named_children()] == ["se"] and takes_mean_first(tail.se, high, low):  # type: ignore[arg-type]
         return FoldedElasticSEBottleneck(high, low, shortcut, block.act, tail.se)  # type: ignore[arg-type]
     return FoldedElasticResidual(high, low, tail, shortcut, block.act)
+
+
+def fold_plain_bottleneck(block: Any) -> FoldedElasticSEBottleneck | None:
+    """timm's bottleneck with squeeze-and-excitation as `FoldedElasticSEBottleneck` without low branches.
+
+    None where it has no such layer or a norm is left: its own form is then the fastest known.
+    """
+    high = clean(block)
+    names = [name for name in ("conv1", "act1", "conv2", "act2", "aa", "conv3") if hasattr(high, name)]
+    others = {"se", "downsample", "act3"}
+    if not hasattr(high, "se") or {name for name, _ in high.named_children()} - {*names, *others}:
+        return None
+    layers = nn.Sequential(OrderedDict((name, high.get_submodule(name)) for name in names))
+    low = nn.ModuleList()
+    if not takes_mean_first(block.se, layers, low):
+        return None
+    return FoldedElasticSEBottleneck(layers, low, block.downsample, block.act3, block.se)
