@@ -1,8 +1,8 @@
 """Weights of residual blocks in the order in which the native kernels read them (`cpu/kernels.h` says why).
 
-A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups becomes
-vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2 pooling and
-the 1/16 of the doubling lie in the weights of the low-resolution branch.
+A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups
+becomes vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2
+pooling and the 1/16 of the doubling lie in the weights of the low-resolution branch.
 """
 
 from collections.abc import Sequence
