@@ -17,8 +17,7 @@ from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack
 
 
 class NativeBlocks(nn.Module):
-    """A run of residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU.
-
+    """A run of residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU."""
 
     def __init__(self, packed: Packed):
         super().__init__()
