@@ -13,6 +13,7 @@ from elastic_cnn.fast.branches_form import obstacle, walk_top
 from elastic_cnn.fast.compiled import compile_for_inference
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.fold import bake_standardized, fold_norms
+from elastic_cnn.fast.gpu import is_on_gpu, use_gpu_kernels
 from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
 from elastic_cnn.fast.report import OptimizationReport
 from elastic_cnn.fast.residual_form import fold_plain_bottleneck, fold_residual
@@ -71,6 +72,9 @@ def optimize_for_inference(
         bake_standardized(fast)
         fold_norms(fast, _examples(fast, example), report)
         fast = _rewrite(fast, report)
+    if is_on_gpu(fast):
+        fused = use_gpu_kernels(fast).fused
+        report.notes.append(f"{len(fused)} blocks end in one kernel on the GPU")
     fast.requires_grad_(False)
     if channels_last:
         fast.to(memory_format=torch.channels_last)

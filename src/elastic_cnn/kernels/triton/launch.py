@@ -3,7 +3,6 @@
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,21 +11,14 @@ from torch import Tensor
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
+INSTALLED = find_spec("triton") is not None
+# Whether Triton runs kernels in its interpreter, on the CPU (for tests): it asks once, when it is imported.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 # Elements of a tile. One program holds about fifteen values an element in registers: 1024 over 128 threads fit.
 TILE = 1024
 # Programs that share a reduction over all cells: enough for every multiprocessor; their results stay small.
 REDUCERS = 1024
-
-
-def interpreted() -> bool:
-    """Whether Triton runs kernels in its interpreter, on the CPU (for tests); set before Triton is first imported."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def installed() -> bool:
-    """Whether the `triton` package is there."""
-    return find_spec("triton") is not None
 
 
 def serves(x: Tensor) -> bool:
@@ -34,7 +26,7 @@ def serves(x: Tensor) -> bool:
 
     Asked while a graph is captured, too: the answer depends on the device and dtype alone.
     """
-    return installed() and (x.is_cuda or (interpreted() and x.device.type == "cpu")) and x.dtype in DTYPES
+    return INSTALLED and (x.is_cuda or (INTERPRETED and x.device.type == "cpu")) and x.dtype in DTYPES
 
 
 @dataclass(frozen=True)
