@@ -52,6 +52,7 @@ def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean
     elif recipe.task == "multilabel":
         task = StoredMultilabel(network, train.classes, options)
     else:
+        assert train.labels is not None  # stores of masks have them
         task = StoredSegmentation(network, train.labels, options)
     task.equip(train, val, recipe.image_size, mean, std)
     return task

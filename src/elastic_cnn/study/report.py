@@ -22,22 +22,26 @@ elastic study {command} --data DIR
 elastic study report
 ```
 
-`DIR` holds the folders that the studies name (`imagenette`, `coco_person`, `camvid`). Every run's configuration, training
-curve, results, commit, versions and hardware lie in `{results}/STUDY/RUN.json`, all numbers in
+`DIR` holds the folders that the studies name (`imagenette`, `coco_person`, `camvid`). Every run's configuration,
+training curve, results, commit, versions and hardware lie in `{results}/STUDY/RUN.json`, all numbers in
 `{results}/results.parquet`. [studies.md](studies.md) tells how to write and run a study.
 
-**Small and short.** All runs below were made without a GPU, on small pictures, in budgets of a minute or so a network,
-from scratch unless said otherwise: far from what these networks reach when trained for long. They say which network learns
-more in such a budget, and nothing about ImageNet-sized training. Studies with full budgets are in `studies/full`; they
-were not run.
+{scope}
 
-**How to read it.** Networks of one study have the same recipe, data, budget of views (images trained on, repeats included)
-and seeds; no recipe was tuned for one side. The last weights of a run are tested, never the best. `±` is the standard
-deviation over seeds, the number of seeds in brackets. Differences are paired by seed: their mean and a 95% percentile
-bootstrap over the pairs; as a bootstrap of three to five pairs is too narrow, Student's t interval stands beside it, and
-"better" or "worse" is written only where **both** leave out 0. Times are those of the processor, with the final test, on a
-machine shared with other work, so the seconds are rough; ratios of step times were measured in turns.
+**How to read it.** Networks of one study have the same recipe, data, budget of views (images trained on, repeats
+included) and seeds; no recipe was tuned for one side. The last weights of a run are tested, never the best. `±` is
+the standard deviation over seeds, the number of seeds in brackets. Differences are paired by seed: their mean and a
+95% percentile bootstrap over the pairs; as a bootstrap of three to five pairs is too narrow, Student's t interval
+stands beside it, and "better" or "worse" is written only where **both** leave out 0. Times are those of the
+processor, with the final test, on a machine shared with other work, so the seconds are rough; ratios of step times
+were measured in turns.
 """
+
+
+WITHOUT_GPU = """**Small and short.** All runs below were made without a GPU, on small pictures, in budgets of a minute
+or so a network, from scratch unless said otherwise: far from what these networks reach when trained
+for long. They say which network learns more in such a budget, and nothing about ImageNet-sized
+training. Studies with full budgets are in `studies/full`; they were not run."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,11 @@ def write_report(results: str | Path, page: str | Path) -> list[Path]:
     sections = make_sections(rows, results.parent)
     pictures = page.parent / "images" / "studies"
     written: list[Path] = []
-    text = [HEAD.format(command=" ".join(s.study.path for s in sections), results=results.as_posix())]
+    scope = (
+        WITHOUT_GPU if all("thread" in row["hardware"] for row in rows) else "Hardware and budget stand at each study."
+    )
+    command = " ".join(section.study.path for section in sections)
+    text = [HEAD.format(command=command, results=results.as_posix(), scope=scope)]
     text += ["## In short", "", *summary(sections), ""]
     for section in sections:
         files = draw_study(section.study, section.cells, section.compared, pictures / section.study.name)
@@ -128,7 +136,7 @@ def _cell_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
     lines = []
     for key, cell in cells.items():
         cost = [f"{cell.parameters / 1e6:.3f}M", f"{cell.macs / 1e6:.1f}M", f"{cell.views:,}"]
-        seconds = f"{cell.processor_seconds.mean:.0f}"
+        seconds = "" if cell.processor_seconds is None else f"{cell.processor_seconds.mean:.0f}"
         spreads = [show_spread(metric, cell.spread(metric)) for metric in metrics]
         lines.append([cell_title(study, key), *cost, seconds, *spreads])
     return markdown_table(head, lines)

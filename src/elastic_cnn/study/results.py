@@ -28,7 +28,7 @@ class Record:
     """One finished run. key: a hash of its configuration; values: all metrics, fractions; curve: (step, loss).
 
     macs: multiply-adds of one image at the training size. train_seconds: elapsed; processor_seconds: of all threads,
-    which counts neither waiting nor being paused (on a GPU it says little).
+    which counts neither waiting nor being paused (on a GPU it says little). None of a run that was taken up again.
     """
 
     study: str
@@ -44,8 +44,8 @@ class Record:
     macs: int
     views: int
     steps: int
-    train_seconds: float
-    processor_seconds: float
+    train_seconds: float | None
+    processor_seconds: float | None
     hardware: str
     versions: str
     commit: str
@@ -53,7 +53,7 @@ class Record:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a metric, with the columns of the Parquet; `train_loss_end` is the curve's mean over its last quarter."""
+        """A row a metric, with the columns of the Parquet; `train_loss_end` is the curve's mean in its last quarter."""
         values = dict(self.values)
         if last := [loss for step, loss in self.curve if step > 0.75 * self.steps]:
             values["train_loss_end"] = sum(last) / len(last)

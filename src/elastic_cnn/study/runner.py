@@ -37,7 +37,8 @@ CURVE_POINTS = 40
 class Place:
     """results: the small records, kept. work: run folders with weights and states. data: the root of the photos.
 
-    accelerator: `auto`, `cpu` or `gpu`. only: networks to run, all by default. overwrite: run again what was run with another configuration.
+    accelerator: `auto`, `cpu` or `gpu`. only: networks to run, all by default. overwrite: run again what was run with
+    another configuration.
     """
 
     results: Path
@@ -217,7 +218,7 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     value = record.values[run.study.metric]
-    console.line(f"{run.study.name}/{run.name}: {run.study.metric} {value:.4f} in {record.train_seconds:.0f} s")
+    console.line(f"{run.study.name}/{run.name}: {run.study.metric} {value:.4f}, {summary.seconds:.0f} s")
     return record
 
 
@@ -238,13 +239,14 @@ def _record(
         raise ValueError(f"{run.study.path}: there is no metric {run.study.metric!r}; known are {', '.join(values)}")
     cost = count(network, (3, recipe.image_size, recipe.image_size))
     views = summary.steps * recipe.batch_size
-    whole = views / max(1.0, summary.images_per_s * summary.seconds)  # above 1 where the run was taken up again
+    whole = summary.images_per_s * summary.seconds > 0.98 * views  # else it was taken up again, and times are of a part
     return results.Record(
         study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data, seed=run.seed,
         key=key, config=config, values=values, parameters=cost.parameters, macs=cost.macs, views=views,
-        steps=summary.steps, train_seconds=summary.seconds * whole, processor_seconds=processor_seconds * whole,
-        hardware=results.describe_hardware(device), versions=results.describe_versions(),
-        commit=results.describe_commit(), command=f"elastic study {run.study.path}", curve=_curve(folder / "train.csv"),
+        steps=summary.steps, train_seconds=summary.seconds if whole else None,
+        processor_seconds=processor_seconds if whole else None, hardware=results.describe_hardware(device),
+        versions=results.describe_versions(), commit=results.describe_commit(),
+        command=f"elastic study {run.study.path}", curve=_curve(folder / "train.csv"),
     )  # fmt: skip
 
 

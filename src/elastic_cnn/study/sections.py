@@ -1,4 +1,4 @@
-"""Parts of a study's section in the report: budget, gain by size, other resolutions, and explanations with their test."""
+"""Parts of a study's section in the report: budget, gain by size, other resolutions, explanations with their test."""
 
 import json
 from collections.abc import Sequence
@@ -72,7 +72,8 @@ def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
 
 
 def _difference_of_gains(study: Study, cells: dict[CellKey, Cell], found: Compared) -> str:
-    assert study.small_metric is not None and study.large_metric is not None
+    assert study.small_metric is not None
+    assert study.large_metric is not None
     gains: dict[str, list[float]] = {}
     for metric in (study.small_metric, study.large_metric):
         sign = -1 if lower_is_better(study, metric) else 1

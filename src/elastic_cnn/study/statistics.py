@@ -62,7 +62,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], seed: int
     positive = int((differences > 0).sum())
     if count == 1:
         return PairedDifference(mean, None, None, None, None, 1, positive)
-    low, high = np.quantile(bootstrap_means(differences, seed), (0.025, 0.975))
+    low, high = np.quantile(bootstrap_means(differences, seed), (0.025, 0.975), method="inverted_cdf")
     error = float(differences.std(ddof=1)) / count**0.5
     half = float(require("scipy.stats", "figures").t.ppf(0.975, count - 1)) * error
     return PairedDifference(mean, float(low), float(high), mean - half, mean + half, count, positive)

@@ -20,8 +20,7 @@ class Cell:
     parameters: int
     macs: int
     views: int
-    train_seconds: Spread
-    processor_seconds: Spread
+    processor_seconds: Spread | None
     hardware: tuple[str, ...]
     commits: tuple[str, ...]
 
@@ -75,6 +74,7 @@ def _make_cell(key: CellKey, rows: list[Row]) -> Cell:
     for row in rows:
         values.setdefault(row["metric"], {})[row["seed"]] = row["value"]
     runs = {row["seed"]: row for row in rows}
+    seconds = [row["processor_seconds"] for row in runs.values() if row["processor_seconds"] is not None]
     first = rows[0]
     return Cell(
         key=key,
@@ -82,8 +82,7 @@ def _make_cell(key: CellKey, rows: list[Row]) -> Cell:
         parameters=first["parameters"],
         macs=first["macs"],
         views=first["views"],
-        train_seconds=Spread.of([row["train_seconds"] for row in runs.values()]),
-        processor_seconds=Spread.of([row["processor_seconds"] for row in runs.values()]),
+        processor_seconds=Spread.of(seconds) if seconds else None,
         hardware=tuple(sorted({row["hardware"] for row in rows})),
         commits=tuple(sorted({row["commit"] for row in rows})),
     )
