@@ -2,7 +2,8 @@
 
 import pytest
 
-from elastic_cnn.analysis.coverage import Row, architectures, measure, to_markdown
+from elastic_cnn.analysis import coverage
+from elastic_cnn.analysis.coverage import Row, architectures, measure, measure_all, to_markdown
 
 NETWORKS = [
     "botnet26t_256",
@@ -112,3 +113,22 @@ def test_the_page_counts_what_converts():
     page = to_markdown(rows, "command", 1.0)
     assert "1 of 2 architectures convert (50.0%)" in page
     assert "| b | two | 0 / 0 | - | - | - | - | ValueError: a/b |" in page
+
+
+def test_an_interrupted_table_goes_on_where_it_was(tmp_path, monkeypatch):
+    kept, measured = tmp_path / "rows.jsonl", []
+
+    def measure_once(family, name, run):
+        measured.append(name)
+        if name == "c":
+            raise KeyboardInterrupt
+        return None if name == "b" else Row(family, name, 3, 4)
+
+    monkeypatch.setattr(coverage, "measure", measure_once)
+    names = [("f", name) for name in "abcd"]
+    with pytest.raises(KeyboardInterrupt):
+        measure_all(names, False, kept)
+    monkeypatch.setattr(coverage, "measure", lambda family, name, run: measured.append(name) or Row(family, name, 1, 2))
+    rows = measure_all(names, False, kept)
+    assert measured == ["a", "b", "c", "c", "d"]
+    assert [(row.name, row.converted) for row in rows] == [("a", 3), ("c", 1), ("d", 1)]

@@ -3,16 +3,19 @@
     python -m elastic_cnn.analysis.coverage docs/coverage.md            # every architecture: counts alone
     python -m elastic_cnn.analysis.coverage OUT.md --families --run     # a small one a family, also run and exported
 
+An interrupted call goes on where it was: rows found so far stand in OUT.rows.jsonl until the page is written.
 Counts need no weights and no arithmetic (meta device). `--run` also computes outputs and gradients at the network's
 own size and at an odd one, and exports the network.
 """
 
 import argparse
+import json
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -126,6 +129,24 @@ def _base_too(
     return f"{type(error).__name__} {' '.join(str(error).split())[:120]}"
 
 
+def measure_all(names: list[tuple[str, str]], run: bool, kept: Path) -> list[Row]:
+    """The rows of the convolutional ones among (family, name); each is kept, as a line of JSON, when it is found."""
+    tqdm = require("tqdm", "train").tqdm
+    found: dict[str, Row | None] = {}
+    if kept.is_file():
+        for line in kept.read_text().splitlines():
+            name, row = json.loads(line)
+            found[name] = None if row is None else Row(**row)
+    with kept.open("a") as file:
+        for family, name in tqdm(names, desc="architectures"):
+            if name not in found:
+                found[name] = measure(family, name, run)
+                row = found[name]
+                file.write(json.dumps([name, None if row is None else asdict(row)]) + "\n")
+                file.flush()
+    return [row for _, name in names if (row := found[name]) is not None]
+
+
 def smallest(rows: list[Row]) -> Row:
     """The row whose network has fewest parameters; rows of one family."""
 
@@ -168,7 +189,6 @@ def main() -> None:
     parser.add_argument("--families", action="store_true", help="one small architecture a family")
     parser.add_argument("--run", action="store_true", help="also compute outputs and gradients, and export")
     args = parser.parse_args()
-    tqdm = require("tqdm", "train").tqdm
     began = time.monotonic()
     names = list(architectures(args.families))
     if args.families:
@@ -178,11 +198,11 @@ def main() -> None:
         names = [(family, smallest(rows).name) for family, rows in grouped.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = [measure(family, name, args.run) for family, name in tqdm(names, desc="architectures")]
-    rows = [row for row in found if row is not None]
+        rows = measure_all(names, args.run, Path(f"{args.out}.rows.jsonl"))
     options = "".join(f" --{name}" for name in ("families", "run") if getattr(args, name))
     command = f"python -m elastic_cnn.analysis.coverage {args.out}{options}"
     write_text(args.out, to_markdown(rows, command, time.monotonic() - began))
+    Path(f"{args.out}.rows.jsonl").unlink()
 
 
 if __name__ == "__main__":
