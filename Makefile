@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := train,figures,data,seg,dev
 
-.PHONY: demo test lint bench coverage clean help
+.PHONY: faults demo test lint bench coverage clean help
 
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make faults  kills, full disks and dead processes against the real command line (docs/reliability.md; half an hour)"
 	@echo "make bench   the standing benchmarks"
 	@echo "make coverage  which of timm's architectures become elastic (docs/coverage.md; about an hour)"
 
@@ -33,6 +34,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+faults: $(READY)
+	$(BIN)/python tests/faults -o docs/reliability.md
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

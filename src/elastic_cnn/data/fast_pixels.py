@@ -31,6 +31,7 @@ except ImportError:  # the same pixels by Pillow
 
 REDUCTIONS = (8, 4, 2)
 PILLOW_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MOST_PIXELS = 2**26  # larger files are left to Pillow, with its bound against decompression bombs
 HEAD = 2**16  # bytes in which a file's EXIF begins
 
 
@@ -58,7 +59,7 @@ class FastTrainTransform:
             size,
             is_training=True,
             scale=(min_scale, 1.0),
-            color_jitter=color_jitter,
+            color_jitter=color_jitter or None,
             auto_augment=auto_augment,
             interpolation=interpolation,
             separate=True,
@@ -127,6 +128,9 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
     if content[:2] != b"\xff\xd8" or b"Exif\0" in content[:HEAD]:  # to be turned, perhaps
         return 0, 0
     try:
+        if simplejpeg is not None:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+            return (width, height) if space in ("YCbCr", "Gray") and width * height < MOST_PIXELS else (0, 0)
         with Image.open(io.BytesIO(content)) as image:
             if image.format != "JPEG" or image.mode not in ("RGB", "L"):
                 return 0, 0
