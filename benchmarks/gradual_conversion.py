@@ -43,12 +43,13 @@ def load_weights(network: nn.Module, path: str) -> None:
     network.load_state_dict(state)
 
 
-def load(data: str, split: str, count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
+def load(args: argparse.Namespace, split: str, count: int) -> tuple[Tensor, Tensor]:
     """Images (count, 3, side, side), normalised, and ImageNet labels (count,), drawn at random."""
-    folder = ImageFolder(data, split, eval_transform((side, side)))
+    transform = eval_transform((args.side, args.side), (args.mean,) * 3, (args.std,) * 3) if args.mean else None
+    folder = ImageFolder(args.data, split, transform or eval_transform((args.side, args.side)))
     numbers = ImageNetInfo().label_names()
     labels = torch.tensor([numbers.index(name) for name in folder.classes])
-    drawn = torch.randperm(len(folder), generator=torch.Generator().manual_seed(seed))[:count]
+    drawn = torch.randperm(len(folder), generator=torch.Generator().manual_seed(args.seed))[:count]
     samples = list(DataLoader(Subset(folder, drawn.tolist()), 64))
     return torch.cat([s["image"] for s in samples]), labels[torch.cat([s["target"] for s in samples])]
 
@@ -107,6 +108,8 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--draw", nargs="+", metavar="JSON", help="draw the results of earlier runs, nothing else")
     parser.add_argument("-o", "--out", required=True)
+    parser.add_argument("--mean", type=float, help="of each channel, where the weights want another than ImageNet's")
+    parser.add_argument("--std", type=float, default=0.5, help="with --mean")
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--train-images", type=int, default=3000)
     parser.add_argument("--val-images", type=int, default=1000)
@@ -125,8 +128,8 @@ def main() -> None:
     base = elastic_cnn.create_model(args.network)
     load_weights(base, args.weights)
     base = base.to(memory_format=torch.channels_last).eval()
-    train = load(args.data, "train", args.train_images, args.side, args.seed)
-    val = load(args.data, "val", args.val_images, args.side, args.seed)
+    train = load(args, "train", args.train_images)
+    val = load(args, "val", args.val_images)
     elastic = elastic_cnn.elasticize(base).eval()
     results: dict = {"settings": vars(args), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
