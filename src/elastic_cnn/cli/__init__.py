@@ -24,6 +24,7 @@ COMMANDS = {
     "elasticize": "make any network elastic, say what changed, and save it",
     "recalibrate": "estimate batch norm statistics anew on photos without labels",
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
+    "benchmark": "time a network beside its base: latency, training step, memory, in every form",
     "export": "write a trained network as a file for ONNX Runtime, OpenVINO or torch.export",
 }
 

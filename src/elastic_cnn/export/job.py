@@ -100,7 +100,9 @@ def export_checkpoint(
         raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
     channels = len(card.input.mean)
     images = _photos(int8, card) if int8 else None
-    program, sizes = capture(optimize_for_inference(network), channels, card.input.size, fixed_size)
+    program, sizes = capture(
+        optimize_for_inference(network, channels_last=False), channels, card.input.size, fixed_size
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         file = Path(folder) / out.name

@@ -1,0 +1,176 @@
+"""The forms that a network is timed in, each turned into a call without arguments."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elastic_cnn.extras import MissingExtra
+from elastic_cnn.fast import compile_for_inference, optimize_for_inference
+from elastic_cnn.surgery import recalibrate
+from elastic_cnn.zoo import create_model, load_checkpoint
+
+Run = Callable[[], object]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INFERENCE = {
+    "eager": "as built, channels_last",
+    "optimized": "optimize_for_inference, eager",
+    "compiled": "optimize_for_inference, compiled with its weights frozen",
+    "native": "the native CPU kernels",
+    "onnxruntime": "ONNX Runtime on the exported optimized form",
+    "openvino": "OpenVINO on the exported optimized form",
+}
+TRAINING = {
+    "eager": "as built, channels_last",
+    "optimized": "optimize_for_training, eager",
+    "compiled": "as built, torch.compile",
+}
+ALONE = ("native", "onnxruntime", "openvino")  # their threads keep spinning for a while after a call
+
+
+class Unavailable(Exception):
+    """A form that cannot be had here, with the reason."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to time. network: a name, checkpoint or run folder; job: `inference` or `training`."""
+
+    network: str
+    form: str
+    job: str
+    batch: int
+    size: int
+    dtype: str = "float32"
+    threads: int = 1
+    device: str = "cpu"
+
+
+def prepare(subject: Subject) -> Run:
+    """The call to time: one forward pass, or one step of training with SGD. `Unavailable` with the reason where the
+    form does not exist for this network, dtype or machine; `ValueError` for an unknown network."""
+    network = build(subject.network)
+    channels = _channels(network)
+    images = torch.randn(subject.batch, channels, subject.size, subject.size, generator=_generator())
+    with contextlib.suppress(ValueError):  # a network without batch norms keeps its activations in range by itself
+        recalibrate(network, [images[:1].expand(2, -1, -1, -1)])
+    dtype = DTYPES[subject.dtype]
+    if subject.form in ALONE and (dtype != torch.float32 or subject.device != "cpu"):
+        raise Unavailable("float32 on the CPU alone")
+    network = network.to(subject.device, dtype, memory_format=torch.channels_last)
+    images = images.to(subject.device, dtype, memory_format=torch.channels_last)
+    run = (
+        training_run(network, subject.form, images)
+        if subject.job == "training"
+        else _inference(network, subject, images)
+    )
+    return _synchronized(run) if subject.device == "cuda" else run
+
+
+def build(source: str) -> nn.Module:
+    """A network by name (random weights, seed 0), or from a checkpoint or run folder; in eval mode."""
+    torch.manual_seed(0)
+    if Path(source).exists() or source.endswith(".safetensors"):
+        return load_checkpoint(source)[0]
+    return create_model(source).eval()
+
+
+def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
+    if subject.form in ("onnxruntime", "openvino"):
+        return _runtime(network, subject, images)
+    if subject.form == "native":
+        fast = _native(network, images)
+    elif subject.form == "eager":
+        fast = network.eval()
+    else:
+        fast = optimize_for_inference(network, images)
+        if subject.form == "compiled":
+            fast = compile_for_inference(fast, dynamic=False)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return fast(images)
+
+    return run
+
+
+def _native(network: nn.Module, images: Tensor) -> nn.Module:
+    try:
+        from elastic_cnn.fast.native import optimize_with_kernels  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise Unavailable(f"this installation has no native kernels for whole blocks ({error})") from error
+    try:
+        return optimize_with_kernels(network, images)
+    except (ValueError, RuntimeError) as error:
+        raise Unavailable(str(error)) from error
+
+
+def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
+    """ONNX Runtime or OpenVINO on a file for this size alone, in which a graph is plainest."""
+    from elastic_cnn.export.onnx_file import INPUT, session, write_onnx
+    from elastic_cnn.export.openvino_file import compile_model, convert
+    from elastic_cnn.export.program_file import capture
+
+    size = (subject.size, subject.size)
+    try:
+        program, _ = capture(optimize_for_inference(network, channels_last=False), images.shape[1], size, fixed=size)
+        array = images.contiguous().numpy()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.onnx"
+            write_onnx(path, program, {})
+            if subject.form == "openvino":
+                model = compile_model(convert(path), subject.threads)
+                tensor = torch.from_numpy(array)
+                return lambda: model(tensor)
+            opened = session(path, subject.threads)
+        return lambda: opened.run(None, {INPUT: array})
+    except (ValueError, MissingExtra) as error:
+        raise Unavailable(str(error)) from error
+
+
+def training_run(network: nn.Module, form: str, images: Tensor) -> Run:
+    """One step: forward in training mode, cross-entropy of class 0, backward, SGD with momentum."""
+    network.train().requires_grad_(True)
+    if form not in TRAINING:
+        raise Unavailable("it does not train")
+    if form == "optimized":
+        from elastic_cnn.fast.training import optimize_for_training
+
+        report = optimize_for_training(network)
+        if not report.fused:
+            raise Unavailable(report.reason or "none of the blocks has a training form")
+    forward = torch.compile(network, dynamic=False) if form == "compiled" else network
+    optimizer = torch.optim.SGD(network.parameters(), 1e-6, momentum=0.9)
+
+    def run() -> object:
+        logits = forward(images)
+        targets = torch.zeros(logits.shape[:1] + logits.shape[2:], dtype=torch.long, device=logits.device)
+        loss = F.cross_entropy(logits, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    return run
+
+
+def _synchronized(run: Run) -> Run:
+    def synchronized() -> object:
+        result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return synchronized
+
+
+def _channels(network: nn.Module) -> int:
+    return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

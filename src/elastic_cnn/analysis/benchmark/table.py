@@ -1,0 +1,71 @@
+"""The results of `benchmark` as text and as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of base, same form", "of base, eager")
+
+
+def describe_hardware(machine: dict[str, Any]) -> str:
+    """One line: processor, cores, vector extensions, versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    allocator = "; allocator set by " + ", ".join(machine["allocator"]) if machine["allocator"] else ""
+    device = f"{machine['accelerator']}; " if machine["accelerator"] else ""
+    processor = f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['vectors'])})"
+    return f"{device}{processor}; {versions}{allocator}"
+
+
+def rows_of(cell: dict[str, Any]) -> list[list[str]]:
+    """The figures of one cell, a list of texts a row, as `HEADER` names them."""
+    return [
+        [
+            row["network"],
+            row["form"],
+            f"{row['ms']['median']:.1f}",
+            f"{row['ms']['low']:.1f} to {row['ms']['high']:.1f}",
+            f"{row['images_per_s']:.1f}",
+            f"{row['memory'] / 1e6:.0f}" if row["memory"] else "-",
+            _ratio(row, row["form"]),
+            _ratio(row, "eager"),
+        ]
+        for row in cell["rows"]
+    ]
+
+
+def _ratio(row: dict[str, Any], form: str) -> str:
+    ratio = row.get("ratios", {}).get(form)
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else "-"
+
+
+def title_of(cell: dict[str, Any], size: int) -> str:
+    """What the members of a cell have in common."""
+    threads = "1 thread" if cell["threads"] == 1 else f"{cell['threads']} threads"
+    return f"{cell['job']}, batch {cell['batch']}, {size}x{size}, {cell['dtype']}, {threads}"
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """All figures for the terminal, with what could not be measured and why."""
+    parts = [describe_hardware(results["machine"])]
+    for cell in results["cells"]:
+        rows = rows_of(cell)
+        lines = [title_of(cell, results["request"]["size"]), *_aligned([HEADER, *rows])]
+        lines += [f"not measured: {o['network']}, {o['form']}: {o['reason']}" for o in cell["unavailable"]]
+        parts.append("\n".join(lines))
+    parts.append("ms: median of the rounds, in brackets and under 95% its interval by the bootstrap; ratios of rounds.")
+    return "\n\n".join(parts)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first two columns to the left."""
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [list(header), rule, *map(list, rows)])
