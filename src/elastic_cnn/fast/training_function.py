@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+KEPT = 6  # tensors that a branch keeps for the backward pass
+
 
 @dataclass(frozen=True)
 class Path:
@@ -82,15 +84,8 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float, float]:
     return norm.running_mean, norm.running_var, momentum, norm.eps
 
 
-def _norm_forward(norm: nn.BatchNorm2d, z: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
-    y, statistics = torch.ops.elastic_cnn.train_batch_norm(z, norm.weight, norm.bias, *_running(norm), relu)
-    return y, statistics
-
-
-def _norm_backward_(dy: Tensor, z: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the map (in `dy`'s memory), the weight and the bias of a norm and its ReLU."""
-    weight, bias = torch.ops.elastic_cnn.train_batch_norm_backward(dy, z, statistics, True, dy)
-    return dy, weight, bias
+def _norm_arguments(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
+    return norm.weight, norm.bias, *_running(norm)
 
 
 def _conv_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -108,32 +103,97 @@ def _conv_backward(
     return (dx.contiguous(memory_format=torch.channels_last) if needs[0] else None), dweight if needs[1] else None
 
 
-def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """conv3's output, and what the backward pass needs."""
-    z1 = _conv_forward(path.conv1, x)
-    a1, statistics1 = _norm_forward(path.norm1, z1, relu=True)
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether the native products compute this convolution."""
+    return (
+        conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+        and bool(torch.ops.elastic_cnn.train_has_products())
+    )  # fmt: skip
+
+
+def _product_statistics(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, a: Tensor, before: Tensor | None, low: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """conv's output (of relu(norm(a)), where that norm's statistics `before` are given) plus up(low); its statistics."""
+    ops = torch.ops.elastic_cnn
+    if _is_pointwise(conv):
+        z, statistics = ops.train_pointwise(a, before, conv.weight, low, *_norm_arguments(norm))
+        return z, statistics
+    z = _conv_forward(conv, a if before is None else ops.train_normalize(a, before, True))
+    if low is not None:
+        return z, ops.train_sum_statistics(z, low, *_norm_arguments(norm))
+    return z, ops.train_statistics(z, *_norm_arguments(norm))
+
+
+def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """conv2's output with its statistics (norm2 and its ReLU are left to what follows), and what backward needs."""
+    ops = torch.ops.elastic_cnn
+    z1, statistics1 = _product_statistics(path.conv1, path.norm1, x, None, None)
+    a1 = ops.train_normalize(z1, statistics1, True)
     z2 = _conv_forward(path.conv2, a1)
-    a2, statistics2 = _norm_forward(path.norm2, z2, relu=True)
-    return _conv_forward(path.conv3, a2), [x, z1, a1, statistics1, z2, a2, statistics2]
+    statistics2 = ops.train_statistics(z2, *_norm_arguments(path.norm2))
+    return z2, statistics2, [x, z1, a1, statistics1, z2, statistics2]
+
+
+def _last_backward(
+    conv: nn.Conv2d, dz3: Tensor, z2: Tensor, statistics2: Tensor, weight: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of z2, norm2's weight and bias, and conv3's weight. `needs`: of what precedes, of conv3's weight."""
+    ops = torch.ops.elastic_cnn
+    if _is_pointwise(conv):
+        dweight = ops.train_pointwise_weight_gradient(dz3, z2, statistics2) if needs[1] else None
+        of_norm = ops.train_pointwise_norm_gradient(dz3, weight, z2, statistics2) if needs[0] else (None, None, None)
+        return *of_norm, dweight
+    da2, dweight = _conv_backward(conv, dz3, ops.train_normalize(z2, statistics2, True), weight, needs)
+    if da2 is None:
+        return None, None, None, dweight
+    return da2, *ops.train_batch_norm_backward(da2, z2, statistics2, True, da2), dweight
+
+
+def _first_backward(
+    conv: nn.Conv2d, dz1: Tensor, x: Tensor, weight: Tensor, others: Sequence[Tensor | None], needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x, with `others` (dy and active of an identity shortcut, the pooled map's), and of the weight."""
+    ops = torch.ops.elastic_cnn
+    if _is_pointwise(conv):
+        dweight = ops.train_pointwise_weight_gradient(dz1, x, None) if needs[1] else None
+        return (ops.train_pointwise_input_gradient(dz1, weight, *others) if needs[0] else None), dweight
+    dx, dweight = _conv_backward(conv, dz1, x, weight, needs)
+    if dx is not None:
+        ops.train_input_gradient(dx, *others)
+    return dx, dweight
+
+
+def _last_forward(conv: nn.Conv2d, z2: Tensor, statistics2: Tensor) -> Tensor:
+    """conv3's output of relu(norm2(z2))."""
+    ops = torch.ops.elastic_cnn
+    if not _is_pointwise(conv):
+        return _conv_forward(conv, ops.train_normalize(z2, statistics2, True))
+    z: Tensor = ops.train_pointwise(z2, statistics2, conv.weight, None, None, None, None, None, 0.0, 0.0)[0]
+    return z
 
 
 def _path_backward(
-    path: Path, dz3: Tensor, kept: Sequence[Tensor], weights: Sequence[Tensor], needs: Sequence[bool]
+    path: Path,
+    dz3: Tensor,
+    kept: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    others: Sequence[Tensor | None],
+    needs: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """The gradients of the branch's input and of its parameters; `needs`: of the input, then of each parameter."""
-    x, z1, a1, statistics1, z2, a2, statistics2 = kept
+    x, z1, a1, statistics1, z2, statistics2 = kept
     gradients: list[Tensor | None] = [None] * 7
-    da2, gradients[6] = _conv_backward(path.conv3, dz3, a2, weights[2], (any(needs[:7]), needs[7]))
-    if da2 is None:
+    wanted = (any(needs[:7]), needs[7])
+    dz2, *gradients[4:] = _last_backward(path.conv3, dz3, z2, statistics2, weights[2], wanted)
+    if dz2 is None:
         return None, gradients
-    del dz3
-    dz2, gradients[4], gradients[5] = _norm_backward_(da2, z2, statistics2)
     da1, gradients[3] = _conv_backward(path.conv2, dz2, a1, weights[1], (any(needs[:4]), needs[4]))
     if da1 is None:
         return None, gradients
-    del da2, dz2
-    dz1, gradients[1], gradients[2] = _norm_backward_(da1, z1, statistics1)
-    dx, gradients[0] = _conv_backward(path.conv1, dz1, x, weights[0], (needs[0], needs[1]))
+    del dz2
+    gradients[1], gradients[2] = torch.ops.elastic_cnn.train_batch_norm_backward(da1, z1, statistics1, True, da1)
+    dx, gradients[0] = _first_backward(path.conv1, da1, x, weights[0], others, (needs[0], needs[1]))
     return dx, gradients
 
 
@@ -142,19 +202,20 @@ class BlockFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layers: Layers, open_end: bool, x: Tensor, shortcut: Tensor | None, *_: Tensor) -> Tensor:
-        z, kept = _path_forward(layers.high, x)
-        low = None
+        ops = torch.ops.elastic_cnn
+        low, kept_low = None, []
         if layers.low is not None:
-            low, kept_low = _path_forward(layers.low, torch.ops.elastic_cnn.train_pool(x))
-            kept = [*kept, *kept_low]
-        norm = layers.norm3
-        residual = None if open_end else x if shortcut is None else shortcut
-        y, active, statistics = torch.ops.elastic_cnn.train_tail(
-            z, low, residual, norm.weight, norm.bias, *_running(norm)
-        )
+            last, statistics, kept_low = _path_forward(layers.low, ops.train_pool(x))
+            low = _last_forward(layers.low.conv3, last, statistics)
+        last, statistics, kept = _path_forward(layers.high, x)
+        z, statistics = _product_statistics(layers.high.conv3, layers.norm3, last, statistics, low)
+        if open_end:
+            y, active = ops.train_normalize(z, statistics, False), torch.empty(0, dtype=torch.uint8)
+        else:
+            y, active = ops.train_finish(z, statistics, x if shortcut is None else shortcut)
         weights = [conv.weight for conv in layers.convolutions]
-        ctx.save_for_backward(z, active, statistics, *kept, *weights)
-        ctx.layers, ctx.open_end, ctx.own_shortcut = layers, open_end, shortcut is None and not open_end
+        ctx.save_for_backward(z, active, statistics, *kept, *kept_low, *weights)
+        ctx.layers, ctx.own_shortcut = layers, shortcut is None and not open_end
         return y
 
     @staticmethod
@@ -162,21 +223,18 @@ class BlockFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         layers, ops = ctx.layers, torch.ops.elastic_cnn
         z, active, statistics, *saved = ctx.saved_tensors
-        kept, weights = saved[: 7 * len(layers.paths)], saved[7 * len(layers.paths) :]
+        kept, weights = saved[: KEPT * len(layers.paths)], saved[KEPT * len(layers.paths) :]
         needs_x, needs_shortcut, needs = ctx.needs_input_grad[2], ctx.needs_input_grad[3], ctx.needs_input_grad[6:]
         dy = dy.contiguous(memory_format=torch.channels_last)
         dz, dlow, dweight, dbias = ops.train_tail_backward(dy, active, z, statistics, layers.low is not None)
-        high, gradients = _path_backward(layers.high, dz, kept[:7], weights[:3], (needs_x, *needs[:7]))
-        del dz
-        pooled = None
+        pooled, of_low = None, []
         if layers.low is not None:
-            pooled, of_low = _path_backward(layers.low, dlow, kept[7:], weights[3:], (needs_x, *needs[7:]))
-            gradients = [*gradients, *of_low]
-        if high is not None and (ctx.own_shortcut or pooled is not None):
-            own = (dy, active) if ctx.own_shortcut else (None, None)
-            ops.train_input_gradient(high, *own, pooled)
+            nothing = (None, None, None)
+            pooled, of_low = _path_backward(layers.low, dlow, kept[KEPT:], weights[3:], nothing, (needs_x, *needs[7:]))
+        others = (dy, active, pooled) if ctx.own_shortcut else (None, None, pooled)
+        dx, of_high = _path_backward(layers.high, dz, kept[:KEPT], weights[:3], others, (needs_x, *needs[:7]))
         shortcut = ops.train_active_gradient(dy, active) if needs_shortcut else None
-        return None, None, high, shortcut, dweight, dbias, *gradients
+        return None, None, dx, shortcut, dweight, dbias, *of_high, *of_low
 
 
 class NormFunction(torch.autograd.Function):
@@ -184,10 +242,11 @@ class NormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, norm: nn.BatchNorm2d, relu: bool, z: Tensor, *_: Tensor) -> Tensor:
-        y, statistics = _norm_forward(norm, z, relu)
+        statistics = torch.ops.elastic_cnn.train_statistics(z, *_norm_arguments(norm))
+        y = torch.ops.elastic_cnn.train_normalize(z, statistics, relu)
         ctx.save_for_backward(z, statistics)
         ctx.relu = relu
-        return y
+        return y  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable

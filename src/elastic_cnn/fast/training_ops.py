@@ -30,19 +30,26 @@ def _register_fakes() -> None:
     def fake(name: str):
         return torch.library.register_fake(f"elastic_cnn::{name}")
 
-    @fake("train_batch_norm")
-    def _(z, weight, bias, running_mean, running_var, momentum, eps, relu):
-        return _empty_map(z), z.new_empty(4, z.shape[1])
+    @fake("train_statistics")
+    def _(z, weight, bias, running_mean, running_var, momentum, eps):
+        return z.new_empty(4, z.shape[1])
+
+    @fake("train_normalize")
+    def _(z, statistics, relu):
+        return _empty_map(z)
 
     @fake("train_batch_norm_backward")
     def _(dy, z, statistics, relu, dz):
         return z.new_empty(z.shape[1]), z.new_empty(z.shape[1])
 
-    @fake("train_tail")
-    def _(z, low, shortcut, weight, bias, running_mean, running_var, momentum, eps):
+    @fake("train_sum_statistics")
+    def _(z, low, weight, bias, running_mean, running_var, momentum, eps):
+        return z.new_empty(4, z.shape[1])
+
+    @fake("train_finish")
+    def _(z, statistics, shortcut):
         n, c, h, w = z.shape
-        active = torch.empty(n, h, 0 if shortcut is None else (w + 7) // 8, c, dtype=torch.uint8, device=z.device)
-        return _empty_map(z), active, z.new_empty(4, c)
+        return _empty_map(z), torch.empty(n, h, (w + 7) // 8, c, dtype=torch.uint8, device=z.device)
 
     @fake("train_tail_backward")
     def _(dy, active, z, statistics, has_low):
@@ -62,3 +69,21 @@ def _register_fakes() -> None:
     @fake("train_active_gradient")
     def _(dy, active):
         return _empty_map(dy)
+
+    @fake("train_pointwise")
+    def _(a, before, weight, low, norm_weight, norm_bias, running_mean, running_var, momentum, eps):
+        n, _, h, w = a.shape
+        return _empty_map(a, n, weight.shape[0], h, w), a.new_empty(4, 0 if norm_weight is None else weight.shape[0])
+
+    @fake("train_pointwise_norm_gradient")
+    def _(dz, weight, z, statistics):
+        return _empty_map(z), z.new_empty(z.shape[1]), z.new_empty(z.shape[1])
+
+    @fake("train_pointwise_input_gradient")
+    def _(dz, weight, dy, active, pooled):
+        n, _, h, w = dz.shape
+        return _empty_map(dz, n, weight.shape[1], h, w)
+
+    @fake("train_pointwise_weight_gradient")
+    def _(dz, a, before):
+        return dz.new_empty(dz.shape[1], a.shape[1], 1, 1)

@@ -65,29 +65,45 @@ ELASTIC_INLINE void gradient_rows(const T* dy, const T* z, const T* scale, const
   CLONES void gradient_sum(const T* dy, const T* z, const T* scale, const T* shift, const T* mean, int64_t rows,       \
                            int64_t channels, bool relu, T* a, T* b) {                                                  \
     gradient_sum_rows(dy, z, scale, shift, mean, rows, channels, relu, a, b);                                          \
-  }                                                                                                                    \
-  CLONES void gradient(const T* dy, const T* z, const T* scale, const T* shift, const T* on_gradient,                  \
-                       const T* on_map, const T* constant, int64_t rows, int64_t channels, bool relu, T* dz) {         \
-    gradient_rows(dy, z, scale, shift, on_gradient, on_map, constant, rows, channels, relu, dz);                       \
   }
 ELASTIC_PASSES(float, ELASTIC_CLONES)
 ELASTIC_PASSES(double, )
 #undef ELASTIC_PASSES
 
+}  // namespace
+
+ELASTIC_CLONES void norm_gradient_of(const float* dy, const float* z, const float* scale, const float* shift,
+                                     const float* on_gradient, const float* on_map, const float* constant, int64_t rows,
+                                     int64_t channels, bool relu, float* dz) {
+  gradient_rows(dy, z, scale, shift, on_gradient, on_map, constant, rows, channels, relu, dz);
+}
+void norm_gradient_of(const double* dy, const double* z, const double* scale, const double* shift,
+                      const double* on_gradient, const double* on_map, const double* constant, int64_t rows,
+                      int64_t channels, bool relu, double* dz) {
+  gradient_rows(dy, z, scale, shift, on_gradient, on_map, constant, rows, channels, relu, dz);
+}
+
+namespace {
+
 template <class T>
-void forward(const Tensor& z, const Norm& norm, bool relu, const Tensor& y, const Tensor& statistics) {
+void statistics_pass(const Tensor& z, const Norm& norm, const Tensor& statistics) {
   const int64_t channels = z.size(1), rows = z.numel() / channels;
   const T* map = z.data_ptr<T>();
-  T* out = y.data_ptr<T>();
   std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(channels));
   const std::vector<T> pivot(map, map + channels);
   in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
     add_statistics(map + begin * channels, pivot.data(), end - begin, sums[part]);
   });
   finish_statistics(sums, pivot.data(), rows, norm, statistics);
+}
+
+template <class T>
+void normalize_pass(const Tensor& z, const Tensor& statistics, bool relu, const Tensor& y) {
+  const int64_t channels = z.size(1);
   const Statistics<T> s(statistics);
-  in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
-    normalize(map + begin * channels, s.scale, s.shift, end - begin, channels, relu, out + begin * channels);
+  in_parts(z.numel() / channels, [&](int64_t, int64_t begin, int64_t end) {
+    const int64_t at = begin * channels;
+    normalize(z.data_ptr<T>() + at, s.scale, s.shift, end - begin, channels, relu, y.data_ptr<T>() + at);
   });
 }
 
@@ -110,20 +126,26 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& z, const Ten
   const NormGradient<T> norm(sums, statistics, rows);
   in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
-    gradient(gradients + at, map + at, s.scale, s.shift, norm.on_gradient.data(), norm.on_map.data(),
-             norm.constant.data(), end - begin, channels, relu, out + at);
+    norm_gradient_of(gradients + at, map + at, s.scale, s.shift, norm.on_gradient.data(), norm.on_map.data(),
+                     norm.constant.data(), end - begin, channels, relu, out + at);
   });
   return {norm.weight, norm.bias};
 }
 
-std::tuple<Tensor, Tensor> batch_norm_forward(const Tensor& z, const Tensor& weight, const Tensor& bias,
-                                              const Tensor& running_mean, const Tensor& running_var, double momentum,
-                                              double eps, bool relu) {
+Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                        const Tensor& running_var, double momentum, double eps) {
   check_map(z, "the map");
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  Tensor y = empty_map(z, z.sizes()), statistics = at::empty({4, z.size(1)}, z.options());
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_batch_norm", [&] { forward<scalar_t>(z, norm, relu, y, statistics); });
-  return {y, statistics};
+  Tensor statistics = at::empty({4, z.size(1)}, z.options());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics", [&] { statistics_pass<scalar_t>(z, norm, statistics); });
+  return statistics;
+}
+
+Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
+  check_map(z, "the map");
+  Tensor y = empty_map(z, z.sizes());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize", [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
+  return y;
 }
 
 std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
@@ -142,12 +164,14 @@ std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def(
-      "train_batch_norm(Tensor z, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, "
-      "float momentum, float eps, bool relu) -> (Tensor, Tensor)");
+      "train_statistics(Tensor z, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, "
+      "float momentum, float eps) -> Tensor");
+  m.def("train_normalize(Tensor z, Tensor statistics, bool relu) -> Tensor");
   m.def(
       "train_batch_norm_backward(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_batch_norm", &elastic_train::batch_norm_forward);
+  m.impl("train_statistics", &elastic_train::batch_statistics);
+  m.impl("train_normalize", &elastic_train::normalize_map);
   m.impl("train_batch_norm_backward", &elastic_train::batch_norm_backward);
 }

@@ -93,8 +93,14 @@ ELASTIC_INLINE void statistics_rows(const T* z, const T* pivot, int64_t rows, in
     }
 }
 
+// The passes of train_batch_norm.cpp that others use too.
 void statistics_of(const float* z, const float* pivot, int64_t rows, int64_t channels, float* a, float* b);
 void statistics_of(const double* z, const double* pivot, int64_t rows, int64_t channels, double* a, double* b);
+void norm_gradient_of(const float* dy, const float* z, const float* scale, const float* shift, const float* on_gradient,
+                      const float* on_map, const float* constant, int64_t rows, int64_t channels, bool relu, float* dz);
+void norm_gradient_of(const double* dy, const double* z, const double* scale, const double* shift,
+                      const double* on_gradient, const double* on_map, const double* constant, int64_t rows,
+                      int64_t channels, bool relu, double* dz);
 
 template <class T>
 void add_statistics(const T* z, const T* pivot, int64_t rows, ChannelSums<T>& sums) {

@@ -1,5 +1,5 @@
-// The end of an elastic block: y = relu(norm(z + up(low)) + shortcut), with the norm in training mode. Without a
-// shortcut there is no ReLU either (`active` is empty, all count): what follows is then computed elsewhere.
+// The end of an elastic block: y = relu(norm(z + up(low)) + shortcut), with the norm in training mode. Backward
+// also goes without shortcut and ReLU (`active` is empty, all count): what follows is then computed elsewhere.
 //
 //   forward   1. z += up(low) and the sums of the result             read z, low, write z
 //             2. y = relu(z * scale + shift + shortcut), and `active`  read z, shortcut, write y
@@ -47,12 +47,6 @@ ELASTIC_INLINE void add_up_row(const T* mixed, int64_t width, int64_t channels, 
 template <class T>
 ELASTIC_INLINE void finish_row(const T* z, const T* shortcut, const T* scale, const T* shift, int64_t width,
                                int64_t channels, T* y, uint8_t* active) {
-  if (!shortcut) {
-    for (int64_t x = 0; x < width; x++, z += channels, y += channels)
-#pragma GCC ivdep
-      for (int64_t c = 0; c < channels; c++) y[c] = z[c] * scale[c] + shift[c];
-    return;
-  }
   std::memset(active, 0, active_row(width, channels));
   for (int64_t x = 0; x < width; x++, z += channels, shortcut += channels, y += channels) {
     uint8_t* bits = active + x / 8 * channels;
@@ -188,27 +182,36 @@ void add_up_rows(const Shape& shape, const T* low, int64_t begin, int64_t end, T
   }
 }
 
+// Pass 1 of forward.
 template <class T>
-void forward(const Tensor& z, const T* low, const T* residual, const Norm& norm, const Tensor& y,
-             const Tensor& active, const Tensor& statistics) {
+void statistics_pass(const Tensor& z, const T* low, const Norm& norm, const Tensor& statistics) {
   const Shape shape(z);
-  const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
-  T *map = z.data_ptr<T>(), *out = y.data_ptr<T>();
-  uint8_t* mask = active.data_ptr<uint8_t>();
+  const int64_t row = shape.row();
+  T* map = z.data_ptr<T>();
   std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
   const std::vector<T> pivot(map, map + shape.channels);
   in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
     std::vector<T> mixed;
     for (int64_t r = begin; r < end; r++) {
-      if (low) add_up_rows(shape, low, r, r + 1, map, mixed);
+      add_up_rows(shape, low, r, r + 1, map, mixed);
       add_statistics(map + r * row, pivot.data(), shape.width, sums[part]);
     }
   });
   finish_statistics(sums, pivot.data(), shape.rows() * shape.width, norm, statistics);
+}
+
+// Pass 2 of forward.
+template <class T>
+void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, const Tensor& y, const Tensor& active) {
+  const Shape shape(z);
+  const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
+  const T* map = z.data_ptr<T>();
+  T* out = y.data_ptr<T>();
+  uint8_t* mask = active.data_ptr<uint8_t>();
   const Statistics<T> s(statistics);
   in_parts(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
-      finish(map + r * row, residual ? residual + r * row : nullptr, s.scale, s.shift, shape.width, shape.channels, out + r * row,
+      finish(map + r * row, residual + r * row, s.scale, s.shift, shape.width, shape.channels, out + r * row,
              mask + r * bits);
   });
 }
@@ -279,30 +282,31 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, cons
   return {norm.weight, norm.bias};
 }
 
-std::tuple<Tensor, Tensor, Tensor> tail_forward(const Tensor& z, const std::optional<Tensor>& low,
-                                                const std::optional<Tensor>& shortcut, const Tensor& weight,
-                                                const Tensor& bias, const Tensor& running_mean,
-                                                const Tensor& running_var, double momentum, double eps) {
+Tensor sum_statistics(const Tensor& z, const Tensor& low, const Tensor& weight, const Tensor& bias,
+                      const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
   check_map(z, "the map");
+  check_map(low, "the low branch");
   const Shape shape(z);
-  if (shortcut) {
-    check_map(*shortcut, "the shortcut");
-    TORCH_CHECK(shortcut->sizes() == z.sizes(), "shortcut of size ", shortcut->sizes(), ", map of size ", z.sizes());
-  }
-  if (low) {
-    check_map(*low, "the low branch");
-    const std::vector<int64_t> expected{shape.images, shape.channels, low_size(shape.height), low_size(shape.width)};
-    TORCH_CHECK(low->sizes() == at::IntArrayRef(expected), "the low branch's size is not half the map's, rounded up");
-  }
+  const std::vector<int64_t> expected{shape.images, shape.channels, low_size(shape.height), low_size(shape.width)};
+  TORCH_CHECK(low.sizes() == at::IntArrayRef(expected), "the low branch's size is not half the map's, rounded up");
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  Tensor y = empty_map(z, z.sizes()), statistics = at::empty({4, shape.channels}, z.options());
-  const int64_t bytes = shortcut ? (shape.width + 7) / 8 : 0;
-  Tensor active = at::empty({shape.images, shape.height, bytes, shape.channels}, z.options().dtype(at::kByte));
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_tail", [&] {
-    forward<scalar_t>(z, low ? low->data_ptr<scalar_t>() : nullptr,
-                      shortcut ? shortcut->data_ptr<scalar_t>() : nullptr, norm, y, active, statistics);
+  Tensor statistics = at::empty({4, shape.channels}, z.options());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_sum_statistics",
+                             [&] { statistics_pass(z, low.data_ptr<scalar_t>(), norm, statistics); });
+  return statistics;
+}
+
+std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
+  check_map(z, "the map");
+  check_map(shortcut, "the shortcut");
+  TORCH_CHECK(shortcut.sizes() == z.sizes(), "shortcut of size ", shortcut.sizes(), ", map of size ", z.sizes());
+  const Shape shape(z);
+  Tensor y = empty_map(z, z.sizes());
+  Tensor active = at::empty({shape.images, shape.height, (shape.width + 7) / 8, shape.channels}, z.options().dtype(at::kByte));
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish", [&] {
+    finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active);
   });
-  return {y, active, statistics};
+  return {y, active};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const Tensor& active, const Tensor& z,
@@ -325,13 +329,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def(
-      "train_tail(Tensor(a!) z, Tensor? low, Tensor? shortcut, Tensor weight, Tensor bias, Tensor(b!) running_mean, "
-      "Tensor(c!) running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)");
+      "train_sum_statistics(Tensor(a!) z, Tensor low, Tensor weight, Tensor bias, Tensor(b!) running_mean, "
+      "Tensor(c!) running_var, float momentum, float eps) -> Tensor");
+  m.def("train_finish(Tensor z, Tensor statistics, Tensor shortcut) -> (Tensor, Tensor)");
   m.def(
       "train_tail_backward(Tensor dy, Tensor active, Tensor z, Tensor statistics, bool has_low) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_tail", &elastic_train::tail_forward);
+  m.impl("train_sum_statistics", &elastic_train::sum_statistics);
+  m.impl("train_finish", &elastic_train::finish_forward);
   m.impl("train_tail_backward", &elastic_train::tail_backward);
 }

@@ -1,0 +1,261 @@
+// Operators of the training form's 1 x 1 convolutions (stride 1, no groups), on the products of train_pointwise.h.
+//
+//   forward    z = f(a) W^T [+ up(low)], and z's batch statistics, in one pass; f is the norm and ReLU before it, so that
+//              their output is never written
+//   backward   of the input: g = dz W where the ReLU before was active, and the sums of its norm's gradient; or, for a
+//              block's first convolution, dz W + the gradients of the shortcut and of the pooled map
+//              of the weight: dz^T f(a)
+#include "train_pointwise.h"
+
+#include <cstdlib>
+
+#include "train_common.h"
+
+namespace elastic_train {
+namespace {
+
+enum class Level { none, avx2, avx512 };
+
+// The widest instruction set of this processor; ELASTIC_KERNELS_ISA=avx2 asks for the narrower one.
+Level level() {
+#if defined(__x86_64__)
+  static const Level chosen = [] {
+    const char* wish = std::getenv("ELASTIC_KERNELS_ISA");
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+    if (wide && (!wish || std::string(wish) != "avx2")) return Level::avx512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Level::avx2 : Level::none;
+  }();
+  return chosen;
+#else
+  return Level::none;
+#endif
+}
+
+bool has_products() { return level() != Level::none; }
+
+template <class T>
+const Products<T>& products() {
+#if defined(__x86_64__)
+  const bool wide = level() == Level::avx512;
+  if constexpr (std::is_same_v<T, float>) {
+    return wide ? avx512::products32() : avx2::products32();
+  } else {
+    return wide ? avx512::products64() : avx2::products64();
+  }
+#else
+  TORCH_CHECK(false, "no products for this processor");
+#endif
+}
+
+template <class T>
+std::vector<T> pack(const Tensor& weight, bool transposed) {
+  const int64_t o = weight.size(0), i = weight.size(1);
+  const Products<T>& level = products<T>();
+  const T* w = weight.data_ptr<T>();  // (O, I); as B: (I, O) forward, (O, I) backward
+  std::vector<T> packed(transposed ? level.packed_size(o, i) : level.packed_size(i, o));
+  if (transposed) {
+    level.pack(w, i, 1, o, i, packed.data());
+  } else {
+    level.pack(w, 1, i, i, o, packed.data());
+  }
+  return packed;
+}
+
+template <class T>
+void run(Product<T> product, int64_t rows, std::vector<ChannelSums<T>>* sums) {
+  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
+    ColumnSums<T> own;
+    if (sums) {
+      ChannelSums<T>& of_part = (*sums)[part];
+      own = {of_part.a.data(), of_part.b.data(), of_part.total_a.data(), of_part.total_b.data()};
+    }
+    products<T>().product(product, begin, end, own);
+  });
+}
+
+template <class T>
+void set_norm_before(const std::optional<Tensor>& statistics, const T*& scale, const T*& shift) {
+  if (!statistics) return;
+  const Statistics<T> s(*statistics);
+  scale = s.scale;
+  shift = s.shift;
+}
+
+int64_t pixels(const Tensor& map) { return map.numel() / map.size(1); }
+
+Tensor check_weight(const Tensor& weight, int64_t in, int64_t out) {
+  TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 1 && weight.size(3) == 1, "the weight is not of a 1 x 1 kernel");
+  TORCH_CHECK((in < 0 || weight.size(1) == in) && (out < 0 || weight.size(0) == out), "the weight does not fit the map");
+  return weight.contiguous();
+}
+
+// The first pixel's values, as pivot of the sums: one row of the product alone.
+template <class T>
+std::vector<T> first_row(Product<T> product) {
+  std::vector<T> pivot(product.n), zero(product.n);
+  product.end = Product<T>::End::statistics;
+  std::vector<T> a(product.n), b(product.n);
+  std::vector<double> total(product.n);
+  product.c = pivot.data();
+  product.pivot = zero.data();
+  products<T>().product(product, 0, 1, {a.data(), b.data(), total.data(), total.data()});
+  return pivot;
+}
+
+std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor>& before, const Tensor& weight_,
+                                     const std::optional<Tensor>& low, const std::optional<Tensor>& norm_weight,
+                                     const std::optional<Tensor>& norm_bias, const std::optional<Tensor>& running_mean,
+                                     const std::optional<Tensor>& running_var, double momentum, double eps) {
+  check_map(a, "the map");
+  const Tensor weight = check_weight(weight_, a.size(1), -1);
+  const int64_t o = weight.size(0), height = a.size(2), width = a.size(3);
+  if (low) check_map(*low, "the low branch");
+  TORCH_CHECK(!low || (low->size(0) == a.size(0) && low->size(1) == o && low->size(2) == (height + 1) / 2 &&
+                       low->size(3) == (width + 1) / 2),
+              "the low branch's size is not half the map's, rounded up");
+  TORCH_CHECK(!low || norm_weight, "a low branch is added where statistics are taken");
+  Tensor z = empty_map(a, {a.size(0), o, height, width});
+  Tensor statistics = at::empty({4, norm_weight ? o : 0}, a.options());
+  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "train_pointwise", [&] {
+    const std::vector<scalar_t> packed = pack<scalar_t>(weight, false);
+    Product<scalar_t> product;
+    product.a = a.data_ptr<scalar_t>();
+    product.packed = packed.data();
+    product.c = z.data_ptr<scalar_t>();
+    product.k = a.size(1);
+    product.n = o;
+    set_norm_before(before, product.scale, product.shift);
+    if (!norm_weight) return run<scalar_t>(product, pixels(a), nullptr);
+    product.low = low ? low->data_ptr<scalar_t>() : nullptr;
+    product.height = height;
+    product.width = width;
+    const std::vector<scalar_t> pivot = first_row(product);
+    product.end = Product<scalar_t>::End::statistics;
+    product.pivot = pivot.data();
+    std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(o));
+    run(product, pixels(a), &sums);
+    const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
+    finish_statistics(sums, pivot.data(), pixels(a), norm, statistics);
+  });
+  return {z, statistics};
+}
+
+std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, const Tensor& weight_, const Tensor& z,
+                                                           const Tensor& statistics) {
+  check_map(dz, "the gradient");
+  check_map(z, "the map");
+  const Tensor weight = check_weight(weight_, z.size(1), dz.size(1));
+  const int64_t channels = z.size(1), rows = pixels(z);
+  Tensor g = empty_map(z, z.sizes()), of_weight, of_bias;
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_pointwise_norm_gradient", [&] {
+    const std::vector<scalar_t> packed = pack<scalar_t>(weight, true);
+    const Statistics<scalar_t> s(statistics);
+    Product<scalar_t> product;
+    product.a = dz.data_ptr<scalar_t>();
+    product.packed = packed.data();
+    product.c = g.data_ptr<scalar_t>();
+    product.k = dz.size(1);
+    product.n = channels;
+    product.end = Product<scalar_t>::End::norm_gradient;
+    product.z = z.data_ptr<scalar_t>();
+    product.z_scale = s.scale;
+    product.z_shift = s.shift;
+    product.pivot = s.mean;
+    std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(channels));
+    run(product, rows, &sums);
+    const NormGradient<scalar_t> norm(sums, statistics, rows);
+    of_weight = norm.weight;
+    of_bias = norm.bias;
+    in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
+      const int64_t at = begin * channels;
+      norm_gradient_of(product.c + at, product.z + at, s.scale, s.shift, norm.on_gradient.data(), norm.on_map.data(),
+                       norm.constant.data(), end - begin, channels, true, product.c + at);
+    });
+  });
+  return {g, of_weight, of_bias};
+}
+
+Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const std::optional<Tensor>& dy,
+                                const std::optional<Tensor>& active, const std::optional<Tensor>& pooled) {
+  check_map(dz, "the gradient");
+  const Tensor weight = check_weight(weight_, -1, dz.size(1));
+  const int64_t height = dz.size(2), width = dz.size(3);
+  TORCH_CHECK(dy.has_value() == active.has_value(), "dy and active come together");
+  if (dy) check_map(*dy, "the output's gradient");
+  if (pooled) check_map(*pooled, "the pooled map's gradient");
+  Tensor dx = empty_map(dz, {dz.size(0), weight.size(1), height, width});
+  AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_input_gradient", [&] {
+    const std::vector<scalar_t> packed = pack<scalar_t>(weight, true);
+    Product<scalar_t> product;
+    product.a = dz.data_ptr<scalar_t>();
+    product.packed = packed.data();
+    product.c = dx.data_ptr<scalar_t>();
+    product.k = dz.size(1);
+    product.n = weight.size(1);
+    product.end = dy || pooled ? Product<scalar_t>::End::input_gradient : Product<scalar_t>::End::plain;
+    product.dy = dy ? dy->data_ptr<scalar_t>() : nullptr;
+    product.active = active ? active->data_ptr<uint8_t>() : nullptr;
+    product.pooled = pooled ? pooled->data_ptr<scalar_t>() : nullptr;
+    product.height = height;
+    product.width = width;
+    run<scalar_t>(product, pixels(dz), nullptr);
+  });
+  return dx;
+}
+
+// Parts take rows of the maps, each with a sum of its own, as long as those sums are small; else columns of the weight.
+Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::optional<Tensor>& before) {
+  check_map(dz, "the gradient");
+  check_map(a, "the map");
+  TORCH_CHECK(pixels(dz) == pixels(a), "gradient and map have other sizes");
+  const int64_t o = dz.size(1), i = a.size(1), rows = pixels(a), number = parts();
+  constexpr int64_t kMostElements = 1 << 20;
+  const int64_t row_parts = std::clamp<int64_t>(kMostElements / (o * i), 1, number);
+  const int64_t column_parts = number / row_parts;
+  Tensor partial = at::zeros({row_parts, o, i, 1, 1}, dz.options());
+  AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_weight_gradient", [&] {
+    WeightGradient<scalar_t> product;
+    product.dz = dz.data_ptr<scalar_t>();
+    product.a = a.data_ptr<scalar_t>();
+    product.o = o;
+    product.i = i;
+    set_norm_before(before, product.scale, product.shift);
+    const int64_t panel = products<scalar_t>().panel, panels = (i + panel - 1) / panel;
+    at::parallel_for(0, row_parts * column_parts, 1, [&](int64_t first, int64_t last) {
+      for (int64_t part = first; part < last; part++) {
+        const int64_t row = part / column_parts, column = part % column_parts;
+        WeightGradient<scalar_t> own = product;
+        own.dweight = partial.data_ptr<scalar_t>() + row * o * i;
+        products<scalar_t>().weight_gradient(own, rows * row / row_parts, rows * (row + 1) / row_parts,
+                                             std::min(i, panels * column / column_parts * panel),
+                                             std::min(i, panels * (column + 1) / column_parts * panel));
+      }
+    });
+  });
+  Tensor dweight = row_parts == 1 ? partial[0] : partial.sum(0);
+  return dweight;
+}
+
+}  // namespace
+}  // namespace elastic_train
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def("train_has_products() -> bool", &elastic_train::has_products);
+  m.def(
+      "train_pointwise(Tensor a, Tensor? before, Tensor weight, Tensor? low, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor(a!)? running_mean, Tensor(b!)? running_var, float momentum, float eps) -> (Tensor, Tensor)");
+  m.def(
+      "train_pointwise_norm_gradient(Tensor dz, Tensor weight, Tensor z, Tensor statistics) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
+      "train_pointwise_input_gradient(Tensor dz, Tensor weight, Tensor? dy, Tensor? active, Tensor? pooled) "
+      "-> Tensor");
+  m.def("train_pointwise_weight_gradient(Tensor dz, Tensor a, Tensor? before) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
+  m.impl("train_pointwise", &elastic_train::pointwise);
+  m.impl("train_pointwise_norm_gradient", &elastic_train::pointwise_norm_gradient);
+  m.impl("train_pointwise_input_gradient", &elastic_train::pointwise_input_gradient);
+  m.impl("train_pointwise_weight_gradient", &elastic_train::pointwise_weight_gradient);
+}
