@@ -1,0 +1,137 @@
+"""The page of results from records that are made up, so that every number is known."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from elastic_cnn.cli import main
+from elastic_cnn.study.grid import load_study
+from elastic_cnn.study.report import make_sections, write_report
+from elastic_cnn.study.results import PARQUET, Record, collect, read_table, write_record
+from elastic_cnn.study.statistics import paired_difference
+from elastic_cnn.study.tables import compare, make_cells
+from elastic_cnn.study.units import metric_title, show_difference
+
+TEXT = """
+title: Made up
+question: Is it better?
+data: {kind: digits}
+recipe: {recipe: digits_demo, views: 64, overrides: [schedule.warmup_epochs=0.1]}
+seeds: [0, 1, 2]
+networks:
+  base: {network: resnext_small, title: the base}
+  elastic: {network: resnext_small_elastic}
+  other: {network: resnext_small}
+metric: top1_error
+lower_is_better: true
+small_metric: error_small
+large_metric: error_large
+stress: [24]
+comparisons:
+  - {network: elastic, against: base, pooled: both}
+  - {network: other, against: base, pooled: both}
+remarks: [A remark of ours.]
+"""
+ERRORS = {"base": [0.30, 0.32, 0.34], "elastic": [0.20, 0.21, 0.25], "other": [0.31, 0.29, 0.36]}
+SMALL = {"base": [0.50, 0.52, 0.54], "elastic": [0.30, 0.33, 0.33], "other": [0.50, 0.52, 0.55]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "made_up.yaml").write_text(TEXT)
+    template = Record(
+        "made_up", "", "", "only", "only", 0, "key", {}, {}, 1_000_000, 2_000_000, 64, 4, 10.0, 9.0,
+        "A CPU, 1 thread of 2", "torch", "abc123", "elastic study", [(1, 2.0), (4, 1.0)],
+    )  # fmt: skip
+    for network, errors in ERRORS.items():
+        for seed, error in enumerate(errors):
+            small = SMALL[network][seed]
+            values = {"top1_error": error, "error_small": small, "error_large": 0.1, "top1_error_at_24": error + 0.1}
+            record = replace(template, network=network, cell=network, seed=seed, values=values)
+            write_record(tmp_path / "results" / "made_up" / f"{network}-seed{seed}.json", record)
+    return tmp_path
+
+
+def test_cells_and_differences_are_those_of_the_records(folder):
+    rows = read_table(collect(folder / "results"))
+    study = load_study(folder / "made_up.yaml")
+    cells = make_cells(rows, "made_up")
+    spread = cells["base", "only", "only"].spread("top1_error")
+    assert (spread.mean, spread.deviation, spread.count) == pytest.approx((0.32, np.std(ERRORS["base"], ddof=1), 3))
+    assert cells["base", "only", "only"].spread("train_loss_end").mean == 1.0
+    found = {one.network: one for one in compare(study, cells, "top1_error")}
+    difference = np.subtract(ERRORS["elastic"], ERRORS["base"])
+    assert found["elastic"].difference.mean == pytest.approx(difference.mean())
+    student = stats.ttest_1samp(difference, 0).confidence_interval()
+    assert found["elastic"].difference.t_low == pytest.approx(student.low)
+    assert found["elastic"].verdict == "better"  # lower is better
+    assert found["other"].verdict == "not decided"
+    assert found["both"].difference.count == 6
+
+
+def test_pairs_are_matched_by_seed(folder):
+    (folder / "results" / "made_up" / "base-seed1.json").unlink()
+    cells = make_cells(read_table(collect(folder / "results")), "made_up")
+    found = compare(load_study(folder / "made_up.yaml"), cells, "top1_error")[0]
+    assert found.difference.count == 2
+    assert found.difference.mean == pytest.approx((0.20 - 0.30 + 0.25 - 0.34) / 2)
+
+
+def test_the_page_has_every_number_with_its_source(folder):
+    page = folder / "docs" / "results.md"
+    written = write_report(folder / "results", page)
+    text = page.read_text()
+    assert "| the base | 1.000M | 2.0M | 64 | 9 | 32.00 ± 2.00 (3) |" in text
+    assert "-10.00 [" in text
+    assert "**better**" in text
+    assert "small gains more than large" in text
+    assert "**(more)**" in text
+    assert "42.00 ± 2.00 (3)" in text  # at 24 px
+    assert "Commit: abc123" in text
+    assert "A CPU, 1 thread of 2" in text
+    assert "is not told apart from the base" in text
+    assert "A remark of ours." in text
+    assert "without a GPU" in text
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (page.parent / target).is_file()
+    assert all(Path(path).is_file() for path in written)
+    again = write_report(folder / "results", page)
+    assert (page.read_text(), written) == (text, again)
+
+
+def test_missing_runs_are_told(folder):
+    (folder / "results" / "made_up" / "base-seed1.json").unlink()
+    write_report(folder / "results", folder / "page.md")
+    assert "1 run(s) not done yet" in (folder / "page.md").read_text()
+
+
+def test_the_command_and_its_errors(folder, capsys):
+    arguments = ["study", "report", "--results", str(folder / "results"), "-o", str(folder / "page.md")]
+    assert main(arguments) == 0
+    assert str(folder / "page.md") in capsys.readouterr().out
+    (folder / "made_up.yaml").rename(folder / "made_upp.yaml")
+    assert main(arguments) == 2
+    assert "did you mean" in capsys.readouterr().err
+    (folder / "results" / "made_up" / "base-seed1.json").write_text('{"study": 1}')
+    assert main(arguments) == 2
+    assert "base-seed1.json is not the record of a run" in capsys.readouterr().err
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"study": ["a"]}), tmp_path / PARQUET)
+    with pytest.raises(ValueError, match="lacks the columns cell"):
+        read_table(tmp_path / PARQUET)
+
+
+def test_units():
+    assert metric_title("map_at_48") == "mAP at 48 px (%)"
+    assert metric_title("iou_pole") == "iou pole (%)"
+    assert show_difference("policy_mean_rho", paired_difference([0.5], [0.25])) == "+0.25"
+    assert make_sections([], Path()) == []

@@ -1,0 +1,195 @@
+"""Running studies: only what is missing, once, by one process; records and what is measured. Real but tiny runs."""
+
+import fcntl
+import json
+import threading
+
+import pytest
+
+from elastic_cnn.cli import main
+from elastic_cnn.study import runner
+from elastic_cnn.study.grid import load_study
+from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
+from elastic_cnn.study.runner import Place, is_done, run_missing, source_run
+from elastic_cnn.zoo import load_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multiprocessing:UserWarning")
+
+TEXT = """
+title: tiny
+data: {kind: digits, train: 32, test: 24, sizes: [8, 16]}
+recipe:
+  recipe: digits_demo
+  views: 32
+  overrides:
+    - schedule.warmup_epochs=0.1
+    - batch_size=16
+    - image_size=32
+    - log_every=1
+    - network_kwargs.channels=[8, 8, 16, 16]
+    - network_kwargs.cardinality=2
+    - network_kwargs.stem_width=8
+seeds: [0]
+networks:
+  base: {network: resnext_small}
+  converted: {network: resnext_small, overrides: [elastic=true], weights_from: base}
+  quick: {network: resnext_small_elastic, equal_time_to: base}
+metric: top1_error
+lower_is_better: true
+stress: [24]
+comparisons:
+  - {network: quick, against: base}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study run by the command; its folder."""
+    folder = tmp_path_factory.mktemp("studies")
+    (folder / "tiny.yaml").write_text(TEXT)
+    assert main(["study", str(folder / "tiny.yaml"), *places(folder)]) == 0
+    return folder
+
+
+def places(folder):
+    work = ["--results", str(folder / "results"), "--work", str(folder / "work"), "--accelerator", "cpu"]
+    return [*work, "--no-progress"]
+
+
+def place(folder, **changes):
+    return Place(folder / "results", folder / "work", accelerator="cpu", progress=False, **changes)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the runs that were started in place of running them."""
+    started = []
+    monkeypatch.setattr(runner, "execute", lambda run, *_: started.append(run.name))
+    return started
+
+
+def test_records_hold_what_a_reader_needs(finished):
+    records = {record.network: record for record in read_records(finished / "results")}
+    assert set(records) == {"base", "converted", "quick"}
+    record = records["quick"]
+    assert {"top1_error", "error_large", "error_small", "top1_error_at_24"} - {"error_large"} <= set(record.values)
+    assert 0 <= record.values["policy_mean_rho"] <= record.values["policy_most_rho"] <= 1
+    assert record.values["untrained_policy_size_r2"] <= 1
+    assert "policy_mean_rho" not in records["base"].values
+    assert record.seed == 0
+    assert record.config["recipe"]["network_kwargs"]["channels"] == [8, 8, 16, 16]
+    assert records["base"].curve
+    assert records["base"].views == 32
+    assert records["converted"].config["weights_from"] == "base"
+    for file in (finished / "results" / "tiny").glob("*.json"):
+        assert file.stat().st_size < 8000
+
+
+def test_the_table_has_a_row_a_run_and_metric(finished):
+    rows = read_table(finished / "results" / "results.parquet")
+    records = read_records(finished / "results")
+    assert set(rows[0]) == set(COLUMNS)
+    values = {(row["network"], row["metric"]): row["value"] for row in rows}
+    for record in records:
+        for name, value in record.values.items():
+            assert values[record.network, name] == value
+    assert len(rows) == sum(len(record.rows()) for record in records)
+
+
+def test_times_decide_on_the_views_of_an_equal_time(finished):
+    timing = json.loads((finished / "results" / "tiny" / "quick-timing.json").read_text())
+    assert timing["ratio"] > 0
+    record = next(record for record in read_records(finished / "results") if record.network == "quick")
+    assert record.views == max(16, round(32 / timing["ratio"] / 16) * 16)
+
+
+def test_a_converted_network_started_from_the_base(finished):
+    study = load_study(finished / "tiny.yaml")
+    run = study.runs()[1]
+    assert source_run(run).name == "base-seed0"
+    folder = next((finished / "work" / "tiny").glob("converted-seed0-*/"))
+    network, card = load_checkpoint(folder / "last.safetensors")
+    assert card.elastic is not None
+    assert not (folder / "last.ckpt").exists()
+    assert next((finished / "work" / "tiny").glob("base-seed0-*/last.safetensors")).is_file()
+    assert any("branches" in name for name, _ in network.named_modules())
+
+
+def test_nothing_is_run_twice_and_what_is_missing_is(finished, calls):
+    study = load_study(finished / "tiny.yaml")
+    assert run_missing([study], place(finished)) == []
+    assert calls == []
+    missing = record_path(finished / "results", study.runs()[0])
+    text = missing.read_text()
+    missing.unlink()
+    try:
+        assert run_missing([study], place(finished, only=("base",))) == []
+        assert calls == ["base-seed0"]
+    finally:
+        missing.write_text(text)
+
+
+def test_another_configuration_is_refused_and_run_on_request(finished, calls):
+    path = finished / "tiny.yaml"
+    path.write_text(TEXT.replace("batch_size=16", "batch_size=8"))
+    try:
+        study = load_study(path)
+        with pytest.raises(ValueError, match=r"another configuration .* --overwrite"):
+            run_missing([study], place(finished))
+        run_missing([study], place(finished, overwrite=True, only=("base",)))
+        assert calls == ["base-seed0"]
+    finally:
+        path.write_text(TEXT)
+
+
+def test_an_equal_run_of_another_study_is_taken_over(finished):
+    other = finished / "twin.yaml"
+    other.write_text(TEXT.replace("title: tiny", "title: twin").replace("  base: {", "  plain: {").split("  converted")[0]
+                     + "metric: top1_error\n")  # fmt: skip
+    study = load_study(other)
+    run_missing([study], place(finished))
+    assert is_done(study.runs()[0], place(finished))
+    assert not (finished / "work" / "twin" / "plain-seed0").exists()
+    records = {record.cell: record for record in read_records(finished / "results")}
+    assert records["plain"].study == "twin"
+    assert records["plain"].values == records["base"].values
+    record_path(finished / "results", study.runs()[0]).unlink()
+    other.unlink()
+
+
+def test_a_run_of_another_process_is_waited_for(tmp_path, calls, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(TEXT)
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    (tmp_path / "work" / "tiny").mkdir(parents=True)
+    with (tmp_path / "work" / "tiny" / "base-seed0.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        study = load_study(tmp_path / "tiny.yaml")
+        worker = threading.Thread(target=run_missing, args=([study], place(tmp_path, only=("base",))), daemon=True)
+        worker.start()
+        worker.join(0.5)
+        assert worker.is_alive()
+        assert calls == []
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        worker.join(30)
+    assert calls == ["base-seed0"]
+
+
+def test_initial_weights_that_nobody_makes_are_an_error(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TEXT)
+    with pytest.raises(ValueError, match="starts from base, whose weights are not in"):
+        run_missing([load_study(tmp_path / "tiny.yaml")], place(tmp_path, only=("converted",)))
+
+
+def test_a_failed_run_leaves_the_others_alone(tmp_path, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(TEXT.replace("seeds: [0]", "seeds: [0, 1]"))
+    started = []
+
+    def execute(run, *_):
+        started.append(run.name)
+        if run.seed == 0:
+            raise ValueError("the loss became nan")
+
+    monkeypatch.setattr(runner, "execute", execute)
+    failed = run_missing([load_study(tmp_path / "tiny.yaml")], place(tmp_path, only=("base",)))
+    assert started == ["base-seed0", "base-seed1"]
+    assert failed == ["tiny/base-seed0: the loss became nan"]
