@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := train,figures,data,seg,dev
+EXTRAS := train,figures,data,seg,export,dev
 
 .PHONY: faults demo test lint bench coverage clean help
 

@@ -84,8 +84,9 @@ def _dynamic(sizes: Sizes) -> dict[int, Any]:
 @contextlib.contextmanager
 def _sizes_of_one_are_not_special() -> Iterator[None]:
     """By default torch captures a graph apart for maps and batches of one, and refuses a range that holds both."""
-    import torch.fx.experimental._config as config
+    from torch.fx.experimental import _config
 
+    config: Any = _config
     with config.patch(backed_size_oblivious=True):
         yield
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from elastic_cnn.extras import MissingExtra
 from elastic_cnn.fast import compile_for_inference, optimize_for_inference
+from elastic_cnn.fast.native import NativeBlocks, native_reason, to_native
+from elastic_cnn.fast.training import optimize_for_training
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model, load_checkpoint
 
@@ -62,7 +64,7 @@ def prepare(subject: Subject) -> Run:
     dtype = DTYPES[subject.dtype]
     if subject.form in ALONE and (dtype != torch.float32 or subject.device != "cpu"):
         raise Unavailable("float32 on the CPU alone")
-    network = network.to(subject.device, dtype, memory_format=torch.channels_last)
+    network.to(subject.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
         training_run(network, subject.form, images)
@@ -100,14 +102,12 @@ def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
 
 
 def _native(network: nn.Module, images: Tensor) -> nn.Module:
-    try:
-        from elastic_cnn.fast.native import optimize_with_kernels  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise Unavailable(f"this installation has no native kernels for whole blocks ({error})") from error
-    try:
-        return optimize_with_kernels(network, images)
-    except (ValueError, RuntimeError) as error:
-        raise Unavailable(str(error)) from error
+    if reason := native_reason():
+        raise Unavailable(reason)
+    fast = to_native(optimize_for_inference(network, images))
+    if not any(isinstance(module, NativeBlocks) for module in fast.modules()):
+        raise Unavailable("the native kernels compute none of its blocks")
+    return fast
 
 
 def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
@@ -139,8 +139,6 @@ def training_run(network: nn.Module, form: str, images: Tensor) -> Run:
     if form not in TRAINING:
         raise Unavailable("it does not train")
     if form == "optimized":
-        from elastic_cnn.fast.training import optimize_for_training
-
         report = optimize_for_training(network)
         if not report.fused:
             raise Unavailable(report.reason or "none of the blocks has a training form")
