@@ -72,6 +72,7 @@ def test_runs_of_several_studies_come_seed_by_seed(tmp_path):
         (("seeds: [3, 4]", "seeds: [3, 3]"), "seeds must be different"),
         (("schedule.warmup_epochs=0.1]", "schedule.warmup_epochs=2]"), "set schedule.warmup_epochs below"),
         (("  base: {", "  ba/se: {"), "names files"),
+        (("warmup_epochs=0.1]", "warmup_epochs=0.1, options.erase=0.2]"), "take no erase"),
         (("data: {", "dato: {"), "unknown key 'dato'"),
     ],
 )  # fmt: skip

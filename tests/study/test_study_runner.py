@@ -144,8 +144,8 @@ def test_another_configuration_is_refused_and_run_on_request(finished, calls):
 
 def test_an_equal_run_of_another_study_is_taken_over(finished):
     other = finished / "twin.yaml"
-    other.write_text(TEXT.replace("title: tiny", "title: twin").replace("  base: {", "  plain: {").split("  converted")[0]
-                     + "metric: top1_error\n")  # fmt: skip
+    start = TEXT.split("  converted")[0].replace("  base: {", "  plain: {")
+    other.write_text(start + "metric: top1_error\n")
     study = load_study(other)
     run_missing([study], place(finished))
     assert is_done(study.runs()[0], place(finished))

@@ -257,6 +257,9 @@ def _check_run(run: Run, source: strict.Source) -> None:
     if entry.weights_from is not None and "/" not in entry.weights_from:
         _known(entry.weights_from, run.study.networks, where)
     recipe = run.make_recipe()
+    for name in ("color_jitter", "auto_augment", "erase"):
+        if recipe.options.get(name):
+            raise ValueError(f"{where}: pictures in memory take no {name}: set options.{name}=0 in the overrides")
     wanted = {"digits": "classification", "photos": "classification", "coco": "multilabel", "masks": "segmentation"}
     if recipe.task != wanted[run.material.kind]:
         raise ValueError(

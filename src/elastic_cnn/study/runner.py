@@ -113,7 +113,7 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
     while pending:
         outcome = "blocked"
         for run in list(pending):
-            if place.overwrite is False and is_done(run, place):
+            if is_done(run, place):
                 pending.remove(run)
                 outcome = "moved"
                 break
@@ -123,7 +123,7 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
                 if not mine:
                     outcome = "waiting"
                     continue
-                if place.overwrite is False and is_done(run, place):
+                if is_done(run, place):
                     continue
                 pending.remove(run)
                 outcome = "moved"
