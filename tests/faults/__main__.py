@@ -1,6 +1,6 @@
 """`make faults`: every fault on the real command line, and the table of docs/reliability.md.
 
-python tests/faults [--kills 36] [--each 6] [--seed 0] [-o docs/reliability.md]
+python tests/faults [--kills 36] [--each 6] [--seed 0] [--forks] [-o docs/reliability.md]
 """
 
 import argparse
@@ -26,9 +26,10 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=6, help="runs of every other fault (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("-o", "--out", type=Path, help="a page that holds the table's marks, to put the table there")
+    parser.add_argument("--forks", action="store_true", help="start commands in copies of this process: much faster")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        table, lost = run_all(World.make(Path(name)), args.kills, args.each, random.Random(args.seed))
+        table, lost = run_all(World.make(Path(name), args.forks), args.kills, args.each, random.Random(args.seed))
     print(table)
     if args.out is not None:
         page = args.out.read_text(encoding="utf-8")
@@ -73,8 +74,8 @@ def format_table(killed: Kills, faults: list[Fault]) -> str:
         "",
         "| fault | times | what was seen | lost |",
         "|---|---|---|---|",
-        f"| killed by signal 9 at random moments, resumed, killed again | {killed.count} kills in {killed.chains} runs | "
-        f"where: {places} | {len(killed.lost)} |",
+        f"| killed by signal 9 at random moments, resumed, killed again | {killed.count} kills in {killed.chains} runs "
+        f"| where: {places} | {len(killed.lost)} |",
     ]
     for fault in faults:
         seen = fault.said.replace("|", "/") if not fault.skipped else f"not run: {fault.skipped}"

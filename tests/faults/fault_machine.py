@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_world import World, differences, ended, rows, wait_for
+from fault_world import Process, World, differences, ended, rows, wait_for
 
 from elastic_cnn.tasks.run_folder import read_state
 
@@ -152,7 +152,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _wait_for_rows(world: World, out: Path, process: subprocess.Popen[str], count: int) -> None:
+def _wait_for_rows(world: World, out: Path, process: Process, count: int) -> None:
     """Until the run has logged that many rows, and saved a state."""
     if not wait_for(lambda: len(rows(out / "train.csv")) >= count and (out / "last.ckpt").exists(), process):
         raise RuntimeError(f"ended before the fault: {world.said(out)}")

@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from elastic_cnn.data.json_keys import repeated_key
 from elastic_cnn.data.pixels import read_rgb
 
 SIZE_NAMES = ("small", "medium", "large")
@@ -180,6 +181,8 @@ def _position_in_file(path: Path) -> str:
 def _keep(pairs: list[tuple[str, Any]]) -> Any:
     """What is kept of a JSON object: of annotations five values, of others all but run-length masks."""
     values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError(repeated_key(pairs))
     if "image_id" not in values:
         values.pop("counts", None)
         return values

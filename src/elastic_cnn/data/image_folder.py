@@ -7,15 +7,22 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    add_img_extensions,
+    create_dataset,
+    create_transform,
+)
 
 from elastic_cnn.data.fast_pixels import FastTrainTransform
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
-from elastic_cnn.data.shards import ShardReader, TarFolder
+from elastic_cnn.data.shards import IMAGES, ShardReader, TarFolder
 from elastic_cnn.extras import require
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
+add_img_extensions((*IMAGES, ".gif", ".tif", ".tiff"))  # timm alone would pass them over in silence
 Transform = Callable[[Image.Image], torch.Tensor]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.datasets import SBDataset, VOCSegmentation
 
+from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.data.mask_transforms import IGNORE, normalize, pad_to, train_transform
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
@@ -84,9 +85,9 @@ def read_labels(folder: Path) -> Labels:
             '{"classes": ["sky", ...], "void": 255}'
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct_keys)
         return Labels(**values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -199,8 +199,8 @@ def read_policy(path: str | Path) -> PolicyTable:
     file = _open(path)
     info = read_info(path)
     found = file.schema_arrow
-    expected = schema_of(info, base="base_prediction" in found.names)
     with _naming(path):
+        expected = schema_of(info, base="base_prediction" in found.names)
         for column in expected:
             if column.name not in found.names:
                 raise ValueError(f"column {column.name!r} is missing")
