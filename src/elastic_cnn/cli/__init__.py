@@ -26,6 +26,7 @@ COMMANDS = {
     "summary": "parameters and multiply-adds of networks beside the paper's figures",
     "benchmark": "time a network beside its base: latency, training step, memory, in every form",
     "export": "write a trained network as a file for ONNX Runtime, OpenVINO or torch.export",
+    "doctor": "say which kernels run on this machine and why, and what would make it faster",
 }
 
 

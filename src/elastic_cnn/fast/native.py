@@ -8,12 +8,18 @@ Everything else keeps its form, and the network's report says what and why.
 from collections.abc import Sequence
 from typing import Any
 
+import timm.models.resnet as timm_resnet
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.fast.branches_form import does_nothing
+from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.native_blocks import BLOCKS, CannotBeNative, describe
 from elastic_cnn.kernels import ops
-from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack
+from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack, pack_stem
+
+STEM = ("conv1", "bn1", "act1", "maxpool")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class NativeBlocks(nn.Module):
@@ -22,7 +28,7 @@ class NativeBlocks(nn.Module):
     def __init__(self, packed: Packed):
         super().__init__()
         self.plan = packed.plan
-        self.register_buffer("weights", packed.weights, persistent=False)
+        self.register_buffer("weights", in_huge_pages([packed.weights]), persistent=False)
         self.weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,15 +38,60 @@ class NativeBlocks(nn.Module):
         return f"{len(self.plan) // ops.FIELDS} blocks"
 
 
-def native_reason() -> str:
-    """Why the native kernels cannot serve on this machine; empty where they can."""
-    if ops.ready():
-        return ""
-    try:
-        ops.require()
-    except ops.NativeKernelsMissing as error:
-        return str(error)
-    return ""
+class NativeStem(nn.Module):
+    """Convolution, ReLU and 3x3 max pooling as one native call: `(N, C_in, H, W)` -> `(N, C_out, H / 4, W / 4)`."""
+
+    def __init__(self, conv: Any):
+        super().__init__()
+        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
+        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
+        self.register_buffer("weights", pack_stem(conv.weight.detach()), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.weights: Tensor
+        self.bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.elastic_cnn.stem(x, self.weights, self.bias, self.kernel, self.stride)
+
+
+class NativeResNet(timm_resnet.ResNet):
+    """timm's ResNet whose four stages run as one call, so that maps between stages keep the kernels' layout.
+
+    The stages stand where they stood, as native modules that share the weights: `forward_intermediates` uses them, and
+    so does `forward_features` when hooks look at one.
+    """
+
+    native_stem: nn.Module
+    native_trunk: NativeBlocks
+
+    def forward_features(self, x: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, C, H / 32, W / 32)
+        if any(has_hooks(self.get_submodule(name)) for name in (*STEM, *STAGES)):
+            return super().forward_features(x)
+        return self.native_trunk(self.native_stem(x))
+
+
+def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
+    """These vectors behind one another, in memory that the system is asked to keep in huge pages."""
+    whole = torch.empty(sum(len(part) for part in parts))
+    torch.ops.elastic_cnn.advise_huge_pages(whole)
+    return torch.cat(list(parts), out=whole)
+
+
+def native_available(network: nn.Module) -> bool:
+    """Whether the native kernels can serve `network` here; its report says why where they cannot."""
+    report: Any = getattr(network, "optimization_report", None)
+    parameter = next(network.parameters(), None)
+    if parameter is None or parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+        reason = "no native kernels: they take float32 on the CPU"
+    else:
+        try:
+            ops.require()
+            return True
+        except ops.NativeKernelsMissing as error:
+            reason = str(error)
+    if report is not None:
+        report.notes.append(reason)
+    return False
 
 
 @torch.no_grad()
@@ -49,7 +100,7 @@ def to_native(network: nn.Module) -> nn.Module:
 
     network: the result of `optimize_for_inference`, float32 on the CPU. Its `optimization_report` gets a note of what
     became native and, for each block that did not, the reason. Raises `NativeKernelsMissing` where there are no
-    kernels (`native_reason` asks beforehand).
+    kernels (`native_available` asks beforehand).
     """
     ops.require()
     report: Any = getattr(network, "optimization_report", None)
@@ -62,6 +113,8 @@ def to_native(network: nn.Module) -> nn.Module:
             _put(sequence, [key for key, _ in run], NativeBlocks(packed))
             blocks += len(run)
             calls += 1
+    if type(network) is timm_resnet.ResNet:
+        calls -= _join_stages(network)
     if report is not None:
         level = torch.ops.elastic_cnn.kernel_level()
         report.notes.append(f"native kernels ({level}): {blocks} blocks in {calls} calls")
@@ -81,6 +134,33 @@ def _runs(name: str, sequence: nn.Sequential, report: Any) -> list[list[tuple[st
             continue
         runs[-1].append((key, described))
     return [run for run in runs if run]
+
+
+def _join_stages(network: Any) -> int:
+    """Let a ResNet whose four stages are native run them as one call, in place; how many calls that saves."""
+    stages = [list(getattr(network, name).children()) for name in STAGES]
+    if any(len(stage) != 1 or not isinstance(stage[0], NativeBlocks) for stage in stages):
+        return 0
+    parts: list[Any] = [stage[0] for stage in stages]
+    trunk = NativeBlocks(Packed(torch.cat([part.weights for part in parts]), [n for part in parts for n in part.plan]))
+    for part, view in zip(parts, trunk.weights.split([len(part.weights) for part in parts]), strict=True):
+        part.weights = view
+    network.native_trunk = trunk
+    stem = nn.Sequential(*(getattr(network, name) for name in STEM))
+    network.native_stem = NativeStem(network.conv1) if _is_stem(network) else stem
+    network.__class__ = NativeResNet
+    return len(parts) - 1
+
+
+def _is_stem(network: Any) -> bool:
+    conv, pool = network.conv1, network.maxpool
+    if type(conv) is not nn.Conv2d or type(pool) is not nn.MaxPool2d or type(network.act1) is not nn.ReLU:
+        return False
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    square = conv.kernel_size == (size, size) and conv.stride == (stride, stride) and size % 2 == 1
+    pooled = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (3, 2, 1, 1, False)
+    return plain and square and conv.padding == (size // 2, size // 2) and pooled and does_nothing(network.bn1)
 
 
 def _put(sequence: nn.Sequential, keys: Sequence[str], native: NativeBlocks) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models.convnext import ConvNeXtBlock
@@ -14,6 +14,7 @@ from elastic_cnn.fast.compiled import compile_for_inference
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.fold import bake_standardized, fold_norms
 from elastic_cnn.fast.gpu import is_on_gpu, use_gpu_kernels
+from elastic_cnn.fast.native import native_available, to_native
 from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
 from elastic_cnn.fast.report import OptimizationReport
 from elastic_cnn.fast.residual_form import fold_plain_bottleneck, fold_residual
@@ -37,7 +38,12 @@ Example = Tensor | Sequence[Tensor]
 
 
 def optimize_for_inference(
-    network: nn.Module, example: Example | None = None, *, compile: bool = False, channels_last: bool = True
+    network: nn.Module,
+    example: Example | None = None,
+    *,
+    compile: bool = False,
+    channels_last: bool = True,
+    native: bool | Literal["auto"] = False,
 ) -> nn.Module:
     """A new network with the outputs of `network` in eval mode, in the fastest exact form; `network` is not changed.
 
@@ -51,6 +57,8 @@ def optimize_for_inference(
         that it was designed for. Its values are not read.
     compile: also compile it, see `compile_for_inference`.
     channels_last: keep the weights, and so the maps, in channels-last memory format.
+    native: let native CPU kernels compute the blocks that they know (float32, see `elastic_cnn.fast.native`). "auto"
+        does so where they run here, and says in the report why not elsewhere; True raises `NativeKernelsMissing`.
 
     Returns the new network: in eval mode, without gradients, not meant to be trained or saved, with
     `optimization_report` (an `OptimizationReport`: what was folded and rewritten, what was left and why). Blocks that
@@ -79,6 +87,8 @@ def optimize_for_inference(
     if channels_last:
         fast.to(memory_format=torch.channels_last)
     fast.optimization_report = report
+    if native is True or (native == "auto" and native_available(fast)):
+        to_native(fast)
     return compile_for_inference(fast) if compile else fast
 
 

@@ -1,6 +1,7 @@
 """The native operators as functions, with what `torch.compile` and `torch.export` need to see through them.
 
     tail(x, bias, shortcut, low, relu)      relu(x + bias + shortcut + up2(low)), one pass
+    stem(x, weights, bias, kernel, stride)  convolution, ReLU and 3x3 max pooling of stride 2, one pass
     mean_pool2(x)                           2x2 average pooling, ceil mode, edges not counted, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
 
@@ -28,6 +29,7 @@ def ready() -> bool:
     if not load() or not torch.ops.elastic_cnn.kernel_level():
         return False
     torch.library.register_fake("elastic_cnn::tail", _fake_tail)
+    torch.library.register_fake("elastic_cnn::stem", _fake_stem)
     torch.library.register_fake("elastic_cnn::mean_pool2", _fake_mean_pool2)
     torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
     return True
@@ -39,6 +41,11 @@ def _map(like: Tensor, *sizes: int | torch.SymInt) -> Tensor:
 
 def _fake_tail(x: Tensor, bias: Tensor | None, shortcut: Tensor | None, low: Tensor | None, relu: bool) -> Tensor:
     return _map(x, *x.shape)
+
+
+def _fake_stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
+    height, width = ((size - 1) // (2 * stride) + 1 for size in x.shape[2:])
+    return _map(x, x.shape[0], bias.shape[0], height, width)
 
 
 def _fake_mean_pool2(x: Tensor) -> Tensor:
@@ -65,6 +72,15 @@ def tail(
     """relu(x + bias + shortcut + up2(low)): x, shortcut (N, C, H, W), bias (C,), low (N, C, ceil(H/2), ceil(W/2))."""
     require()
     return torch.ops.elastic_cnn.tail(x, bias, shortcut, low, relu)
+
+
+def stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
+    """max_pool(relu(conv(x) + bias)), 3x3 windows of stride 2: (N, C_in, H, W) -> (N, C_out, H', W').
+
+    weights: `packing.pack_stem` of (C_out, C_in, kernel, kernel), kernel odd, padding kernel // 2; bias (C_out,).
+    """
+    require()
+    return torch.ops.elastic_cnn.stem(x, weights, bias, kernel, stride)
 
 
 def mean_pool2(x: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ class Packed:
     plan: list[int]
 
 
+def pack_stem(weight: Tensor) -> Tensor:
+    """The weights (C_out, C_in, k, k) of a stem's convolution as `stem` takes them: [panel][row][column, input][32]."""
+    return _panels(weight.permute(0, 2, 3, 1).flatten(1)).flatten().float()
+
+
 def use_lanes(groups: int, width: int) -> bool:
     """Whether sixteen groups as the lanes of a vector waste less than panels of 32 outputs do."""
     lanes = groups / (-(-groups // LANES) * LANES)

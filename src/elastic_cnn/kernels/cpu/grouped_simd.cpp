@@ -29,7 +29,8 @@ void tile(const Grouped& p, const float* input, const float* weights, const floa
       for (int v = 0; v < V; v++) weight[v] = load(w + v * other);
 #pragma GCC unroll 14
       for (int i = 0; i < M; i++) {
-        const F16 x = load(a + i * step);
+        F16 x = load(a + i * step);
+        hold(x);
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) sum[i][v] = fma(x, weight[v], sum[i][v]);
       }

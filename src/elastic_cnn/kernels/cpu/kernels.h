@@ -37,6 +37,7 @@ struct Product {
   const float* input;          // first tap of the first output pixel
   int64_t in_pixel, in_row;    // floats from one output pixel's input to the next one's, the stride included
   int taps;                    // 1, or 9 for 3x3
+  int tap_columns;             // taps that lie in one row
   int64_t tap_pixel, tap_row;  // floats from one tap to the next, along a row and between rows
   int groups, group_width;     // input channels a group; 1 and the depth for a dense product
   const float* weights;
@@ -80,6 +81,16 @@ struct Pool {
   float* output;      // (ceil(height / 2), ceil(width / 2)), same pixel
 };
 
+// 3x3 windows of stride 2, padding 1, of a map that is nowhere negative; null rows lie outside.
+struct MaxPool {
+  const float* rows[3];
+  int64_t pixel;
+  int width;  // of the input
+  float* output;
+  int64_t out_pixel;
+  int channels;
+};
+
 // Weighted mean of a map over its pixels: sum of row_weight * column_weight * map(row, column, :).
 struct Mean {
   const float* map;
@@ -110,6 +121,7 @@ struct Kernels {
   void (*product)(const Product&, const Part&);
   void (*grouped)(const Grouped&, const Part&);
   void (*pool)(const Pool&, const Part&);  // rows of the output
+  void (*max_pool)(const MaxPool&);  // one row
   void (*mean)(const Mean&, int first, int last);    // vectors of channels
   void (*dense)(const Dense&, int first, int last);  // vectors of outputs
   void (*tail)(const Tail&, int row, int row_end);

@@ -2,6 +2,7 @@
 //
 //   residual_blocks          a sequence of residual blocks as one call (runner.cpp)
 //   residual_blocks_profile  the same, returning the seconds that one thread spent in each step of each block
+//   stem                     convolution, ReLU and max pooling (stem.cpp)
 //   tail, mean_pool2         single passes of an elastic layer, for blocks that are not run as a whole
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -15,6 +16,7 @@
 #include "kernels.h"
 #include "level.h"
 #include "runner.h"
+#include "stem.h"
 
 namespace elastic {
 
@@ -85,6 +87,37 @@ Tensor residual_blocks_profile(const Tensor& x, const Tensor& weights, at::IntAr
 
 Tensor empty_map(const Tensor& like, at::IntArrayRef sizes) {
   return at::empty(sizes, like.options(), at::MemoryFormat::ChannelsLast);
+}
+
+Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {
+  const Kernels& kernels = chosen_kernels();
+  check_map(x, "x");
+  TORCH_CHECK_VALUE(kernel >= 1 && kernel <= 31 && kernel % 2 == 1, "a stem's kernel must be odd and in 1..31, got ", kernel);
+  TORCH_CHECK_VALUE(stride >= 1 && stride <= 4, "a stem's stride must lie in 1..4, got ", stride);
+  for (const Tensor* t : {&weights, &bias})
+    TORCH_CHECK_VALUE(t->dim() == 1 && t->scalar_type() == at::kFloat && t->is_contiguous() && t->device().is_cpu(),
+                      "a stem's packed weights and bias must be contiguous float32 vectors on the CPU");
+  TORCH_CHECK_VALUE(bias.numel() >= 1 && bias.numel() <= (1 << 16), "a stem needs 1 to 65536 output channels");
+  const Stem s{int(x.size(1)), int(x.size(2)), int(x.size(3)), int(bias.numel()), int(kernel), int(stride)};
+  TORCH_CHECK_VALUE(weights.numel() == s.weights(), "the stem needs ", s.weights(), " packed weights, got ",
+                    weights.numel());
+  const int64_t images = x.size(0), out_step = int64_t(s.out) * s.out_height() * s.out_width();
+  Tensor output = empty_map(x, {images, s.out, s.out_height(), s.out_width()});
+  const int threads = at::get_num_threads();
+  const int64_t wide = round_up(s.out, kPanel);
+  const Scratch scratch(s.scratch(threads) + wide);
+  float* biases = scratch.data() + s.scratch(threads);
+  std::fill(biases, biases + wide, 0.f);
+  std::copy_n(bias.const_data_ptr<float>(), s.out, biases);
+  const int64_t strides[] = {x.stride(1), x.stride(2), x.stride(3)}, step = x.stride(0);
+  const float *image = x.const_data_ptr<float>(), *packed = weights.const_data_ptr<float>();
+  float* to = output.mutable_data_ptr<float>();
+  together(threads, [&](int member, int members, Barrier& barrier) {
+    for (int64_t i = 0; i < images; i++)
+      run_stem(kernels, s, image + i * step, strides, packed, biases, scratch.data(), to + i * out_step, member,
+               members, barrier);
+  });
+  return output;
 }
 
 Tensor tail(const Tensor& x, const std::optional<Tensor>& bias, const std::optional<Tensor>& shortcut,
@@ -163,6 +196,7 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def("residual_blocks(Tensor x, Tensor weights, int[] plan) -> Tensor");
   m.def("residual_blocks_profile(Tensor x, Tensor weights, int[] plan) -> Tensor");
   m.def("tail(Tensor x, Tensor? bias, Tensor? shortcut, Tensor? low, bool relu) -> Tensor");
+  m.def("stem(Tensor x, Tensor weights, Tensor bias, int kernel, int stride) -> Tensor");
   m.def("mean_pool2(Tensor x) -> Tensor");
   m.def("advise_huge_pages(Tensor x) -> ()");
 }
@@ -170,6 +204,7 @@ TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("residual_blocks", &elastic::residual_blocks);
   m.impl("residual_blocks_profile", &elastic::residual_blocks_profile);
   m.impl("tail", &elastic::tail);
+  m.impl("stem", &elastic::stem);
   m.impl("mean_pool2", &elastic::mean_pool2);
   m.impl("advise_huge_pages", &elastic::advise);
 }

@@ -34,7 +34,7 @@ ELASTIC_INLINE void accumulate(const Product& p, const Spot& s, F16 (&sum)[M][kT
   const float* next = s.next;
   const int64_t step = p.in_pixel;
   for (int tap = 0; tap < p.taps; tap++) {
-    const float* a = s.input + (tap / 3) * p.tap_row + (tap % 3) * p.tap_pixel + s.inputs.first;
+    const float* a = s.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + s.inputs.first;
     for (int k = 0; k < s.inputs.count; k++, a++, w += kPanel) {
       F16 weights[kTileVectors];
 #pragma GCC unroll 2
@@ -64,9 +64,9 @@ ELASTIC_INLINE void add_upsampled(const Product& p, const Spot& s, F16 (&sum)[M]
     F16 before = column(s.low_column - 1), here = column(s.low_column);
 #pragma GCC unroll 7
     for (int i = 0; i < M; i += 2) {
-      const F16 after = column(s.low_column + i / 2 + 1);
-      sum[i][v] = sum[i][v] + fma(three, here, before);
-      if (i + 1 < M) sum[i + 1][v] = sum[i + 1][v] + fma(three, here, after);
+      const F16 after = column(s.low_column + i / 2 + 1), most = three * here;
+      sum[i][v] = sum[i][v] + (most + before);
+      if (i + 1 < M) sum[i + 1][v] = sum[i + 1][v] + (most + after);
       before = here;
       here = after;
     }

@@ -1,6 +1,7 @@
 // Average pooling over 2x2 windows, and the tail of an elastic layer as one pass of its own.
 //
 //   pool       inside a block, on maps as they lie there: sums, since the weights that read them hold the 1/4
+//   max_pool   the stem's, on maps after a ReLU: what lies outside counts as zero
 //   mean_pool  the means, on dense channels_last tensors of any number of channels
 //   tail       relu(map + bias + shortcut + up2(low)), on dense channels_last tensors of any number of channels
 //
@@ -21,6 +22,7 @@ struct F1 {
 ELASTIC_INLINE F1 operator+(F1 a, F1 b) { return {a.v + b.v}; }
 ELASTIC_INLINE F1 operator*(F1 a, F1 b) { return {a.v * b.v}; }
 ELASTIC_INLINE F1 fma(F1 a, F1 b, F1 c) { return {__builtin_fmaf(a.v, b.v, c.v)}; }
+ELASTIC_INLINE F1 larger(F1 a, F1 b) { return {a.v > b.v ? a.v : b.v}; }
 ELASTIC_INLINE F1 relu(F1 a) { return {a.v < 0.f ? 0.f : a.v}; }
 ELASTIC_INLINE void store(float* p, F1 a) { *p = a.v; }
 template <class F>
@@ -71,6 +73,20 @@ void pool(const Pool& p, const Part& part) {
       for (int c = part.first * kLanes; c < part.last * kLanes; c += kLanes)
         store(out + c, window<F16>(top + left + c, top + right + c, bottom + left + c, bottom + right + c));
     }
+  }
+}
+
+void max_pool(const MaxPool& p) {
+  for (int x = 0; x < (p.width + 1) / 2; x++) {
+    float* out = p.output + x * p.out_pixel;
+    for_channels(p.channels, [&](int c, auto kind) __attribute__((always_inline)) {
+      using F = decltype(kind);
+      F most = constant<F>(0.f);
+      for (const float* row : p.rows)
+        for (int at = 2 * x - 1; row && at <= 2 * x + 1; at++)
+          if (at >= 0 && at < p.width) most = larger(read<F>(row + at * p.pixel + c), most);
+      store(out + c, most);
+    });
   }
 }
 

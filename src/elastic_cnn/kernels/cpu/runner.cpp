@@ -4,8 +4,8 @@
 //          the ReLU, so that the wide map is written once and read once (as the shortcut, which it may overwrite)
 //   low:   pool -> conv1 -> grouped 3x3 -> conv3, at half the height and width
 //
-// Division. Threads take rows where there are enough of them: a thread's chunk of rows goes through 3x3 and conv3 while
-// it lies in its cache. On small maps, where weights are many and rows few, threads take channels, so that each
+// Division. Threads take rows where there are enough of them: a chunk of rows goes through all convolutions while it
+// lies in a thread's cache. On small maps, where weights are many and rows few, threads take channels, so that each
 // weight is read by one thread. `by_rows` compares how evenly the work can be divided either way.
 #include "runner.h"
 
@@ -131,41 +131,51 @@ class BlockRun {
     return evenness(rows, members_) >= evenness(panels, members_) - 0.02;
   }
 
+  // Before anything else conv1 computes a thread's outermost rows, which its neighbours' 3x3 read; behind the barrier
+  // a chunk of rows then goes through conv1, 3x3 and conv3 in one go, and lies in the thread's cache all the while.
   void rows() {
     const bool elastic = b_.elastic();
     const Range low = range_of(size_.low_height, member_, members_);
     const Range out = elastic ? Range{2 * low.begin, std::min(2 * low.end, size_.height)}
                               : range_of(size_.out_height, member_, members_);
-    const Range in = elastic ? out : range_of(size_.height, member_, members_);
+    const Range in{b_.stride * out.begin, std::min(b_.stride * out.end, size_.height)};
+    const int head = std::min(in.end, in.begin + (member_ > 0 ? 1 : 0));
+    const int foot = std::max(head, in.end - (member_ + 1 < members_ ? 1 : 0));
+    conv1(false, {in.begin, head}, all_panels(b_.high));
+    conv1(false, {foot, in.end}, all_panels(b_.high));
     if (elastic) {
-      const int each = std::max(1, rows_in(kChunk, size_.width) / 2);  // input rows that are in the cache for both
+      const int each = std::max(1, rows_in(kChunk, size_.low_width));
       for (int at = low.begin; at < low.end; at += each) {
         const Range part{at, std::min(low.end, at + each)};
-        conv1(false, {2 * part.begin, std::min(2 * part.end, out.end)}, all_panels(b_.high));
         pool(part, {0, b_.in_vectors()});
         conv1(true, part, all_panels(b_.low));
       }
-      wait();
+    }
+    wait();
+    if (elastic) {
       conv2(true, low, all_vectors(b_.low));
       conv3_low(low, {0, b_.out_panels()});
-      if (b_.hidden) conv2(false, out, all_vectors(b_.high));
       wait();
-    } else {
-      conv1(false, in, all_panels(b_.high));
-      wait();
-      if (b_.hidden) {
-        conv2(false, out, all_vectors(b_.high));
-        wait();
-      }
     }
-    if (b_.hidden) gate();
     const int each = rows_in(kChunk, size_.out_width);
+    int done = head;
     for (int at = out.begin; at < out.end; at += each) {
       const Range part{at, std::min(out.end, at + each)};
-      if (!b_.hidden) conv2(false, part, all_vectors(b_.high));
-      shortcut(part, {0, b_.out_panels()});
-      conv3(part, {0, b_.out_panels()});
+      const int needed = std::max(done, std::min(foot, b_.stride * (part.end - 1) + 2));
+      conv1(false, {done, needed}, all_panels(b_.high));
+      done = needed;
+      conv2(false, part, all_vectors(b_.high));
+      if (!b_.hidden) finish_rows(part);
     }
+    if (!b_.hidden) return;
+    wait();
+    gate();
+    for (int at = out.begin; at < out.end; at += each) finish_rows({at, std::min(out.end, at + each)});
+  }
+
+  void finish_rows(Range part) {
+    shortcut(part, {0, b_.out_panels()});
+    conv3(part, {0, b_.out_panels()});
   }
 
   void channels() {
@@ -197,7 +207,7 @@ class BlockRun {
     p.height = low ? size_.low_height : size_.height;
     p.width = low ? size_.low_width : size_.width;
     p.in_row = p.width * p.in_pixel;
-    p.taps = 1;
+    p.taps = p.tap_columns = 1;
     p.groups = 1;
     p.group_width = b_.in;
     p.weights = weights(branch.w1);
@@ -233,6 +243,7 @@ class BlockRun {
     p.in_pixel = b_.stride * pixel;
     p.in_row = b_.stride * row;
     p.taps = 9;
+    p.tap_columns = 3;
     p.tap_pixel = pixel;
     p.tap_row = row;
     p.groups = branch.groups;
@@ -260,7 +271,7 @@ class BlockRun {
     p.input = input_;
     p.in_pixel = b_.stride * b_.in_pixel();
     p.in_row = b_.stride * size_.width * b_.in_pixel();
-    p.taps = 1;
+    p.taps = p.tap_columns = 1;
     p.groups = 1;
     p.group_width = b_.in;
     p.weights = weights(b_.wp);
@@ -334,7 +345,7 @@ class BlockRun {
     p.input = input;
     p.in_pixel = branch.pixel();
     p.in_row = width * branch.pixel();
-    p.taps = 1;
+    p.taps = p.tap_columns = 1;
     p.groups = 1;
     p.group_width = branch.inner;
     p.weights = weights(branch.w3);

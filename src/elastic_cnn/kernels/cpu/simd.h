@@ -23,12 +23,15 @@ constexpr int kTileVectors = 2;
 struct F16 {
   __m512 v;
 };
+// Keeps `a` in its register: the compiler would rather read it again from memory at each use.
+ELASTIC_INLINE void hold(F16& a) { asm("" : "+v"(a.v)); }
 ELASTIC_INLINE F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 ELASTIC_INLINE void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
 ELASTIC_INLINE F16 all(float a) { return {_mm512_set1_ps(a)}; }
 ELASTIC_INLINE F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 ELASTIC_INLINE F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 ELASTIC_INLINE F16 operator*(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+ELASTIC_INLINE F16 larger(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 // The second operand is returned where one is not a number, so a NaN in `a` survives.
 ELASTIC_INLINE F16 relu(F16 a) { return {_mm512_max_ps(_mm512_setzero_ps(), a.v)}; }
 
@@ -41,6 +44,7 @@ constexpr int kTileVectors = 1;
 struct F16 {
   __m256 lo, hi;
 };
+ELASTIC_INLINE void hold(F16&) {}  // read once here
 ELASTIC_INLINE F16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 ELASTIC_INLINE void store(float* p, F16 a) {
   _mm256_storeu_ps(p, a.lo);
@@ -52,6 +56,7 @@ ELASTIC_INLINE F16 fma(F16 a, F16 b, F16 c) {
 }
 ELASTIC_INLINE F16 operator+(F16 a, F16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 ELASTIC_INLINE F16 operator*(F16 a, F16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+ELASTIC_INLINE F16 larger(F16 a, F16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 ELASTIC_INLINE F16 relu(F16 a) {
   return {_mm256_max_ps(_mm256_setzero_ps(), a.lo), _mm256_max_ps(_mm256_setzero_ps(), a.hi)};
 }

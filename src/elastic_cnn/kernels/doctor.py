@@ -1,0 +1,158 @@
+"""What makes networks fast or slow on this machine: kernels, instruction sets, threads, allocator, GPU, extras."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elastic_cnn.kernels import build, native, ops
+
+EXTRAS = {  # extra: packages that it brings
+    "train": ("lightning", "torchmetrics", "tensorboard", "tqdm"),
+    "figures": ("matplotlib", "openTSNE", "pyarrow", "sklearn"),
+    "data": ("webdataset", "datasets"),
+    "seg": ("segmentation_models_pytorch", "scipy"),
+    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+}
+ALLOCATORS = ("tcmalloc", "jemalloc", "mimalloc")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis. ok: nothing to gain here; advice: what would help, empty where there is nothing."""
+
+    topic: str
+    text: str
+    ok: bool = True
+    advice: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Look at this process and this machine; loads the kernels, compiling the inference part where there is none."""
+    return [
+        *_kernels(),
+        _compiler(),
+        _processor(),
+        _threads(),
+        _allocator(),
+        Finding("torch", f"{torch.__version__}, CPU capability {torch.backends.cpu.get_cpu_capability()}"),
+        _gpu(),
+        *_extras(),
+    ]
+
+
+def as_dict(findings: list[Finding]) -> dict[str, Any]:
+    """For JSON: versions and the findings."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "kernel_level": native.level(),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _kernels() -> list[Finding]:
+    inference = native.load("inference")
+    if not inference:
+        text = f"the plain PyTorch forms serve: {inference.reason}"
+        advice = "install a C++ compiler (g++) and run `elastic doctor` again" if not build.compiler() else ""
+        return [Finding("native kernels", text, False, advice)]
+    if not ops.ready():
+        text = "the plain PyTorch forms serve: this processor has neither AVX-512 nor AVX2"
+        return [Finding("native kernels", text, False)]
+    wish = os.environ.get("ELASTIC_KERNELS_ISA")
+    why = f"asked for by ELASTIC_KERNELS_ISA={wish}" if wish else "the widest that this processor has"
+    text = f"{native.level()} ({why}); {inference.reason}: {inference.path}"
+    built = build.find("training")
+    training = f"compiled: {built}" if built else "not compiled yet; the first training run with them compiles them"
+    return [Finding("native kernels, inference", text), Finding("native kernels, training", training)]
+
+
+def _compiler() -> Finding:
+    found = build.compiler()
+    if not found:
+        return Finding("compiler", "none found", False, "install g++, or set CXX, to compile kernels on first use")
+    return Finding("compiler", found)
+
+
+def _processor() -> Finding:
+    flags = _lines("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in flags if line.startswith("model name")]
+    known = set(next((line.split(":", 1)[1].split() for line in flags if line.startswith("flags")), []))
+    levels = [name for name in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if name in known]
+    text = f"{names[0] if names else platform.machine()}, {', '.join(levels) or 'no AVX2'}"
+    return Finding("processor", text, "avx2" in levels)
+
+
+def _threads() -> Finding:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, used = _cpu_quota(), torch.get_num_threads()
+    text = f"{used} of torch's on {available} processors"
+    if quota and quota < available:
+        text += f", of which this container may use {quota:g}"
+    usable = min(available, quota) if quota else available
+    if used > usable:
+        return Finding(
+            "threads", text, False, f"set OMP_NUM_THREADS={max(1, int(usable))}: threads that wait by spinning"
+        )
+    return Finding("threads", text)
+
+
+def _cpu_quota() -> float:
+    """Processors that the control group allows; 0 where it sets no limit."""
+    fields = " ".join(_lines("/sys/fs/cgroup/cpu.max")).split()
+    return float(fields[0]) / float(fields[1]) if len(fields) == 2 and fields[0] != "max" else 0.0
+
+
+def _allocator() -> Finding:
+    maps = " ".join(_lines("/proc/self/maps"))
+    loaded = [name for name in ALLOCATORS if re.search(rf"lib{name}", maps)]
+    if loaded:
+        return Finding("allocator", loaded[0])
+    kept = int(os.environ.get("MALLOC_TRIM_THRESHOLD_", "0") or 0) >= 1 << 30
+    if kept:
+        return Finding("allocator", "the system's, told to keep its memory (MALLOC_TRIM_THRESHOLD_)")
+    advice = "preload tcmalloc (LD_PRELOAD=libtcmalloc.so.4), or set MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_"
+    text = "the system's, which gives large maps back and fetches fresh pages for the next"
+    return Finding("allocator", text, False, advice)
+
+
+def _gpu() -> Finding:
+    triton = _version("triton")
+    kernels = f"Triton {triton}" if triton else "no Triton"
+    if not torch.cuda.is_available():
+        built = "this torch has CUDA, but no GPU is seen" if torch.version.cuda else "this torch has no CUDA"
+        return Finding("GPU", f"none ({built}); {kernels}")
+    return Finding("GPU", f"{torch.cuda.get_device_name()}; {kernels}", bool(triton))
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, packages in EXTRAS.items():
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            text = f"missing {', '.join(missing)}"
+            findings.append(Finding(f"extra {extra}", text, False, f'pip install "elastic-cnn[{extra}]"'))
+        else:
+            findings.append(Finding(f"extra {extra}", "installed"))
+    return findings
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,111 @@
+"""Whole networks with native blocks: their error against float64 beside the plain form's, and what is reported."""
+
+import pytest
+import timm
+import torch
+
+import elastic_cnn
+from elastic_cnn.fast import optimize_for_inference
+from elastic_cnn.fast.native import NativeBlocks, NativeResNet, to_native
+from elastic_cnn.kernels import native as loader
+from elastic_cnn.kernels import ops
+
+pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {loader.load().reason}")
+
+NETWORKS = {
+    "resnext_small": {},
+    "resnext_small_elastic": {},
+    "se": {"block_args": {"attn_layer": "se"}},
+    "resnet": {"cardinality": 1, "base_width": 64, "channels": (16, 24, 32, 40)},
+}
+
+
+def build(kind: str) -> torch.nn.Module:
+    """A small network in eval mode whose norms have statistics of their own."""
+    name = kind if kind.startswith("resnext") else ("resnext_small_elastic" if kind == "se" else "resnext_small")
+    network = elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, 0, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_outputs_are_as_near_to_float64_as_the_plain_form(kind):
+    network = build(kind)
+    fast = optimize_for_inference(network, native=True)
+    assert isinstance(fast, NativeResNet)
+    for size in ((64, 64), (75, 50)):
+        x = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            exact = build_double(network)(x.double())
+            plain, native = network(x), fast(x)
+        scale = exact.abs().max()
+        assert (native - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-6 * scale
+
+
+def build_double(network: torch.nn.Module) -> torch.nn.Module:
+    import copy
+
+    return copy.deepcopy(network).double()
+
+
+def test_the_report_counts_native_blocks():
+    fast = optimize_for_inference(build("resnext_small_elastic"), native="auto")
+    assert "12 blocks in 1 calls" in str(fast.optimization_report)
+
+
+def test_intermediate_features_and_hooks_still_work():
+    network = build("resnext_small_elastic")
+    fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        wanted = network.forward_intermediates(x, intermediates_only=True)
+        for got, map_wanted in zip(fast.forward_intermediates(x, intermediates_only=True), wanted, strict=True):
+            torch.testing.assert_close(got, map_wanted, rtol=1e-4, atol=1e-4)
+        seen = []
+        fast.layer2.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-4, atol=1e-4)
+    assert len(seen) == 1
+
+
+def test_what_cannot_be_native_is_said_and_still_right():
+    network = timm.create_model("resnet50d", num_classes=5).eval()  # its shortcuts pool before they project
+    fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)
+    assert any("shortcut" in reason for reason in fast.optimization_report.left.values())
+    assert sum(isinstance(module, NativeBlocks) for module in fast.modules()) == 4
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
+
+
+def test_blocks_that_hooks_look_at_stay():
+    network = build("resnext_small")
+    network.layer1[0].conv2.register_forward_hook(lambda module, inputs, output: None)
+    fast = optimize_for_inference(network, native=True)
+    assert "hooks" in fast.optimization_report.left["layer1.0"]
+    assert not isinstance(fast, NativeResNet)
+
+
+def test_export_holds_the_native_operators():
+    fast, x = optimize_for_inference(build("resnext_small_elastic"), native=True), torch.randn(1, 3, 64, 64)
+    program = torch.export.export(fast, (x,))
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert {"elastic_cnn.stem.default", "elastic_cnn.residual_blocks.default"} <= names
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), fast(x), rtol=0, atol=0)
+
+
+def test_float64_networks_keep_their_form_under_auto():
+    fast = optimize_for_inference(build("resnext_small").double(), native="auto")
+    assert not any(isinstance(module, NativeBlocks) for module in fast.modules())
+    assert "float32" in str(fast.optimization_report)
+
+
+def test_without_kernels_auto_serves_the_plain_form_and_true_raises(monkeypatch):
+    monkeypatch.setattr(ops, "ready", lambda: False)
+    monkeypatch.setattr(ops, "load", lambda: loader.Loaded(None, "no C++ compiler found"))
+    fast = optimize_for_inference(build("resnext_small"), native="auto")
+    assert "no C++ compiler found" in str(fast.optimization_report)
+    with pytest.raises(ops.NativeKernelsMissing, match="no C\\+\\+ compiler"):
+        to_native(fast)

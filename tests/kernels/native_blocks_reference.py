@@ -1,0 +1,80 @@
+"""Residual blocks with random weights, and what they compute, written with torch's own layers in float64."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from elastic_cnn.kernels.packing import ConvBranch, ResidualBlock, SqueezeGate
+
+
+def random(*shape: int, over: float = 1.0) -> Tensor:
+    """Float64, of a size that keeps activations near one after a sum over `over` products."""
+    return torch.randn(*shape, dtype=torch.float64) / over**0.5
+
+
+def random_branch(in_channels: int, out_channels: int, groups: int, width: int) -> ConvBranch:
+    inner = groups * width
+    return ConvBranch(
+        random(inner, in_channels, over=in_channels),
+        random(inner, over=4),
+        random(inner, width, 3, 3, over=9 * width),
+        random(inner, over=4),
+        random(out_channels, inner, over=inner),
+        groups,
+    )
+
+
+def random_block(
+    in_channels: int,
+    out_channels: int,
+    high: tuple[int, int],
+    low: tuple[int, int] | None = None,
+    stride: int = 1,
+    projection: bool = False,
+    hidden: int = 0,
+) -> ResidualBlock:
+    """high, low: (groups, channels a group)."""
+    gate = None
+    if hidden:
+        gate = SqueezeGate(
+            random(hidden, out_channels, over=out_channels),
+            random(hidden),
+            random(out_channels, hidden),
+            random(out_channels),
+        )
+    return ResidualBlock(
+        random_branch(in_channels, out_channels, *high),
+        random(out_channels, over=4),
+        stride,
+        None if low is None else random_branch(in_channels, out_channels, *low),
+        (random(out_channels, in_channels, over=in_channels), random(out_channels)) if projection else None,
+        gate,
+    )
+
+
+def pool2(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+
+
+def up2(low: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(low, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+
+
+def run_branch(branch: ConvBranch, x: Tensor, stride: int) -> Tensor:
+    y = F.relu(F.conv2d(x, branch.w1[..., None, None], branch.b1))
+    y = F.relu(F.conv2d(y, branch.w2, branch.b2, stride, 1, 1, branch.groups))
+    return F.conv2d(y, branch.w3[..., None, None])
+
+
+def run_block(block: ResidualBlock, x: Tensor) -> Tensor:
+    y = run_branch(block.high, x, block.stride) + block.bias[:, None, None]
+    if block.low is not None:
+        y = y + up2(run_branch(block.low, pool2(x), 1), *x.shape[2:])
+    if block.gate is not None:
+        hidden = F.relu(F.linear(y.mean((2, 3)), block.gate.w1, block.gate.b1))
+        y = y * torch.sigmoid(F.linear(hidden, block.gate.w2, block.gate.b2))[..., None, None]
+    shortcut = x
+    if block.projection is not None:
+        weight, bias = block.projection
+        shortcut = F.conv2d(x, weight[..., None, None], bias, block.stride)
+    return F.relu(y + shortcut)

@@ -1,0 +1,225 @@
+"""Every native kernel against torch's own layers in float64, over sizes of every kind; on this processor's instruction
+set, and on AVX2 in a process of its own (`test_on_avx2_too`), each with one thread and with two.
+
+Tolerance: sums of a few hundred to a few thousand float32 products of size one carry errors near 1e-6 of the result's
+largest value; 1e-5 leaves room for no wrong weight and no wrong pixel."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_blocks_reference import pool2, random_block, run_block, up2
+
+from elastic_cnn.kernels import ops
+from elastic_cnn.kernels.native import load
+from elastic_cnn.kernels.packing import pack, pack_stem, use_lanes
+
+pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {load().reason}")
+
+TOLERANCE = 1e-5
+sizes = st.integers(1, 34)
+batches = st.integers(1, 3)
+threads = st.sampled_from((1, 2))
+quick = settings(max_examples=40, deadline=None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def assert_close(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    assert got.shape == wanted.shape
+    assert got.dtype == torch.float32
+    error = (got - wanted).abs().max() / wanted.abs().max().clamp(min=1)
+    assert error < TOLERANCE
+
+
+@st.composite
+def blocks(draw, in_channels=None):
+    """A block of any kind: groups and widths that fill vectors and that do not, one resolution or two."""
+    group = st.one_of(
+        st.tuples(st.integers(1, 35), st.integers(1, 6)), st.tuples(st.integers(1, 3), st.integers(1, 40))
+    )
+    in_channels = in_channels or draw(st.sampled_from((1, 3, 8, 17, 32, 50, 64)))
+    low = draw(st.one_of(st.none(), group))
+    stride = 1 if low is not None else draw(st.sampled_from((1, 2)))
+    same = stride == 1 and draw(st.booleans())
+    out_channels = in_channels if same else draw(st.sampled_from((1, 5, 16, 33, 64, 70)))
+    hidden = draw(st.sampled_from((0, 0, 1, 7, 16, 20)))
+    seed = draw(st.integers(0, 1000))
+    torch.manual_seed(seed)
+    return random_block(in_channels, out_channels, draw(group), low, stride, not same, hidden)
+
+
+@quick
+@given(block=blocks(), batch=batches, height=sizes, width=sizes, count=threads)
+def test_a_block_of_any_kind_and_size(block, batch, height, width, count):
+    torch.set_num_threads(count)
+    x = torch.randn(batch, block.high.w1.shape[1], height, width, dtype=torch.float64)
+    packed = pack([block])
+    assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data(), height=sizes, width=sizes, count=threads)
+def test_a_sequence_equals_its_blocks_one_by_one(data, height, width, count):
+    torch.set_num_threads(count)
+    sequence, channels = [], 24
+    for _ in range(3):
+        sequence.append(data.draw(blocks(in_channels=channels)))
+        channels = len(sequence[-1].bias)
+    x = torch.randn(2, 24, height, width, dtype=torch.float64)
+    wanted = x
+    for block in sequence:
+        wanted = run_block(block, wanted)
+    packed = pack(sequence)
+    assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), wanted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("channels", "high", "low", "size"),
+    [
+        (64, (32, 4), None, (56, 56)),
+        (64, (32, 2), (32, 2), (28, 28)),
+        (256, (32, 8), (32, 8), (14, 14)),  # few rows, many channels: threads divide the channels
+        (512, (32, 16), None, (7, 7)),
+        (64, (1, 64), None, (15, 13)),
+    ],
+)
+def test_shapes_of_real_networks(channels, high, low, size, count):
+    torch.set_num_threads(count)
+    block = random_block(channels, channels, high, low)
+    x = torch.randn(1, channels, *size, dtype=torch.float64)
+    packed = pack([block])
+    first = ops.residual_blocks(x.float(), packed.weights, packed.plan)
+    assert_close(first, run_block(block, x))
+    assert torch.equal(first, ops.residual_blocks(x.float(), packed.weights, packed.plan))  # nothing of a call remains
+
+
+def test_groups_take_the_layout_that_wastes_less():
+    assert use_lanes(32, 4)
+    assert use_lanes(16, 1)
+    assert not use_lanes(1, 64)
+    assert not use_lanes(2, 32)
+
+
+@quick
+@given(
+    batch=batches,
+    channels=st.integers(1, 70),
+    height=sizes,
+    width=sizes,
+    count=threads,
+    parts=st.integers(0, 7),
+    relu=st.booleans(),
+)
+def test_tail(batch, channels, height, width, count, parts, relu):
+    torch.set_num_threads(count)
+    x = torch.randn(batch, channels, height, width)
+    bias = torch.randn(channels) if parts & 1 else None
+    shortcut = torch.randn(batch, channels, height, width) if parts & 2 else None
+    low = torch.randn(batch, channels, -(-height // 2), -(-width // 2)) if parts & 4 else None
+    wanted = x.double()
+    if bias is not None:
+        wanted = wanted + bias.double()[:, None, None]
+    if shortcut is not None:
+        wanted = wanted + shortcut
+    if low is not None:
+        wanted = wanted + up2(low.double(), height, width)
+    assert_close(ops.tail(x, bias, shortcut, low, relu), F.relu(wanted) if relu else wanted)
+
+
+@quick
+@given(batch=batches, channels=st.integers(1, 70), height=sizes, width=sizes, count=threads)
+def test_mean_pool(batch, channels, height, width, count):
+    torch.set_num_threads(count)
+    x = torch.randn(batch, channels, height, width)
+    assert_close(ops.mean_pool2(x), pool2(x.double()))
+
+
+@quick
+@given(
+    batch=batches,
+    channels=st.integers(1, 5),
+    out=st.integers(1, 70),
+    kernel=st.sampled_from((1, 3, 5, 7)),
+    stride=st.integers(1, 3),
+    height=sizes,
+    width=sizes,
+    count=threads,
+)
+def test_stem(batch, channels, out, kernel, stride, height, width, count):
+    torch.set_num_threads(count)
+    x, weight, bias = (
+        torch.randn(batch, channels, height, width),
+        torch.randn(out, channels, kernel, kernel),
+        torch.randn(out),
+    )
+    y = F.conv2d(x.double(), weight.double(), bias.double(), stride, kernel // 2)
+    assert_close(ops.stem(x, pack_stem(weight), bias, kernel, stride), F.max_pool2d(F.relu(y), 3, 2, 1))
+
+
+def test_any_memory_layout_is_taken():
+    block = random_block(8, 8, (4, 2), (4, 2))
+    packed = pack([block])
+    x = torch.randn(2, 9, 14, 20)[:, 1:, ::2, ::2]  # strides of no known format
+    wanted = ops.residual_blocks(x.contiguous(), packed.weights, packed.plan)
+    assert torch.equal(ops.residual_blocks(x, packed.weights, packed.plan), wanted)
+    low = torch.randn(2, 8, 4, 5)
+    assert torch.equal(ops.tail(x, None, x, low), ops.tail(x.contiguous(), None, x.contiguous(), low))
+    assert torch.equal(ops.mean_pool2(x), ops.mean_pool2(x.contiguous()))
+    weight, bias = pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6)
+    assert torch.equal(ops.stem(x, weight, bias, 3, 2), ops.stem(x.contiguous(), weight, bias, 3, 2))
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    packed = pack([random_block(8, 12, (4, 2), stride=2, projection=True)])
+    assert ops.residual_blocks(torch.empty(0, 8, 9, 9), packed.weights, packed.plan).shape == (0, 12, 5, 5)
+    assert ops.mean_pool2(torch.empty(0, 8, 9, 9)).shape == (0, 8, 5, 5)
+
+
+def test_what_is_not_a_number_stays_visible():
+    x = torch.zeros(1, 20, 4, 4)
+    x[0, 17, 1, 2] = float("nan")
+    assert ops.tail(x, None, None, None).isnan().sum() == 1
+    block = random_block(8, 8, (4, 2))
+    packed = pack([block])
+    assert ops.residual_blocks(torch.full((1, 8, 4, 4), float("nan")), packed.weights, packed.plan).isnan().all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_tests_catch_a_wrong_weight(count):
+    """The tolerance tells a block from the same block with one weight moved by a thousandth."""
+    torch.set_num_threads(count)
+    block = random_block(64, 64, (32, 2), (32, 2))
+    packed = pack([block])
+    packed.weights[5] += 1e-3
+    x = torch.randn(1, 64, 14, 14, dtype=torch.float64)
+    with pytest.raises(AssertionError):
+        assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
+
+
+@pytest.mark.skipif(ops.ready() and torch.ops.elastic_cnn.kernel_level() == "avx2", reason="this is AVX2 already")
+def test_on_avx2_too():
+    """This file again, in a process whose kernels are told to use AVX2."""
+    environment = {**os.environ, "ELASTIC_KERNELS_ISA": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(Path(__file__))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "1 skipped" in done.stdout

@@ -1,0 +1,128 @@
+"""The operators seen from torch: shapes without computing, export, compilation; and inputs that do not fit."""
+
+import pytest
+import torch
+from native_blocks_reference import random_block
+
+from elastic_cnn.kernels import ops
+from elastic_cnn.kernels.native import load
+from elastic_cnn.kernels.packing import pack, pack_stem
+
+pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {load().reason}")
+
+
+def examples():
+    packed = pack(
+        [random_block(8, 12, (4, 2), (3, 2), projection=True), random_block(12, 12, (4, 2), stride=2, projection=True)]
+    )
+    x = torch.randn(2, 8, 9, 7)
+    return {
+        "residual_blocks": (x, packed.weights, packed.plan),
+        "tail": (x, torch.randn(8), torch.randn(2, 8, 9, 7), torch.randn(2, 8, 5, 4), True),
+        "mean_pool2": (x,),
+        "stem": (x, pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6), 3, 2),
+    }
+
+
+@pytest.mark.parametrize("name", examples())
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_torch_finds_the_operator_sound(name, channels_last):
+    """torch's own checks: the schema tells the truth, and the shape without computing is the computed one."""
+    arguments = list(examples()[name])
+    if channels_last:
+        arguments[0] = arguments[0].contiguous(memory_format=torch.channels_last)
+    operator = getattr(torch.ops.elastic_cnn, name).default
+    checks = ("test_schema", "test_faketensor")
+    assert set(torch.library.opcheck(operator, tuple(arguments), test_utils=checks).values()) == {"SUCCESS"}
+
+
+class Layers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.packed = pack([random_block(6, 6, (4, 2), (4, 2)), random_block(6, 10, (4, 2), stride=2, projection=True)])
+        self.register_buffer("weights", self.packed.weights)
+        self.register_buffer("stem", pack_stem(torch.randn(6, 3, 3, 3)))
+        self.register_buffer("bias", torch.randn(6))
+
+    def forward(self, x):
+        x = torch.ops.elastic_cnn.stem(x, self.stem, self.bias, 3, 2)
+        x = torch.ops.elastic_cnn.residual_blocks(x, self.weights, self.packed.plan)
+        low = torch.ops.elastic_cnn.mean_pool2(x)
+        return torch.ops.elastic_cnn.tail(x, None, x, low, True)
+
+
+def test_export_for_any_size_and_batch():
+    layers = Layers()
+    size = torch.export.Dim.AUTO
+    program = torch.export.export(layers, (torch.randn(2, 3, 65, 70),), dynamic_shapes=({0: size, 2: size, 3: size},))
+    module = program.module()
+    for shape in ((1, 3, 65, 70), (3, 3, 40, 33)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(module(x), layers(x), rtol=0, atol=0)
+
+
+def test_compile_sees_through_the_operators():
+    layers = Layers()
+    compiled = torch.compile(layers, fullgraph=True, backend="aot_eager")
+    x = torch.randn(1, 3, 33, 31)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layers(x), rtol=0, atol=0)
+
+
+def arguments(**changes):
+    packed = pack([random_block(8, 8, (4, 2))])
+    return {"x": torch.randn(1, 8, 6, 6), "weights": packed.weights, "plan": packed.plan, **changes}
+
+
+GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": torch.randn(1, 8, 6, 6).half()}, "float32"),
+        ({"x": torch.randn(8, 6, 6)}, "map"),
+        ({"x": torch.randn(1, 9, 6, 6)}, "8 channels"),
+        ({"x": torch.empty(1, 8, 0, 6)}, "rows"),
+        ({"weights": torch.randn(10)}, "packed weights"),
+        ({"weights": torch.randn(10).double()}, "float32 vector"),
+        ({"plan": []}, "11 numbers"),
+        ({"plan": [1, 2, 3]}, "11 numbers"),
+        ({"plan": [8, 16, *GOOD[2:]]}, "projection"),
+        ({"plan": [8, 8, 3, *GOOD[3:]]}, "stride"),
+        ({"plan": [8, 8, 1, 0, *GOOD[4:]]}, "groups"),
+        ({"plan": [8, 8, 1, 1 << 40, *GOOD[4:]]}, "groups"),
+        ({"plan": [8, 8, 1, 60000, 60000, *GOOD[5:]]}, "inner channels"),
+        ({"plan": [*GOOD, 9, *GOOD[1:]]}, "follows"),
+        ({"plan": [*GOOD[:10], -1]}, "hidden"),
+        ({"plan": [8, 8, 1, 5, 2, *GOOD[5:]]}, "packed weights"),
+    ],
+)
+def test_blocks_refuse_what_does_not_fit(changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ops.residual_blocks(**arguments(**changes))
+
+
+MAP = torch.randn(1, 8, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.tail(MAP.double()), "float32"),
+        (lambda: ops.tail(MAP, bias=torch.randn(7)), "bias"),
+        (lambda: ops.tail(MAP, bias=torch.randn(8).double()), "bias"),
+        (lambda: ops.tail(MAP, shortcut=torch.randn(1, 8, 6, 6)), "shortcut"),
+        (lambda: ops.tail(MAP, low=torch.randn(1, 8, 3, 2)), "low"),
+        (lambda: ops.tail(MAP[0]), "map"),
+        (lambda: ops.mean_pool2(MAP.bfloat16()), "float32"),
+        (lambda: ops.mean_pool2(MAP.flatten(2)), "map"),
+        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 2), "packed weights"),
+        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 4, 2), "odd"),
+        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 0), "stride"),
+        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6, 2), 3, 2), "vectors"),
+    ],
+)
+def test_single_passes_refuse_what_does_not_fit(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
