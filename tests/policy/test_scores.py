@@ -14,7 +14,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 import elastic_cnn
-from elastic_cnn.nn import ElasticBranches, ElasticSpec
+from elastic_cnn.nn import ElasticBranches, ElasticSpec, convert_convolution
 from elastic_cnn.policy import block_info, record_policy, scale_policy
 from elastic_cnn.zoo.released import translate
 
@@ -164,6 +164,20 @@ def test_under_autocast_scores_are_float32_and_near():
     # bfloat16 has 8 bits: activations of order 1 are off by 4e-3 each, their mean by less
     torch.testing.assert_close(rough, exact, rtol=0, atol=1e-2)
     assert not torch.equal(rough, exact)
+
+
+def test_single_convolutions_and_chains_have_scores_by_hand():
+    torch.manual_seed(0)
+    conv = convert_convolution(nn.Conv2d(4, 6, 3, padding=1), ElasticSpec())
+    images = torch.randn(2, 4, 8, 8)
+    high, low = conv.high.transform(images[:, :2]), conv.low[0].transform(F.avg_pool2d(images[:, 2:], 2))
+    expected = high.clamp(min=0).mean((1, 2, 3)) - low.clamp(min=0).mean((1, 2, 3))
+    torch.testing.assert_close(scale_policy(nn.Sequential(conv).eval(), images)[:, 0], expected)
+
+    network = elastic_cnn.elasticize(timm.create_model("repvgg_a0", num_classes=2)).eval()
+    scores = scale_policy(network, torch.randn(1, 3, 64, 64))
+    assert scores.shape == (1, len(network.elastic_report.converted))
+    assert scores.isfinite().all()
 
 
 def test_a_network_without_elastic_blocks_is_refused():

@@ -3,8 +3,10 @@
     score = mean(a_high) - mean(a_low)
 
 where `a` is a branch's activation (after its 3x3 convolution, norm in eval mode, and ReLU) and the mean runs over its
-channels and positions. High scores mean fine detail, low ones coarse. A block of more than one low-resolution branch
-takes the mean of their means, each branch counted once, whatever its share of the channels.
+channels and positions. High scores mean fine detail, low ones coarse. Where a branch ends in a convolution with nothing
+after it (networks that became elastic one convolution at a time), the positive part of its output is taken. A block of
+more than one low-resolution branch takes the mean of their means, each branch counted once, whatever its share of the
+channels.
 """
 
 import re
@@ -85,6 +87,8 @@ class PolicyRecorder:
     def _observer(self, block: int, branch: int) -> Callable[..., None]:
         def observe(module: nn.Module, inputs: Any, activation: Tensor) -> None:  # activation: (N, C, H, W)
             dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
+            if isinstance(module, (nn.Conv2d, nn.ModuleList)):  # no activation of its own
+                activation = activation.relu()
             means = self._means.setdefault(block, {})
             if branch in means:
                 self._repeated.add(block)
