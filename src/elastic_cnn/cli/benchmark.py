@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: torch's number")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     parser.add_argument("--memory", action="store_true", help="also the most memory that a call holds")
+    parser.add_argument(
+        "--roofline", action="store_true", help="also the processor's peaks and the part of them reached"
+    )
+    parser.add_argument("--breakdown", action="store_true", help="also where the time goes in the eager form")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="most rounds (default: 15)")
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="most time for a table (default: 60)")
     parser.add_argument("-o", "--out", metavar="FILE", help="also write the results there (.json)")
@@ -46,7 +50,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from elastic_cnn.analysis.benchmark import Request, benchmark, format_table
+    from elastic_cnn.analysis.benchmark import Request, benchmark, break_down, format_table
     from elastic_cnn.files import refuse_to_overwrite, write_json
 
     if args.out and not args.overwrite:
@@ -64,10 +68,13 @@ def run(args: argparse.Namespace) -> None:
         (torch.get_num_threads(),) if args.threads is None else args.threads,
         args.device,
         args.memory,
+        args.roofline,
         args.rounds,
         args.seconds,
     )
     results = benchmark(request, lambda line: print(line, file=sys.stderr, flush=True))
+    if args.breakdown:
+        results["breakdown"] = break_down(request)
     print(format_table(results))
     if args.out:
         write_json(args.out, results)

@@ -14,7 +14,7 @@ from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
 from elastic_cnn.export.load import READERS, SUFFIXES
 from elastic_cnn.export.onnx_file import OPSET, write_onnx
 from elastic_cnn.export.openvino_file import convert, write_openvino
-from elastic_cnn.export.program_file import capture, write_program
+from elastic_cnn.export.program_file import capture, for_any_size, write_program
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.files import refuse_to_overwrite
@@ -100,9 +100,8 @@ def export_checkpoint(
         raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
     channels = len(card.input.mean)
     images = _photos(int8, card) if int8 else None
-    program, sizes = capture(
-        optimize_for_inference(network, channels_last=False), channels, card.input.size, fixed_size
-    )
+    fast = optimize_for_inference(network, channels_last=False)
+    program, sizes = capture(fast if fixed_size else for_any_size(fast), channels, card.input.size, fixed_size)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         file = Path(folder) / out.name

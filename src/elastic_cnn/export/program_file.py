@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from elastic_cnn.export.description import Sizes
+from elastic_cnn.nn.resample import AreaDownsample, CeilMaxPool
 
 ATTEMPTS = 4  # a network's range of sizes is asked for, and narrowed as torch.export suggests
 SMALLEST = 33  # below, the coarsest map of a network of stride 32 is a single pixel
@@ -48,6 +49,29 @@ def capture(
         sizes = narrower
     remedy = "" if fixed else "; a fixed size may work (--fixed-size)"
     raise ValueError(f"{type(network).__name__} cannot be captured as a graph{remedy}: {reason}")
+
+
+def for_any_size(network: nn.Module) -> nn.Module:
+    """Put poolings that round sizes up (timm's shortcuts hold such) into the form that dynamic sizes allow, in place;
+    returns `network`. The outputs stay the same."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            square = isinstance(child, nn.AvgPool2d | nn.MaxPool2d) and _square(child)
+            if not square or not child.ceil_mode:
+                continue
+            if type(child) is nn.AvgPool2d and not child.count_include_pad and child.divisor_override is None:
+                setattr(module, name, AreaDownsample(square))
+            elif type(child) is nn.MaxPool2d and child.dilation in (1, (1, 1)):
+                setattr(module, name, CeilMaxPool(square))
+    return network
+
+
+def _square(pool: nn.AvgPool2d | nn.MaxPool2d) -> int:
+    """The window's side where windows are square, lie side by side and are not padded; else 0."""
+    sides = {
+        side for value in (pool.kernel_size, pool.stride) for side in (value if isinstance(value, tuple) else (value,))
+    }
+    return int(sides.pop()) if len(sides) == 1 and pool.padding in (0, (0, 0)) else 0
 
 
 def _suggested(message: str) -> Sizes | None:

@@ -29,7 +29,8 @@ def quantize_onnx(source: Path, target: Path, images: Tensor, method: str = "min
     methods = quantization.CalibrationMethod
     chosen = {"minmax": methods.MinMax, "entropy": methods.Entropy, "percentile": methods.Percentile}
     logger = logging.getLogger()
-    level, _ = logger.level, logger.setLevel(logging.ERROR)  # it recommends a preparation that is done already
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it recommends a preparation that is done already
     try:
         quantization.quantize_static(
             str(source),
@@ -52,7 +53,7 @@ def quantize_onnx(source: Path, target: Path, images: Tensor, method: str = "min
 def _reader(base: Any, images: Tensor) -> Any:
     class Reader(base):
         def __init__(self) -> None:
-            self.rest: Iterator[np.ndarray] = iter(images.split(1))
+            self.rest: Iterator[Tensor] = iter(images.split(1))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self.rest, None)

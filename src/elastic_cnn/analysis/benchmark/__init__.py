@@ -4,7 +4,8 @@
 together, every runtime that keeps threads spinning in one of its own, halted while another is being timed.
 """
 
+from elastic_cnn.analysis.benchmark.breakdown import break_down
 from elastic_cnn.analysis.benchmark.measure import Request, benchmark
 from elastic_cnn.analysis.benchmark.table import format_table
 
-__all__ = ["Request", "benchmark", "format_table"]
+__all__ = ["Request", "benchmark", "break_down", "format_table"]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from elastic_cnn.extras import MissingExtra
 from elastic_cnn.fast import compile_for_inference, optimize_for_inference
-from elastic_cnn.fast.native import NativeBlocks, native_reason, to_native
+from elastic_cnn.fast.native import NativeBlocks
 from elastic_cnn.fast.training import optimize_for_training
+from elastic_cnn.kernels.ops import NativeKernelsMissing
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model, load_checkpoint
 
@@ -64,7 +65,7 @@ def prepare(subject: Subject) -> Run:
     dtype = DTYPES[subject.dtype]
     if subject.form in ALONE and (dtype != torch.float32 or subject.device != "cpu"):
         raise Unavailable("float32 on the CPU alone")
-    network.to(subject.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(subject.device, dtype).to(memory_format=torch.channels_last)
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
         training_run(network, subject.form, images)
@@ -92,7 +93,7 @@ def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     else:
         fast = optimize_for_inference(network, images)
         if subject.form == "compiled":
-            fast = compile_for_inference(fast, dynamic=False)
+            fast = compile_for_inference(fast)
 
     def run() -> object:
         with torch.inference_mode():
@@ -102,9 +103,10 @@ def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
 
 
 def _native(network: nn.Module, images: Tensor) -> nn.Module:
-    if reason := native_reason():
-        raise Unavailable(reason)
-    fast = to_native(optimize_for_inference(network, images))
+    try:
+        fast = optimize_for_inference(network, images, native=True)
+    except NativeKernelsMissing as error:
+        raise Unavailable(str(error)) from error
     if not any(isinstance(module, NativeBlocks) for module in fast.modules()):
         raise Unavailable("the native kernels compute none of its blocks")
     return fast

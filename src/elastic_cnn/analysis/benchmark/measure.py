@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from elastic_cnn.analysis.benchmark.forms import DTYPES, INFERENCE, TRAINING, Subject
+from elastic_cnn.analysis.benchmark.forms import DTYPES, INFERENCE, TRAINING, Subject, build
 from elastic_cnn.analysis.benchmark.machine import describe_machine
 from elastic_cnn.analysis.benchmark.pool import Pool, Worker, in_turns
+from elastic_cnn.analysis.benchmark.roofline import Peaks, bound, measure_peaks
 from elastic_cnn.analysis.benchmark.spread import Spread, median_of, ratio_of
 
 WARM_UP = 2
@@ -18,7 +19,8 @@ class Request:
     """What to measure. networks: the network, and the base where there is one; names, checkpoints or run folders.
 
     forms: of `INFERENCE`. train_batches: batch sizes of training steps, in the forms that train. memory: also the most
-    memory that a call holds. rounds, seconds: most rounds and time to spend on each set of figures.
+    memory that a call holds. roofline: also the processor's peaks, and what part of them is reached. rounds, seconds:
+    most rounds and time to spend on each set of figures.
     """
 
     network: str
@@ -31,6 +33,7 @@ class Request:
     threads: tuple[int, ...] = (1,)
     device: str = "cpu"
     memory: bool = False
+    roofline: bool = False
     rounds: int = 15
     seconds: float = 60.0
 
@@ -66,18 +69,31 @@ class Cell:
 
 
 def benchmark(request: Request, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure all that is asked for. Returns JSON values: `machine`, `request`, `cells`.
+    """Measure all that is asked for. Returns JSON values: `machine`, `request`, `peaks`, `cells`.
 
     A row: network, form, ms and its interval, images_per_s, memory (bytes) or None, and with a base `ratios`:
     {"FORM": median and interval of this row's time over the base's in FORM}. Forms that cannot be had stand under
     `unavailable` with the reason. `ValueError` for unknown networks and broken checkpoints.
     """
     cells = []
+    peaks = {threads: measure_peaks(threads) for threads in request.threads} if request.roofline else {}
     for job, batch, dtype, threads in _cells(request):
         cell = Cell(job, batch, dtype, threads)
         _measure(request, cell, progress)
+        if job == "inference" and dtype == "float32" and threads in peaks:
+            _add_roofline(request, cell, peaks[threads])
         cells.append(asdict(cell))
-    return {"machine": describe_machine(), "request": asdict(request), "cells": cells}
+    found = [asdict(peak) for peak in peaks.values()]
+    return {"machine": describe_machine(), "request": asdict(request), "peaks": found, "cells": cells}
+
+
+def _add_roofline(request: Request, cell: Cell, peaks: Peaks) -> None:
+    """To each row: `of_peak`, operations a second over the peak; `bound_ms`, the least time layer by layer."""
+    bounds = {name: bound(build(name), cell.batch, request.size, peaks) for name in request.networks}
+    for row in cell.rows:
+        least = bounds[row["network"]]
+        row["of_peak"] = round(1e3 * least.flops / row["ms"]["median"] / peaks.flops, 4)
+        row["bound_ms"] = round(1e3 * least.seconds, 3)
 
 
 def _cells(request: Request) -> Iterator[tuple[str, int, str, int]]:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of base, same form", "of base, eager")
+from elastic_cnn.analysis.benchmark.breakdown import format_breakdown
+
+HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of FMA peak", "of base, same form", "of base, eager")
 
 
 def describe_hardware(machine: dict[str, Any]) -> str:
@@ -13,6 +15,14 @@ def describe_hardware(machine: dict[str, Any]) -> str:
     device = f"{machine['accelerator']}; " if machine["accelerator"] else ""
     processor = f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['vectors'])})"
     return f"{device}{processor}; {versions}{allocator}"
+
+
+def describe_peaks(peaks: dict[str, Any]) -> str:
+    """One line: measured operations and bytes a second."""
+    threads = "1 thread" if peaks["threads"] == 1 else f"{peaks['threads']} threads"
+    return (
+        f"{threads}: at most {peaks['flops'] / 1e9:.0f} GFLOP/s on registers, {peaks['bytes'] / 1e9:.1f} GB/s of memory"
+    )
 
 
 def rows_of(cell: dict[str, Any]) -> list[list[str]]:
@@ -25,6 +35,7 @@ def rows_of(cell: dict[str, Any]) -> list[list[str]]:
             f"{row['ms']['low']:.1f} to {row['ms']['high']:.1f}",
             f"{row['images_per_s']:.1f}",
             f"{row['memory'] / 1e6:.0f}" if row["memory"] else "-",
+            f"{100 * row['of_peak']:.0f}%" if row.get("of_peak") else "-",
             _ratio(row, row["form"]),
             _ratio(row, "eager"),
         ]
@@ -45,12 +56,14 @@ def title_of(cell: dict[str, Any], size: int) -> str:
 
 def format_table(results: dict[str, Any]) -> str:
     """All figures for the terminal, with what could not be measured and why."""
-    parts = [describe_hardware(results["machine"])]
+    parts = ["\n".join([describe_hardware(results["machine"]), *map(describe_peaks, results.get("peaks", []))])]
     for cell in results["cells"]:
         rows = rows_of(cell)
         lines = [title_of(cell, results["request"]["size"]), *_aligned([HEADER, *rows])]
         lines += [f"not measured: {o['network']}, {o['form']}: {o['reason']}" for o in cell["unavailable"]]
         parts.append("\n".join(lines))
+    for entry in results.get("breakdown", []):
+        parts.append(format_breakdown(f"{entry['network']}, {entry['job']}, batch {entry['batch']}", entry["parts"]))
     parts.append("ms: median of the rounds, in brackets and under 95% its interval by the bootstrap; ratios of rounds.")
     return "\n\n".join(parts)
 

@@ -1,0 +1,148 @@
+"""The benchmark's arithmetic: medians and intervals, turns, the roofline, tables."""
+
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from elastic_cnn.analysis.benchmark import Request, format_table, pool
+from elastic_cnn.analysis.benchmark.breakdown import breakdown, format_breakdown
+from elastic_cnn.analysis.benchmark.forms import Subject, Unavailable, prepare
+from elastic_cnn.analysis.benchmark.machine import describe_machine
+from elastic_cnn.analysis.benchmark.roofline import Peaks, bound
+from elastic_cnn.analysis.benchmark.spread import median_of, ratio_of
+from elastic_cnn.nn.complexity import count
+from elastic_cnn.zoo import create_model
+
+times = st.lists(st.floats(0.1, 10), min_size=2, max_size=20)
+
+
+@given(times)
+def test_the_interval_holds_the_median(values):
+    spread = median_of(values)
+    assert spread.median == statistics.median(values)
+    assert min(values) <= spread.low <= spread.median <= spread.high <= max(values)
+
+
+@given(times, st.floats(0.5, 2))
+def test_what_slows_whole_rounds_falls_out_of_ratios(values, factor):
+    spread = ratio_of([factor * value for value in values], values)
+    assert spread.low == pytest.approx(factor)
+    assert spread.high == pytest.approx(factor)
+
+
+def test_intervals_are_those_of_the_bootstrap():
+    """For 1..101 the median's interval is that of the binomial's order statistics: 51 -+ 1.96 sqrt(101) / 2."""
+    spread = median_of([float(value) for value in range(1, 102)])
+    assert spread.low == pytest.approx(51 - 9.85, abs=3)
+    assert spread.high == pytest.approx(51 + 9.85, abs=3)
+
+
+class Clock:
+    """A worker whose calls take as long as they are told."""
+
+    def __init__(self, seconds, log):
+        self.seconds, self.log = seconds, log
+
+    def ask(self, do, index):
+        self.log.append((self, index))
+        return {"seconds": self.seconds[index]}
+
+
+def test_turns_alternate_and_leave_out_the_warm_up():
+    log = []
+    worker, other = Clock([1.0, 2.0], log), Clock([4.0], log)
+    found = pool.in_turns([(worker, 0), (worker, 1), (other, 0)], rounds=3, warm_up=2, seconds=1e9)
+    assert found == [[1.0] * 3, [2.0] * 3, [4.0] * 3]
+    assert log[:6] == [(worker, 0), (worker, 1), (other, 0), (other, 0), (worker, 1), (worker, 0)]
+    assert len(log) == 15
+    assert len(pool.in_turns([(worker, 0)], rounds=100, warm_up=2, seconds=3)[0]) == 5  # time is up, yet 5 rounds
+
+
+def test_the_roofline_of_one_convolution():
+    """3x3, 8 -> 16 channels on 10x10, 2 images: worked by hand."""
+    network = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, bias=False))
+    flops = 2 * 2 * 100 * 16 * 8 * 9
+    moved = 4 * (2 * 100 * 8 + 2 * 100 * 16 + 16 * 8 * 9)
+    slow = bound(network, 2, 10, Peaks(flops=1e12, bytes=1e3, threads=1))
+    assert slow.flops == flops
+    assert slow.seconds == pytest.approx(moved / 1e3)
+    assert slow.memory == 1
+    fast = bound(network, 2, 10, Peaks(flops=1e3, bytes=1e12, threads=1))
+    assert fast.seconds == pytest.approx(flops / 1e3)
+    assert fast.memory == 0
+
+
+def test_the_roofline_counts_the_operations_of_the_complexity_tables():
+    network = create_model("resnext_small_elastic")
+    found = bound(network, 3, 64, Peaks(1e9, 1e9, 1))
+    assert found.flops == 2 * 3 * count(network, (3, 64, 64)).macs
+
+
+def test_time_is_told_apart_by_kind():
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4), nn.AvgPool2d(2)
+    )
+    images = torch.randn(2, 4, 16, 16)
+    kinds = dict(breakdown(lambda: network(images)))
+    assert {"1x1 convolutions", "grouped 3x3 convolutions", "batch norm", "ReLU", "average pooling"} <= set(kinds)
+    assert all(value > 0 for value in kinds.values())
+    backward = dict(breakdown(lambda: network(images).sum().backward()))
+    assert {"1x1 convolutions, backward", "grouped 3x3 convolutions, backward"} <= set(backward)
+    text = format_breakdown("forward", [("sums", 1.0), ("products", 3.0), ("other", 0.001)])
+    assert text.splitlines()[1].split() == ["sums", "1.0", "ms", "25.0%"]
+
+
+def test_bad_requests():
+    for wrong, message in (
+        ({"forms": ("magic",)}, "unknown forms 'magic'; choose from eager"),
+        ({"dtypes": ("int4",)}, "unknown dtypes 'int4'"),
+        ({"batches": (0,)}, "batches must be at least 1"),
+        ({"batches": ()}, "nothing to measure"),
+        ({"rounds": 1}, "the rounds at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Request("resnet18", **wrong)
+
+
+def test_forms_that_cannot_be_had_say_why():
+    for form in ("native", "onnxruntime", "openvino"):
+        with pytest.raises(Unavailable, match="float32 on the CPU alone"):
+            prepare(Subject("resnext_small", form, "inference", 1, 64, "bfloat16"))
+    with pytest.raises(Unavailable, match="does not train"):
+        prepare(Subject("resnext_small", "openvino", "training", 1, 64))
+    with pytest.raises(ValueError, match="unknown network"):
+        prepare(Subject("resnext_smal", "eager", "inference", 1, 64))
+
+
+def test_a_training_step_trains():
+    """The timed step is a whole one: every parameter moves."""
+    torch.manual_seed(0)
+    from elastic_cnn.analysis.benchmark.forms import training_run
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    before = [parameter.clone() for parameter in network.parameters()]
+    run = training_run(network, "eager", torch.randn(2, 3, 8, 8))
+    for _ in range(20):
+        run()
+    assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_tables_show_every_figure_and_what_is_missing():
+    spread = {"median": 2.0, "low": 1.9, "high": 2.1}
+    row = {"network": "a", "form": "eager", "ms": spread, "images_per_s": 500.0, "memory": 3_000_000, "rounds": 9}
+    cell = {
+        "job": "inference", "batch": 1, "dtype": "float32", "threads": 2,
+        "rows": [{**row, "ratios": {"eager": spread}}, {**row, "form": "native", "memory": None}],
+        "unavailable": [{"network": "a", "form": "openvino", "reason": "not here"}],
+    }  # fmt: skip
+    text = format_table({"machine": describe_machine(), "request": {"size": 64}, "cells": [cell]})
+    assert "inference, batch 1, 64x64, float32, 2 threads" in text
+    assert "2.00 (1.90 to 2.10)" in text
+    assert "1.9 to 2.1" in text
+    assert "not measured: a, openvino: not here" in text
+    assert f"torch {torch.__version__.split('+')[0]}" in text

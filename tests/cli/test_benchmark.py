@@ -1,0 +1,79 @@
+"""`elastic benchmark` end to end on a tiny network, and its refusals."""
+
+import json
+
+import pytest
+import torch
+
+from elastic_cnn import save_checkpoint
+from elastic_cnn.cli import main
+from elastic_cnn.zoo.checkpoint import NetworkCard
+
+
+def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
+    torch.manual_seed(0)
+    paths = []
+    for width in (8, 16):
+        card = NetworkCard("resnet10t", {"num_classes": 2, "stem_width": 8, "channels": [width] * 4})
+        paths.append(str(save_checkpoint(tmp_path / f"{width}.safetensors", card.build(), card)))
+    out = tmp_path / "out.json"
+    arguments = [
+        paths[1],
+        "--against",
+        paths[0],
+        "--forms",
+        "eager,optimized,openvino",
+        "--size",
+        "32",
+        "--rounds",
+        "3",
+    ]
+    arguments += [
+        "--batch-sizes",
+        "2",
+        "--train-batch-sizes",
+        "2",
+        "--threads",
+        "1",
+        "--dtypes",
+        "bfloat16",
+        "--memory",
+    ]
+    assert main(["benchmark", *arguments, "-o", str(out)]) == 0
+    results = json.loads(out.read_text())
+    inference, training = results["cells"]
+    assert [(row["network"], row["form"]) for row in inference["rows"]] == [
+        (paths[1], "eager"), (paths[0], "eager"), (paths[1], "optimized"), (paths[0], "optimized"),
+    ]  # fmt: skip
+    assert {entry["reason"] for entry in inference["unavailable"]} == {"float32 on the CPU alone"}
+    for row in inference["rows"]:
+        assert 0 < row["ms"]["low"] <= row["ms"]["median"] <= row["ms"]["high"]
+        assert row["rounds"] == 3
+        assert row["memory"] is None or row["memory"] > 0
+    base = inference["rows"][1]
+    assert base["ratios"]["eager"] == {"median": 1, "low": 1, "high": 1}
+    assert training["rows"]
+    assert "of base, same form" in capsys.readouterr().out
+    assert main(["benchmark", paths[0], "-o", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet18", "--forms", "fast"], "unknown forms 'fast'"),
+        (["resnet18", "--size", "0"], "the size must be at least 1"),
+        (["resnet18", "--threads", "0"], "threads must be at least 1"),
+        (["resnet18", "--batch-sizes", "0"], "nothing to measure"),
+    ],
+)
+def test_bad_input(capsys, arguments, message):
+    assert main(["benchmark", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_unknown_networks_are_named_by_the_process_that_would_run_them(capsys):
+    assert main(["benchmark", "resnext55", "--forms", "eager", "--batch-sizes", "1", "--threads", "1"]) == 2
+    assert "unknown network 'resnext55'; did you mean" in capsys.readouterr().err

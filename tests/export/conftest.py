@@ -1,0 +1,74 @@
+"""Tiny checkpoints of each task, with norms that have seen something, and photos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from elastic_cnn import create_model, elasticize, save_checkpoint
+from elastic_cnn.export import export_checkpoint
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
+
+CLASSES = ("bee", "ant", "Käfer")
+TINY = {"stem_width": 8, "channels": [16, 16, 32, 32]}
+INPUT = InputSpec((48, 64), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_mode="squash")
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """Norms with statistics and weights as after training, so that leaving one out would show."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean):
+                values.data.add_(0.3 * torch.rand(values.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An elasticized ResNet for three classes."""
+    torch.manual_seed(0)
+    kwargs = {**TINY, "num_classes": 3}
+    network = elasticize(create_model("resnet10t", **kwargs))
+    card = NetworkCard("resnet10t", kwargs, classes=CLASSES, input=INPUT)
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors", shaken(network), card)
+
+
+@pytest.fixture(scope="session")
+def segmentation_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DLA-Up on an elastic DLA."""
+    torch.manual_seed(0)
+    kwargs = {
+        "num_classes": 3,
+        "levels": [1, 1, 1, 1, 1, 1],
+        "channels": [8, 8, 16, 16, 32, 32],
+        "cardinality": 2,
+        "base_width": 32,
+    }
+    network = create_model("dla60x_elastic_seg", **kwargs)
+    card = NetworkCard("dla60x_elastic_seg", kwargs, "segmentation", CLASSES, INPUT)
+    return save_checkpoint(tmp_path_factory.mktemp("seg") / "seg.safetensors", shaken(network), card)
+
+
+@pytest.fixture(scope="session")
+def files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoint in every format, {format: file}."""
+    folder = tmp_path_factory.mktemp("exported")
+    outs = {"onnx": folder / "net.onnx", "openvino": folder / "net.xml", "pt2": folder / "net.pt2"}
+    return {format: export_checkpoint(checkpoint, out).path for format, out in outs.items()}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """val/CLASS/ with 12 photos, of which one is broken."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in CLASSES:
+        (root / "val" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "val" / name / f"{number}.png")
+    (root / "val" / "ant" / "0.png").write_bytes(b"no picture")
+    return root

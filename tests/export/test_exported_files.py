@@ -1,0 +1,85 @@
+"""Exported files compute what the network does, at sizes and batches they were not captured with, and say how to use
+them."""
+
+import json
+
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+
+from elastic_cnn import load_checkpoint
+from elastic_cnn.export import export_checkpoint, load_exported
+from elastic_cnn.export.onnx_file import OPSET
+
+FORMATS = ["onnx", "openvino", "pt2"]
+SHAPES = [(1, 3, 33, 33), (3, 3, 97, 66), (2, 3, 64, 131), (5, 3, 48, 64)]
+# Float32 in another order of sums and with norms folded into weights: 1e-6 seen, of the largest logit.
+TOLERANCE = 2e-5
+
+
+def agree(run, network, shapes):
+    for shape in shapes:
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = network(images)
+        output = run(images)
+        assert output.shape == expected.shape
+        assert (output - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_size_and_batch(files, checkpoint, format):
+    run, _ = load_exported(files[format])
+    agree(run, load_checkpoint(checkpoint)[0], SHAPES)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_card_travels(files, checkpoint, format):
+    assert load_exported(files[format])[1] == load_checkpoint(checkpoint)[1]
+
+
+def test_onnx_runtime_reads_names_and_normalisation_without_this_package(files):
+    session = onnxruntime.InferenceSession(str(files["onnx"]), providers=["CPUExecutionProvider"])
+    values = session.get_modelmeta().custom_metadata_map
+    assert json.loads(values["classes"]) == ["bee", "ant", "Käfer"]
+    assert json.loads(values["mean"]) == [0.4, 0.5, 0.6]
+    assert json.loads(values["std"]) == [0.2, 0.3, 0.4]
+    assert json.loads(values["input_size"]) == [48, 64]
+    assert values["task"] == "classification"
+    assert session.get_inputs()[0].name == "images"
+    assert [isinstance(side, str) for side in session.get_inputs()[0].shape] == [True, False, True, True]
+
+
+def test_openvino_reads_names_without_this_package(files):
+    model = openvino.Core().read_model(str(files["openvino"]))
+    assert json.loads(model.get_rt_info(["elastic_cnn", "classes"]).astype(str)) == ["bee", "ant", "Käfer"]
+    assert [side.is_dynamic for side in model.inputs[0].partial_shape] == [True, False, True, True]
+
+
+def test_the_optimized_form_is_inside(files):
+    model = onnx.load(files["onnx"])
+    onnx.checker.check_model(model)
+    assert {node.op_type for node in model.graph.node}.isdisjoint({"BatchNormalization"})
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_segmentation_at_any_size(segmentation_checkpoint, tmp_path, suffix):
+    """Logits of every pixel: DLA-Up's decoder crops at each level, to odd and to even sizes."""
+    exported = export_checkpoint(segmentation_checkpoint, tmp_path / f"seg{suffix}")
+    assert exported.sizes.multiple == 1
+    run, card = load_exported(exported.path)
+    assert card.task == "segmentation"
+    agree(run, load_checkpoint(segmentation_checkpoint)[0], SHAPES)
+
+
+def test_one_size_alone(checkpoint, tmp_path):
+    """The graph of a fixed size still takes any batch."""
+    exported = export_checkpoint(checkpoint, tmp_path / "fixed.pt2", fixed_size=(50, 41))
+    assert str(exported.sizes) == "50x41 alone"
+    run, _ = load_exported(exported.path)
+    agree(run, load_checkpoint(checkpoint)[0], [(1, 3, 50, 41), (4, 3, 50, 41)])
+    with pytest.raises(Exception, match="50"):
+        run(torch.zeros(1, 3, 51, 41))

@@ -1,0 +1,93 @@
+"""8-bit files: smaller, in both runtimes, close to the network, calibrated on photos."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from elastic_cnn import load_checkpoint
+from elastic_cnn.export import export_checkpoint, job, load_exported
+from elastic_cnn.export.check import agreement
+from elastic_cnn.export.photos import draw, find_photos, top1
+from elastic_cnn.zoo.checkpoint import InputSpec
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("int8")
+    options = {"int8": job.Int8(str(photos), 6), "test": job.Test(str(photos))}
+    return {suffix: export_checkpoint(checkpoint, folder / f"small{suffix}", **options) for suffix in (".onnx", ".xml")}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_close_to_the_network(exported, checkpoint, suffix):
+    """8 bits an activation and 13 layers: a few per cent of the largest logit."""
+    network, card = load_checkpoint(checkpoint)
+    run, read = load_exported(exported[suffix].path)
+    assert read == card
+    for shape in ((2, 3, 48, 64), (1, 3, 65, 33)):
+        images = torch.rand(shape)
+        with torch.no_grad():
+            expected = network(images)
+        error = (run(images) - expected).abs().max() / expected.abs().max()
+        assert 1e-5 < error < 0.1  # not float32, and not nonsense
+
+
+def test_weights_are_stored_in_8_bits(exported, files):
+    model = onnx.load(exported[".onnx"].path)
+    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
+    assert weights
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.INT8}
+    assert exported[".onnx"].path.stat().st_size < files["onnx"].stat().st_size
+    assert {"classes", "elastic_cnn"} <= {entry.key for entry in model.metadata_props}
+
+
+def test_report(exported):
+    for result in exported.values():
+        assert result.calibrated + result.compared == 11  # of 12 photos one is broken
+        assert result.checks == []
+        assert 0.5 <= result.agreement <= 1
+        assert all(0 <= value <= 1 for value in result.top1)
+
+
+def test_agreement_and_top1_by_hand(photos):
+    output, expected = torch.tensor([[1.0, -1.0], [2.0, 3.0]]), torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+    assert agreement(output, expected, "classification") == 0.5
+    assert agreement(output, expected, "multilabel") == pytest.approx(2 / 4)
+    maps = torch.zeros(1, 2, 2, 2)
+    other = maps.clone()
+    other[0, 1, 0, 0] = 1
+    assert agreement(other, maps, "segmentation") == 0.75
+
+    def always_first(images):
+        return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(images), 3)
+
+    [share] = top1([always_first], str(photos), "val", ("bee", "ant", "Käfer"), InputSpec((32, 32)), 100)
+    assert share == pytest.approx(4 / 11)
+
+
+def test_photos_are_drawn_by_seed_and_do_not_overlap(photos):
+    found = find_photos(photos)
+    assert len(found) == 12
+    calibration, others = draw(found, 5, 0)
+    assert draw(found, 5, 0) == (calibration, others)
+    assert draw(found, 5, 1) != (calibration, others)
+    assert len(calibration) == len(others) == 5
+    assert not set(calibration) & set(others)
+
+
+def test_folders_without_photos(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        find_photos(tmp_path / "missing")
+    np.save(tmp_path / "x.npy", np.zeros(1))
+    with pytest.raises(ValueError, match="holds no photos"):
+        find_photos(tmp_path)
+
+
+def test_bad_requests(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        job.Int8("x", 0)
+    with pytest.raises(ValueError, match=r"unknown calibration method 'magic'; choose from minmax"):
+        job.Int8("x", method="magic")
+    with pytest.raises(ValueError, match="not pt2"):
+        export_checkpoint(checkpoint, tmp_path / "net.pt2", int8=job.Int8("x"))
