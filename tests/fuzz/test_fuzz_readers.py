@@ -49,7 +49,7 @@ def encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
 
 PICTURES = (
     encoded("JPEG"), encoded("JPEG", progressive=True), encoded("JPEG", "CMYK"), encoded("PNG"), encoded("PNG", "P"),
-    encoded("PNG", "I"), encoded("GIF", "P"), encoded("WEBP"), encoded("BMP"), encoded("TIFF"), encoded("PPM"),
+    encoded("PNG", "I;16"), encoded("GIF", "P"), encoded("WEBP"), encoded("BMP"), encoded("TIFF"), encoded("PPM"),
 )  # fmt: skip
 
 
