@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> None:
     from elastic_cnn.tasks.training import Interrupted
 
     for name in ("processes", "threads"):
-        if (getattr(args, name) or 1) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)} must be at least 1")
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} must be at least 1")
     studies = [load_study(path) for path in args.studies]
     place = runner.Place(
         Path(args.results),

@@ -51,8 +51,9 @@ class Data:
         if (self.kind == "digits") != (self.folder is None):
             raise ValueError(f"data of the kind {self.kind} {'take no' if self.folder else 'need a'} folder")
         for name in ("train", "test"):
-            if (getattr(self, name) or 1) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
 
 
 @dataclass(frozen=True)

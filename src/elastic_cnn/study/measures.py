@@ -70,12 +70,12 @@ def _answers(network: nn.Module, spec: InputSpec, store: Store) -> np.ndarray:
 
 
 def _by_size(network: nn.Module, spec: InputSpec, store: Store) -> dict[str, float]:
-    """Errors on small, medium and large digits."""
+    """Errors on small, medium and large digits, of those that occur."""
     assert store.sizes is not None
     wrong = _answers(network, spec, store) != store.targets["target"].numpy()
     place = np.digitize(store.sizes, SIZE_EDGES[1:-1])
-    names = ("small", "medium", "large")
-    return {f"error_{name}": float(wrong[place == number].mean()) for number, name in enumerate(names)}
+    groups = {f"error_{name}": wrong[place == number] for number, name in enumerate(("small", "medium", "large"))}
+    return {name: float(members.mean()) for name, members in groups.items() if len(members)}
 
 
 def _policy(network: nn.Module, spec: InputSpec, store: Store, prefix: str) -> dict[str, float]:

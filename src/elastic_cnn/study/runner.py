@@ -3,6 +3,7 @@
 import csv
 import difflib
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,14 @@ WEIGHTS = "last.safetensors"
 NOT_KEPT = ("last.ckpt", "previous.ckpt", "best.safetensors", "tensorboard")
 POLL_S = 2.0
 CURVE_POINTS = 40
+
+# glibc gives large blocks back to the system each step, which then clears them anew: small networks train several times
+# faster when it keeps them. Read when a process starts.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 
 
 @dataclass(frozen=True)
@@ -260,9 +269,13 @@ def _curve(path: Path) -> list[tuple[int, float]]:
 
 
 def start_processes(arguments: Sequence[str], number: int) -> int:
-    """Run `elastic study ARGUMENTS` in so many processes, which share the work; the greatest of their exit codes."""
+    """Run `elastic study ARGUMENTS` in so many processes, which share the work; the greatest of their exit codes.
+
+    They keep their memory (`KEEP_MEMORY`) unless the environment says otherwise.
+    """
     command = [sys.executable, "-m", "elastic_cnn", "study", *arguments]
-    processes = [subprocess.Popen(command) for _ in range(number)]
+    environment = {**KEEP_MEMORY, **os.environ}
+    processes = [subprocess.Popen(command, env=environment) for _ in range(number)]
     try:
         return max(process.wait() for process in processes)
     except KeyboardInterrupt:  # they get the signal too, save their state and end
