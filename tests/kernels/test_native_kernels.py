@@ -214,7 +214,7 @@ def test_on_avx2_too():
     """This file again, in a process whose kernels are told to use AVX2."""
     environment = {**os.environ, "ELASTIC_KERNELS_ISA": "avx2"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(Path(__file__))],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(Path(__file__))],
         env=environment,
         capture_output=True,
         text=True,
@@ -223,3 +223,9 @@ def test_on_avx2_too():
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 skipped" in done.stdout
+
+
+def test_the_instruction_set_is_the_one_asked_for():
+    chosen = torch.ops.elastic_cnn.kernel_level()
+    assert chosen == os.environ.get("ELASTIC_KERNELS_ISA", chosen)
+    assert chosen in ("avx512", "avx2")

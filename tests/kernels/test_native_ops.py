@@ -93,7 +93,7 @@ GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
         ({"plan": [8, 8, 1, 0, *GOOD[4:]]}, "groups"),
         ({"plan": [8, 8, 1, 1 << 40, *GOOD[4:]]}, "groups"),
         ({"plan": [8, 8, 1, 60000, 60000, *GOOD[5:]]}, "inner channels"),
-        ({"plan": [*GOOD, 9, *GOOD[1:]]}, "follows"),
+        ({"plan": [*GOOD, 9, 9, *GOOD[2:]]}, "follows"),
         ({"plan": [*GOOD[:10], -1]}, "hidden"),
         ({"plan": [8, 8, 1, 5, 2, *GOOD[5:]]}, "packed weights"),
     ],

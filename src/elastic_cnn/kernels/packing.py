@@ -131,7 +131,8 @@ def _pack_branch(branch: ConvBranch, scale_in: float, scale_out: float) -> tuple
     if lanes:
         missing = -groups % LANES * width
         order = torch.arange(inner + missing).view(-1, LANES, width).transpose(1, 2).flatten()
-        w1, b1, b2 = (F.pad(part.T, (0, missing)).T[order] for part in (w1, b1, b2))
+        w1 = F.pad(w1, (0, 0, 0, missing))[order]
+        b1, b2 = F.pad(b1, (0, missing))[order], F.pad(b2, (0, missing))[order]
         w3 = F.pad(w3, (0, missing))[:, order]
         packed = F.pad(w2, (0, 0, 0, 0, 0, 0, 0, missing)).view(-1, LANES, width, width, 9)  # slab, lane, out, in, tap
         packed = packed.permute(0, 2, 4, 3, 1)

@@ -12,8 +12,13 @@ namespace elastic {
 
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)  // blocks of the very size that was asked for, so that a step beyond one is seen
+constexpr uintptr_t kHugePage = 64;
+constexpr size_t kKept = 0;
+#else
 constexpr uintptr_t kHugePage = uintptr_t(2) << 20;
 constexpr size_t kKept = 4;  // blocks that wait for the next call
+#endif
 
 struct Block {
   float* data;
@@ -42,7 +47,7 @@ Scratch::Scratch(int64_t floats) {
   const size_t bytes = (size_t(floats) * sizeof(float) + kHugePage - 1) / kHugePage * kHugePage;
   void* memory = nullptr;
   if (posix_memalign(&memory, kHugePage, bytes) != 0) throw std::bad_alloc();
-  madvise(memory, bytes, MADV_HUGEPAGE);
+  advise_huge_pages(memory, bytes);
   block_ = static_cast<float*>(memory);
   size_ = int64_t(bytes / sizeof(float));
 }
@@ -50,6 +55,10 @@ Scratch::Scratch(int64_t floats) {
 Scratch::~Scratch() {
   const std::lock_guard<std::mutex> guard(pool_lock);
   auto& blocks = pool();
+  if (kKept == 0) {
+    std::free(block_);
+    return;
+  }
   if (blocks.size() == kKept) {  // the smallest block goes
     size_t least = 0;
     for (size_t i = 1; i < blocks.size(); i++)
@@ -67,7 +76,7 @@ Scratch::~Scratch() {
 void advise_huge_pages(const void* data, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage, last = (begin + bytes) / kHugePage * kHugePage;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (kKept > 0 && last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
 }  // namespace elastic
