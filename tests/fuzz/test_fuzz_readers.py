@@ -34,7 +34,7 @@ from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.run_folder import read_state
 from elastic_cnn.zoo.checkpoint import METADATA_KEY, NetworkCard, read_card, read_weights
 
-settings.register_profile("ci", max_examples=60, derandomize=True, deadline=None, database=None)
+settings.register_profile("ci", max_examples=40, derandomize=True, deadline=None, database=None)
 settings.register_profile("deep", max_examples=4000, deadline=None)
 NOT_SMALLER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 fuzz = settings(settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci")), suppress_health_check=NOT_SMALLER)

@@ -64,13 +64,20 @@ def _fail(error: Exception, message: str, code: int) -> int:
     several = int(environment.get("WORLD_SIZE", "1")) > 1
     place = f" (process {environment.get('RANK', '?')} of {environment['WORLD_SIZE']})" if several else ""
     print(f"elastic: error{place}: {message}", file=sys.stderr)
-    if several and "TORCHELASTIC_ERROR_FILE" in environment:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        handler = get_error_handler()
-        handler.initialize()
-        handler.record_exception(error)
+    report = environment.get("TORCHELASTIC_ERROR_FILE")
+    if several and report and not isinstance(error, ConnectionError):  # that one is another process's failure
+        _tell_launcher(error, report)
     return code
+
+
+def _tell_launcher(error: Exception, report: str) -> None:
+    """Write torchrun's report, whole or not at all: it may end this process meanwhile, and fails on half a file."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    os.environ["TORCHELASTIC_ERROR_FILE"] = part = f"{report}.part"
+    get_error_handler().record_exception(error)
+    os.environ["TORCHELASTIC_ERROR_FILE"] = report
+    os.replace(part, report)
 
 
 def _one_line(error: BaseException) -> str:

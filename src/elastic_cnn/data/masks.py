@@ -4,6 +4,7 @@ A mask is a picture of the photo's size whose value at a pixel is the number of 
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.data.mask_transforms import IGNORE, normalize, pad_to, train_transform
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
-from elastic_cnn.extras import require
+from elastic_cnn.extras import MissingExtra, require
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASK_MODES = ("L", "P", "1")
@@ -194,19 +195,24 @@ def read_mask(path: Path, labels: Labels) -> np.ndarray:
 
     `UnreadableSample` for a broken file; `ValueError` for a colour picture and for a value outside the classes.
     """
+    mode = "L"
     try:
         if path.suffix == ".mat":
             values = require("scipy.io", "figures").loadmat(path)["GTcls"][0]["Segmentation"][0]
         else:
-            with Image.open(path) as file:
-                if file.mode not in MASK_MODES:
-                    raise ValueError(
-                        f"{path} is a picture of mode {file.mode}: a mask holds one class number (0..255) a "
-                        "pixel, as an 8-bit grey or palette PNG"
-                    )
-                values = np.array(file)
-    except (OSError, SyntaxError, KeyError, IndexError, Image.DecompressionBombError) as error:
-        raise UnreadableSample(str(path), error) from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata, large pictures below the bound
+                with Image.open(path) as file:
+                    mode, values = file.mode, np.array(file)
+    except MissingExtra:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
+        raise UnreadableSample(str(path), error or type(error).__name__) from error
+    if mode not in MASK_MODES:
+        raise ValueError(
+            f"{path} is a picture of mode {mode}: a mask holds one class number (0..255) a pixel, as an 8-bit grey or "
+            "palette PNG"
+        )
     void = (values == labels.void) | (values == IGNORE)
     outside = (values >= len(labels.classes)) & ~void
     if outside.any():

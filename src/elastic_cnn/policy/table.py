@@ -206,7 +206,7 @@ def read_policy(path: str | Path) -> PolicyTable:
                 raise ValueError(f"column {column.name!r} is missing")
             if found.field(column.name).type != column.type:
                 raise ValueError(f"column {column.name!r} is {found.field(column.name).type}, should be {column.type}")
-        table = PolicyTable(info, file.read(columns=expected.names))
+        table = PolicyTable(info, _read_rows(file, expected.names))
         ids = table.rows["id"]
         if ids.null_count or len(np.unique(ids.to_numpy())) != len(table):
             raise ValueError("ids are missing or repeated")
@@ -231,8 +231,16 @@ def _open(path: str | Path) -> Any:
     pq, pa = require("pyarrow.parquet", "figures"), require("pyarrow", "figures")
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable Parquet file ({error}); it may be truncated") from error
+
+
+def _read_rows(file: Any, names: list[str]) -> Any:
+    pa = require("pyarrow", "figures")
+    try:
+        return file.read(columns=names)
+    except (pa.ArrowException, OSError) as error:  # a page that cannot be decompressed is an OSError
+        raise ValueError(f"its rows cannot be read ({error}): it is damaged, collect it anew") from error
 
 
 @contextmanager

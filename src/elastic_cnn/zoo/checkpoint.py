@@ -4,6 +4,7 @@ The file's metadata carries a `NetworkCard` as JSON under the key `elastic_cnn`.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from elastic_cnn.zoo.factory import create_model
 VERSION = 1
 TASKS = ("classification", "multilabel", "segmentation")
 METADATA_KEY = "elastic_cnn"
+CARD_TYPES: dict[str, Any] = {  # of the card's fields in JSON
+    "network": str, "kwargs": dict, "task": str, "classes": list, "input": dict, "elastic": dict | None, "info": dict
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
+            raise ValueError(f"the input's size must be two positive whole numbers, not {self.size}")
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise ValueError(f"the input's mean and std must be numbers, not {self.mean} and {self.std}")
+        if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 2:
+            raise ValueError(f"the input's crop_pct must be a part of the picture, not {self.crop_pct!r}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,11 @@ class NetworkCard:
         unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
         if unknown:
             raise ValueError(f"its card has unknown fields: {', '.join(unknown)}")
+        for name, kind in CARD_TYPES.items():
+            if name in values and not isinstance(values[name], kind):
+                raise ValueError(f"its card's {name} is of another type: {values[name]!r:.60}")
+        if not all(isinstance(name, str) for name in values.get("classes", ())):
+            raise ValueError("its card's classes are not all texts")
         try:
             return cls(**{**values, "input": InputSpec(**values.get("input", {}))})
         except (TypeError, AttributeError) as error:
