@@ -79,6 +79,15 @@ def test_what_cannot_be_native_is_said_and_still_right():
         torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
 
 
+def test_blocks_outside_rows_are_reported():
+    """DLA's trees hand shortcuts to their blocks, which the kernels do not take."""
+    network = elastic_cnn.create_model("dla60x_elastic", num_classes=3).eval()
+    fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)
+    assert any("row of blocks" in reason for reason in fast.optimization_report.left.values())
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
+
+
 def test_blocks_that_hooks_look_at_stay():
     network = build("resnext_small")
     network.layer1[0].conv2.register_forward_hook(lambda module, inputs, output: None)

@@ -116,6 +116,7 @@ def to_native(network: nn.Module) -> nn.Module:
     if type(network) is timm_resnet.ResNet:
         calls -= _join_stages(network)
     if report is not None:
+        _report_others(network, report)
         level = torch.ops.elastic_cnn.kernel_level()
         report.notes.append(f"native kernels ({level}): {blocks} blocks in {calls} calls")
     return network
@@ -161,6 +162,13 @@ def _is_stem(network: Any) -> bool:
     square = conv.kernel_size == (size, size) and conv.stride == (stride, stride) and size % 2 == 1
     pooled = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (3, 2, 1, 1, False)
     return plain and square and conv.padding == (size // 2, size // 2) and pooled and does_nothing(network.bn1)
+
+
+def _report_others(network: nn.Module, report: Any) -> None:
+    """Say of every block that could have been native and stands outside a `Sequential` why it is not."""
+    for name, block in network.named_modules():
+        if isinstance(block, BLOCKS) and not report.left.get(name, "").startswith("not native"):
+            report.left[name] = "not native: not one of a row of blocks (its shortcut may come from outside)"
 
 
 def _put(sequence: nn.Sequential, keys: Sequence[str], native: NativeBlocks) -> None:
