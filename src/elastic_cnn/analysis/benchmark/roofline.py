@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 SOURCE = Path(__file__).with_name("peaks.cpp")
-ROUNDS = 20_000_000  # of multiply-adds a thread: about half a second
+ROUNDS = 1_000_000  # of multiply-adds a thread: some ten milliseconds, so that a few bursts run undisturbed
+BURSTS = 60
 FLOATS = 64 * 2**20  # an array of 256 MiB, well beyond caches
 
 
@@ -45,8 +46,8 @@ def measure_peaks(threads: int) -> Peaks:
 
 def _call(library: Any, threads: int) -> Peaks:
     library.peak_flops.restype = library.peak_bytes.restype = ctypes.c_double
-    flops = max(library.peak_flops(threads, ctypes.c_long(ROUNDS)) for _ in range(3))
-    return Peaks(flops, library.peak_bytes(threads, ctypes.c_size_t(FLOATS), 5), threads)
+    flops = max(library.peak_flops(threads, ctypes.c_long(ROUNDS)) for _ in range(BURSTS))
+    return Peaks(flops, library.peak_bytes(threads, ctypes.c_size_t(FLOATS), 12), threads)
 
 
 @dataclass(frozen=True)
