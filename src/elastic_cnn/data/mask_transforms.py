@@ -31,6 +31,12 @@ class RandomScale(v2.Transform):
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Image) and tuple(params["size"]) == (
+            1,
+            1,
+        ):  # torch's kernel for bytes fails on a single pixel
+            whole = inpt.as_subclass(torch.Tensor).float().mean((-2, -1), keepdim=True).round().to(inpt.dtype)
+            return tv_tensors.wrap(whole, like=inpt)
         return F.resize(inpt, params["size"], antialias=True)
 
 
