@@ -8,9 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_world import World, differences, ended, place_of, wait_for
+from fault_world import STEPS, World, differences, ended, place_of, rows, wait_for
 
 from elastic_cnn.tasks.run_folder import read_state
+
+ROWS = STEPS // 2  # of the log, one in two steps
 
 
 @dataclass
@@ -72,7 +74,10 @@ def _until_killed(
     before = logs(out)
     with ended(world.start(out, "--resume", "--workers", workers, FAULT_PLACE=str(dump))) as process:
         if wait_for(lambda: logs(out) > before, process):
-            moment = time.monotonic() + rng.uniform(0, seconds)
+            done = len(rows(out / "train.csv"))
+            wanted = rng.randint(done, max(done, ROWS - 1))  # rows, not seconds: machines have other work as well
+            wait_for(lambda: len(rows(out / "train.csv")) >= wanted, process, 0.0005)
+            moment = time.monotonic() + rng.uniform(0, 2 * seconds / ROWS)
             wait_for(lambda: time.monotonic() >= moment, process, 0.0005)
             if found.count % 3 == 2:
                 wait_for(lambda: any(out.glob(".*.ckpt.*.ckpt")), process, 0.0001)

@@ -1,5 +1,6 @@
 """The short version of `make faults`: a few kills and one fault of each kind that needs no right of its own."""
 
+import json
 import os
 import random
 
@@ -10,8 +11,9 @@ from fault_machine import disk_full, file_limit, reader_killed
 from fault_ranks import rank_killed, run_pair_forked
 from fault_world import World
 
-import elastic_cnn.tasks.training
 import elastic_cnn.zoo  # noqa: F401  (loaded before processes are forked)
+from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.training import evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,6 +54,10 @@ def test_a_killed_process_of_two_and_a_restart_by_torchrun(world):
     """Equal to the bit for the same number of processes."""
     pair = world.root / "pair"
     assert run_pair_forked(world, pair) == [0, 0]
+    counted = json.loads((pair / "summary.json").read_text())["last_results"]
+    alone = evaluate(pair / "last.safetensors", world.root / "photos", settings=Settings(accelerator="cpu"))
+    assert (alone["top1"], alone["top5"]) == (counted["top1"], counted["top5"])  # counts of two processes, merged
+    assert alone["loss"] == pytest.approx(counted["loss"], rel=1e-5)
     found = rank_killed(world, pair, random.Random(1), 1, restarts=2)
     assert found.lost == []
     assert "exitcode: -9" in found.said
