@@ -5,7 +5,8 @@
 // each of 16 loads there are 28 multiplications, and 28 independent sums hide their latency.
 //
 // The order. `chunk` pixels go through all panels: their inputs stay in the second-level cache while weights stream
-// by. A panel's weights stay in the first-level cache for all tiles of the chunk; meanwhile the next panel's are fetched.
+// by. A panel's weights serve all tiles of the chunk; meanwhile the next panel's are fetched, and while the first panel
+// is used, the next tile's inputs are.
 //
 // The end. A tile's sums meet bias, upsampled low-resolution map, shortcut and ReLU in registers and are written once.
 //   up2:  row 2i mixes low rows i and i-1 as 3:1, row 2i+1 rows i and i+1; columns likewise; edges repeat. The mixed
@@ -16,6 +17,8 @@
 namespace elastic::ELASTIC_LEVEL {
 namespace {
 
+constexpr int kSoon = 8;  // steps after which a weight is needed that is fetched into the first-level cache now
+
 struct Spot {  // one tile: where it reads and writes
   const float *input, *weights, *bias, *scale;
   float* output;
@@ -25,13 +28,15 @@ struct Spot {  // one tile: where it reads and writes
   int low_column;
   const float* next;  // weights to fetch meanwhile
   int64_t next_step;
+  const float* ahead;  // inputs to fetch meanwhile
+  int64_t ahead_step;
   Inputs inputs;
 };
 
 template <int M>
 ELASTIC_INLINE void accumulate(const Product& p, const Spot& s, F16 (&sum)[M][kTileVectors]) {
   const float* w = s.weights;
-  const float* next = s.next;
+  const float *next = s.next, *ahead = s.ahead;
   const int64_t step = p.in_pixel;
   for (int tap = 0; tap < p.taps; tap++) {
     const float* a = s.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + s.inputs.first;
@@ -41,6 +46,11 @@ ELASTIC_INLINE void accumulate(const Product& p, const Spot& s, F16 (&sum)[M][kT
       for (int v = 0; v < kTileVectors; v++) weights[v] = load(w + kLanes * v);
       _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
       next += s.next_step;
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+      ahead += s.ahead_step;
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVectors; v++)
+        _mm_prefetch(reinterpret_cast<const char*>(w + kSoon * kPanel + kLanes * v), _MM_HINT_T0);
 #pragma GCC unroll 14
       for (int i = 0; i < M; i++) {
         const F16 x = all(a[i * step]);
@@ -190,6 +200,8 @@ void product(const Product& p, const Part& part) {
           s.next = next;
           s.next_step = step;
           next += step * depth;
+          s.ahead = flat ? s.input + kTilePixels * p.in_pixel : s.input;
+          s.ahead_step = flat && panel == part.first && half == 0 ? kLanes : 0;
           kTiles.of[count](p, s);
         });
       weights += size;
