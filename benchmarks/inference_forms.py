@@ -3,9 +3,9 @@
     python benchmarks/inference_forms.py --pairs resnext50:resnext50_elastic --batch-sizes 1 8 -o inference_forms.json
 
 Each round runs base, elastic; reported are the medians of the times and of the rounds' ratios, with the middle half of
-the ratios. Modes: `plain` (as built, eager), `optimized` (`optimize_for_inference`, eager), `compiled` (the same,
-compiled with its weights frozen). The first run of a network in the mode `compiled` takes minutes, later ones read the
-compiler's cache. Allocation counts for much: say which MALLOC_* settings the process had, the report repeats them.
+the ratios. Modes: `plain` (as built, eager), `optimized` (`optimize_for_inference`, eager), `prepacked` (the same with
+oneDNN's fused convolutions), `compiled` (compiled with the weights frozen, which takes minutes for each network and
+batch size). Allocation counts for much: the report repeats the MALLOC_* settings that the process had.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PAIRS = (
     "se_resnext50:se_resnext50_elastic",
     "resnext101:resnext101_elastic",
 )
-MODES = ("plain", "optimized", "compiled")
+MODES = ("plain", "optimized", "prepacked", "compiled")
 WARM_UP = 3
 Run = Callable[[], object]
 
@@ -54,7 +54,9 @@ def prepare(name: str, mode: str, images: Tensor) -> Run:
     """A call of the network `name` on `images` in eval mode; compiled already where the mode says so."""
     torch.manual_seed(0)
     network = create_model(name).to(images.dtype).eval()
-    runner = network if mode == "plain" else optimize_for_inference(network, compile=mode == "compiled")
+    runner = network
+    if mode != "plain":
+        runner = optimize_for_inference(network, compile=mode == "compiled", prepack=mode == "prepacked")
 
     def run() -> object:
         with torch.inference_mode():

@@ -16,6 +16,7 @@ from elastic_cnn.fast.fold import bake_standardized, fold_norms
 from elastic_cnn.fast.gpu import is_on_gpu, use_gpu_kernels
 from elastic_cnn.fast.native import native_available, to_native
 from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
+from elastic_cnn.fast.prepacked import prepack_convolutions
 from elastic_cnn.fast.report import OptimizationReport
 from elastic_cnn.fast.residual_form import fold_plain_bottleneck, fold_residual
 from elastic_cnn.nn import ElasticBranches
@@ -42,6 +43,7 @@ def optimize_for_inference(
     example: Example | None = None,
     *,
     compile: bool = False,
+    prepack: bool = False,
     channels_last: bool = True,
     native: bool | Literal["auto"] = False,
 ) -> nn.Module:
@@ -56,6 +58,8 @@ def optimize_for_inference(
     example: an input (or several, as a sequence) of a size that the network takes; by default one image of the size
         that it was designed for. Its values are not read.
     compile: also compile it, see `compile_for_inference`.
+    prepack: float32 on the CPU only: call oneDNN's fused convolutions directly, their weights laid out once. Much of
+        what compilation gives, at once and for every size; the result cannot be copied, saved, exported or compiled.
     channels_last: keep the weights, and so the maps, in channels-last memory format.
     native: let native CPU kernels compute the blocks that they know (float32, see `elastic_cnn.fast.native`). "auto"
         does so where they run here, and says in the report why not elsewhere; True raises `NativeKernelsMissing`.
@@ -69,27 +73,45 @@ def optimize_for_inference(
         raise ValueError("the network is optimized for inference already; start from the network it was made from")
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError("a scripted or traced network cannot be optimized; optimize the module it was made from")
+    if prepack and (compile or native is True):
+        raise ValueError("prepack stands alone: ask for it, or for compile or native")
     report = OptimizationReport()
     fast: Any = copy.deepcopy(network)
-    training = sum(module.training for module in fast.modules())
-    if training:
-        report.notes.append(f"{training} modules were in training mode; this is the network's eval mode")
-    fast.eval()
-    with torch.no_grad():
-        _merge_trained_branches(fast, report)
-        bake_standardized(fast)
-        fold_norms(fast, _examples(fast, example), report)
-        fast = _rewrite(fast, report)
+    fast = _exact_form(fast, example, report)
     if is_on_gpu(fast):
         fused = use_gpu_kernels(fast).fused
         report.notes.append(f"{len(fused)} blocks end in one kernel on the GPU")
     fast.requires_grad_(False)
     if channels_last:
         fast.to(memory_format=torch.channels_last)
+    if prepack:
+        fast = _prepacked(fast, report)
     fast.optimization_report = report
-    if native is True or (native == "auto" and native_available(fast)):
+    if native is True or (native == "auto" and not prepack and native_available(fast)):
         to_native(fast)
     return compile_for_inference(fast) if compile else fast
+
+
+def _exact_form(network: nn.Module, example: Example | None, report: OptimizationReport) -> nn.Module:
+    """The network in eval mode with norms folded and blocks rewritten, changed in place but for its root."""
+    training = sum(module.training for module in network.modules())
+    if training:
+        report.notes.append(f"{training} modules were in training mode; this is the network's eval mode")
+    network.eval()
+    with torch.no_grad():
+        _merge_trained_branches(network, report)
+        bake_standardized(network)
+        fold_norms(network, _examples(network, example), report)
+        return _rewrite(network, report)
+
+
+def _prepacked(network: nn.Module, report: OptimizationReport) -> nn.Module:
+    network, count = prepack_convolutions(network)
+    report.notes.append(f"{count} convolutions are packed for oneDNN")
+    left = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    if left:
+        report.notes.append(f"{left} convolutions are not (another kind, dtype or device, or hooks look at them)")
+    return network
 
 
 def _examples(network: nn.Module, example: Example | None) -> list[Tensor]:
@@ -129,7 +151,7 @@ def _rewrite(network: nn.Module, report: OptimizationReport) -> nn.Module:
             continue
         _, kind, fold = next(form for form in FORMS if isinstance(block, form[0]))
         form = fold(block)
-        if form is None and type(block) is Bottleneck:
+        if form is None and isinstance(block, Bottleneck):  # a plain block: its own form is the fastest known
             continue
         if form is None:
             report.left[name] = "branches of parts of the channels, or that share a gate: no faster form is known"

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import Any
 
 from timm.layers import SEModule
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from elastic_cnn.fast.branches_form import add_low, clean, divide, does_nothing
@@ -132,8 +133,10 @@ def fold_residual(block: ElasticResidual) -> FoldedElasticBottleneck:
 def fold_plain_bottleneck(block: Any) -> FoldedElasticSEBottleneck | None:
     """timm's bottleneck with squeeze-and-excitation as `FoldedElasticSEBottleneck` without low branches.
 
-    None where it has no such layer or a norm is left: its own form is then the fastest known.
+    None where it has no such layer, a norm is left, or a subclass may compute something else.
     """
+    if type(block) is not Bottleneck:
+        return None
     high = clean(block)
     names = [name for name in ("conv1", "act1", "conv2", "act2", "aa", "conv3") if hasattr(high, name)]
     others = {"se", "downsample", "act3"}
