@@ -59,7 +59,7 @@ class FastTrainTransform:
             size,
             is_training=True,
             scale=(min_scale, 1.0),
-            color_jitter=color_jitter or None,  # type: ignore[arg-type] (None leaves it out)
+            color_jitter=color_jitter or None,  # type: ignore[arg-type]  # None leaves it out
             auto_augment=auto_augment,
             interpolation=interpolation,
             separate=True,

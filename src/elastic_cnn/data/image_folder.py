@@ -109,7 +109,7 @@ def train_transform(
         size,
         is_training=True,
         scale=(min_scale, 1.0),
-        color_jitter=color_jitter or None,  # type: ignore[arg-type] (timm would jitter by 0, which takes time)
+        color_jitter=color_jitter or None,  # type: ignore[arg-type]  # 0 would take time
         auto_augment=auto_augment,
         re_prob=erase,
         re_mode="pixel",
