@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "zoo": {"surgery", "nn"} | UTILITIES,
     "data": UTILITIES,
     "metrics": UTILITIES,
-    "tasks": {"zoo", "surgery", "nn", "data", "metrics"} | UTILITIES,
+    "tasks": {"zoo", "surgery", "nn", "data", "metrics", "fast"} | UTILITIES,
     "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
     "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels"} | UTILITIES,
     "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics"} | UTILITIES,

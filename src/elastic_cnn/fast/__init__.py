@@ -2,5 +2,12 @@
 
 from elastic_cnn.fast.optimize import compile_for_inference, optimize_for_inference
 from elastic_cnn.fast.report import OptimizationReport
+from elastic_cnn.fast.training import TrainingReport, optimize_for_training
 
-__all__ = ["OptimizationReport", "compile_for_inference", "optimize_for_inference"]
+__all__ = [
+    "OptimizationReport",
+    "TrainingReport",
+    "compile_for_inference",
+    "optimize_for_inference",
+    "optimize_for_training",
+]

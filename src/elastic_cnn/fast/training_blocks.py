@@ -118,7 +118,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 class TrainingForm(nn.Module):
-    """What every form shares. plain_because: why the latest call computed as the base class does, empty if it did not."""
+    """Shared by all forms. plain_because: why its latest call computed as the base class does; empty if it did not."""
 
     plain_because: str = ""
 

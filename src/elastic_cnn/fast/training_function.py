@@ -114,7 +114,7 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 def _product_statistics(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, a: Tensor, before: Tensor | None, low: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """conv's output (of relu(norm(a)), where that norm's statistics `before` are given) plus up(low); its statistics."""
+    """conv's output (of relu(norm(a)), where that norm's statistics `before` are given) + up(low); its statistics."""
     ops = torch.ops.elastic_cnn
     if _is_pointwise(conv):
         z, statistics = ops.train_pointwise(a, before, conv.weight, low, *_norm_arguments(norm))
@@ -138,7 +138,7 @@ def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
 def _last_backward(
     conv: nn.Conv2d, dz3: Tensor, z2: Tensor, statistics2: Tensor, weight: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of z2, norm2's weight and bias, and conv3's weight. `needs`: of what precedes, of conv3's weight."""
+    """The gradients of z2, norm2's weight and bias, conv3's weight. `needs`: of what precedes, of conv3's weight."""
     ops = torch.ops.elastic_cnn
     if _is_pointwise(conv):
         dweight = ops.train_pointwise_weight_gradient(dz3, z2, statistics2) if needs[1] else None
@@ -153,7 +153,7 @@ def _last_backward(
 def _first_backward(
     conv: nn.Conv2d, dz1: Tensor, x: Tensor, weight: Tensor, others: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of x, with `others` (dy and active of an identity shortcut, the pooled map's), and of the weight."""
+    """The gradients of x, with `others` (dy and active of an identity shortcut, the pooled map's), and the weight."""
     ops = torch.ops.elastic_cnn
     if _is_pointwise(conv):
         dweight = ops.train_pointwise_weight_gradient(dz1, x, None) if needs[1] else None

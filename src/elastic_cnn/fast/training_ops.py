@@ -1,7 +1,7 @@
 """The native passes of the training form (kernels/cpu/train_*.cpp) as custom operators, with their shapes for tracing.
 
 All maps are channels_last. `statistics` is (4, C): mean, 1 / sqrt(var + eps), and the scale and shift that fold these
-with the norm's weight and bias. `active` has one bit for each element of a block's output: whether its ReLU let it pass.
+with the norm's weight and bias. `active` has one bit for each element of a block's output: whether its ReLU let it by.
 """
 
 import functools
@@ -14,7 +14,7 @@ from elastic_cnn.kernels import native
 
 @functools.cache
 def unavailable() -> str:
-    """Why the native passes cannot run here; empty where they can. The first call loads them, and compiles if need be."""
+    """Why the native passes cannot run here; empty where they can. The first call loads, or compiles, them."""
     loaded = native.load("training")
     if not loaded:
         return f"no native kernels: {loaded.reason}"

@@ -24,6 +24,7 @@ from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.run_folder import RunFolder, RunLog
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.task import Batch, Job, Task
+from elastic_cnn.tasks.training_form import use_training_form
 
 STEP_STREAM = 1  # keeps the loop's random numbers apart from those of the samples
 
@@ -59,6 +60,7 @@ class Loop:
         )
         if recipe.channels_last:
             self.task.to(memory_format=torch.channels_last)
+        self.training_form = use_training_form(recipe, self.task.network, fabric.device)
         if recipe.compile:
             self.task.network.compile()
         self.model, self.optimizer = fabric.setup(self.task, make_optimizer(self.task, recipe.optimizer))
@@ -88,6 +90,8 @@ class Loop:
     def run(self, console: Console, interrupts: Interrupts) -> None:
         """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""
         self.console, self.interrupts = console, interrupts
+        if self.training_form:
+            console.line(self.training_form)
         rows = self._restore()
         check_same_start(self.fabric, self.folder.path, self.total_step)
         self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None

@@ -72,6 +72,8 @@ class Recipe:
     val_every: epochs from one validation to the next (the last epoch always has one).
     ema: decay of an exponential moving average of the weights, which is then validated and kept; none by default.
     clip_grad: largest norm of the gradient. precision: of the arithmetic; weights stay in 32 bits.
+    fused: on the CPU, blocks compute in fused native passes (same gradients, other rounding): `auto` where they can
+        (float32, channels_last, kernels at hand), `always` or an error, `never`.
     log_every: optimizer steps a row of train.csv.
     options: of the task.
     """
@@ -96,6 +98,7 @@ class Recipe:
     precision: Literal["fp32", "bf16-mixed", "16-mixed"] = "fp32"
     channels_last: bool = False
     compile: bool = False
+    fused: Literal["auto", "always", "never"] = "never"
     seed: int = 0
     log_every: int = 20
     options: dict[str, Any] = field(default_factory=dict)

@@ -141,7 +141,7 @@ void finish_statistics(std::vector<ChannelSums<T>>& parts, const T* pivot, int64
   for (int64_t c = 0; c < sums.channels; c++) {
     const double from_pivot = sums.total_a[c] / count;
     const double mean = from_pivot + pivot[c];
-    const double variance = std::max(0.0, sums.total_b[c] / count - from_pivot * from_pivot);
+    const double variance = std::max(sums.total_b[c] / count - from_pivot * from_pivot, 0.0);  // NaN stays
     const double inverse = 1 / std::sqrt(variance + norm.eps);
     s.mean[c] = mean;
     s.inverse[c] = inverse;

@@ -53,12 +53,11 @@ std::vector<T> pack(const Tensor& weight, bool transposed) {
   const int64_t o = weight.size(0), i = weight.size(1);
   const Products<T>& level = products<T>();
   const T* w = weight.data_ptr<T>();  // (O, I); as B: (I, O) forward, (O, I) backward
-  std::vector<T> packed(transposed ? level.packed_size(o, i) : level.packed_size(i, o));
-  if (transposed) {
-    level.pack(w, i, 1, o, i, packed.data());
-  } else {
-    level.pack(w, 1, i, i, o, packed.data());
-  }
+  const int64_t k = transposed ? o : i, n = transposed ? i : o;
+  std::vector<T> packed(level.packed_size(k, n));
+  in_parts((n + level.panel - 1) / level.panel, [&](int64_t, int64_t first, int64_t last) {
+    level.pack(w, transposed ? i : 1, transposed ? 1 : i, k, n, first, last, packed.data());
+  });
   return packed;
 }
 

@@ -47,11 +47,12 @@ struct WeightGradient {
 template <class T>
 struct Products {
   int64_t (*packed_size)(int64_t k, int64_t n);
-  // B (k, n) with element (r, c) at b[r * row_step + c * column_step]
-  void (*pack)(const T* b, int64_t row_step, int64_t column_step, int64_t k, int64_t n, T* packed);
+  // panels [first, last) of B (k, n) with element (r, c) at b[r * row_step + c * column_step]
+  void (*pack)(const T* b, int64_t row_step, int64_t column_step, int64_t k, int64_t n, int64_t first, int64_t last,
+               T* packed);
   void (*product)(const Product<T>& product, int64_t begin, int64_t end, const ColumnSums<T>& sums);
   void (*weight_gradient)(const WeightGradient<T>& product, int64_t begin, int64_t end, int64_t first, int64_t last);
-  int64_t panel;  // columns that a part of a weight gradient should start and end at a multiple of
+  int64_t panel;  // columns of a panel; a part of a weight gradient should start and end at a multiple of it
 };
 
 #define ELASTIC_PRODUCTS(level)         \

@@ -1,0 +1,32 @@
+"""The recipe's key `fused`: whether blocks train in fused native passes (`optimize_for_training`)."""
+
+import torch
+
+from elastic_cnn.fast.training import TrainingReport, optimize_for_training
+from elastic_cnn.tasks.recipe import Recipe
+
+
+def obstacle(recipe: Recipe, device: torch.device) -> str:
+    """Why a run by this recipe trains in the plain form, empty where it need not."""
+    if recipe.fused == "never":
+        return "fused=never"
+    if device.type != "cpu":
+        return f"the native passes are for the CPU, the run is on {device.type}"
+    if recipe.precision != "fp32":
+        return f"the native passes compute in 32 bits, the recipe asks for precision={recipe.precision}"
+    if not recipe.channels_last:
+        return "the native passes need channels_last=true"
+    return "the recipe compiles the network" if recipe.compile else ""
+
+
+def use_training_form(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> str:
+    """Bring `network` into its training form, in place, where the recipe allows; returns what was done, in words.
+
+    Empty where the recipe does not lead there (by `fused: auto` alone, nothing is missed).
+    `ValueError` where the recipe asks for it (`fused: always`) and it cannot be had.
+    """
+    reason = obstacle(recipe, device)
+    report = TrainingReport(reason=reason) if reason else optimize_for_training(network)
+    if recipe.fused == "always" and not report.fused:
+        raise ValueError(f"fused=always, but no block can train in fused passes: {report.reason or report}")
+    return "" if reason else str(report)
