@@ -14,6 +14,7 @@ from elastic_cnn.analysis.benchmark.forms import Subject, Unavailable, prepare
 from elastic_cnn.analysis.benchmark.machine import describe_machine
 from elastic_cnn.analysis.benchmark.roofline import Peaks, bound
 from elastic_cnn.analysis.benchmark.spread import median_of, ratio_of
+from elastic_cnn.analysis.benchmark.worker import peak, resident
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.zoo import create_model
 
@@ -130,6 +131,13 @@ def test_a_training_step_trains():
         run()
     assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.skipif(not resident(), reason="the system does not say how much memory a process holds")
+def test_memory_is_that_of_the_call():
+    """A call that fills 80 MB and gives them back."""
+    found = peak(lambda: torch.ones(20_000_000).sum(), resident())
+    assert found is None or 75e6 < found < 160e6
 
 
 def test_tables_show_every_figure_and_what_is_missing():

@@ -41,7 +41,7 @@ def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
     ]
     assert main(["benchmark", *arguments, "-o", str(out)]) == 0
     results = json.loads(out.read_text())
-    inference, training = results["cells"]
+    [inference] = results["cells"]
     assert [(row["network"], row["form"]) for row in inference["rows"]] == [
         (paths[1], "eager"), (paths[0], "eager"), (paths[1], "optimized"), (paths[0], "optimized"),
     ]  # fmt: skip
@@ -49,10 +49,8 @@ def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
     for row in inference["rows"]:
         assert 0 < row["ms"]["low"] <= row["ms"]["median"] <= row["ms"]["high"]
         assert row["rounds"] == 3
-        assert row["memory"] is None or row["memory"] > 0
     base = inference["rows"][1]
     assert base["ratios"]["eager"] == {"median": 1, "low": 1, "high": 1}
-    assert training["rows"]
     assert "of base, same form" in capsys.readouterr().out
     assert main(["benchmark", paths[0], "-o", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err

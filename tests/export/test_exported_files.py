@@ -12,6 +12,7 @@ import torch
 from elastic_cnn import load_checkpoint
 from elastic_cnn.export import export_checkpoint, load_exported
 from elastic_cnn.export.onnx_file import OPSET
+from elastic_cnn.export.openvino_file import compile_model, convert
 
 FORMATS = ["onnx", "openvino", "pt2"]
 SHAPES = [(1, 3, 33, 33), (3, 3, 97, 66), (2, 3, 64, 131), (5, 3, 48, 64)]
@@ -65,14 +66,15 @@ def test_the_optimized_form_is_inside(files):
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_segmentation_at_any_size(segmentation_checkpoint, tmp_path, suffix):
-    """Logits of every pixel: DLA-Up's decoder crops at each level, to odd and to even sizes."""
-    exported = export_checkpoint(segmentation_checkpoint, tmp_path / f"seg{suffix}")
+def test_segmentation_at_any_size(segmentation_checkpoint, tmp_path):
+    """Logits of every pixel: DLA-Up's decoder crops at each level, to odd and to even sizes; in both runtimes."""
+    exported = export_checkpoint(segmentation_checkpoint, tmp_path / "seg.onnx")
     assert exported.sizes.multiple == 1
     run, card = load_exported(exported.path)
     assert card.task == "segmentation"
-    agree(run, load_checkpoint(segmentation_checkpoint)[0], SHAPES)
+    network, _ = load_checkpoint(segmentation_checkpoint)
+    agree(run, network, SHAPES)
+    agree(compile_model(convert(exported.path)), network, SHAPES)
 
 
 def test_one_size_alone(checkpoint, tmp_path):

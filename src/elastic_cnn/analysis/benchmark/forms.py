@@ -54,17 +54,24 @@ class Subject:
     device: str = "cpu"
 
 
+def obstacle(subject: Subject) -> str:
+    """Why a form cannot be had whatever the network; empty where it may."""
+    if subject.form in ALONE and (subject.dtype != "float32" or subject.device != "cpu"):
+        return "float32 on the CPU alone"
+    return "it does not train" if subject.job == "training" and subject.form not in TRAINING else ""
+
+
 def prepare(subject: Subject) -> Run:
     """The call to time: one forward pass, or one step of training with SGD. `Unavailable` with the reason where the
     form does not exist for this network, dtype or machine; `ValueError` for an unknown network."""
+    if reason := obstacle(subject):
+        raise Unavailable(reason)
     network = build(subject.network)
     channels = _channels(network)
     images = torch.randn(subject.batch, channels, subject.size, subject.size, generator=_generator())
     with contextlib.suppress(ValueError):  # a network without batch norms keeps its activations in range by itself
         recalibrate(network, [images[:1].expand(2, -1, -1, -1)])
     dtype = DTYPES[subject.dtype]
-    if subject.form in ALONE and (dtype != torch.float32 or subject.device != "cpu"):
-        raise Unavailable("float32 on the CPU alone")
     network.to(subject.device, dtype).to(memory_format=torch.channels_last)
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
@@ -138,8 +145,6 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
 def training_run(network: nn.Module, form: str, images: Tensor) -> Run:
     """One step: forward in training mode, cross-entropy of class 0, backward, SGD with momentum."""
     network.train().requires_grad_(True)
-    if form not in TRAINING:
-        raise Unavailable("it does not train")
     if form == "optimized":
         report = optimize_for_training(network)
         if not report.fused:

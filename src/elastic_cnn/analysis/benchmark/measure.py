@@ -120,7 +120,7 @@ def _measure(request: Request, cell: Cell, progress: Callable[[str], None]) -> N
         for subject in _subjects(request, cell):
             progress(f"{title}: preparing {subject.network}, {subject.form}")
             worker, answer = pool.prepare(subject)
-            if "index" in answer:
+            if worker is not None and "index" in answer:
                 ready.append((subject, worker, answer["index"]))
             else:
                 cell.unavailable.append(
@@ -153,4 +153,4 @@ def _memory(subject: Subject) -> int | None:
     """The most memory that one call holds, in a process of its own."""
     with Pool(subject.threads) as pool:
         worker, answer = pool.prepare(subject, alone=True)
-        return worker.ask(do="memory", index=answer["index"])["bytes"] if "index" in answer else None
+        return worker.ask(do="memory", index=answer["index"]).get("bytes") if worker and "index" in answer else None

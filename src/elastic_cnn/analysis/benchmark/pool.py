@@ -10,7 +10,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from elastic_cnn.analysis.benchmark.forms import ALONE, Subject
+from elastic_cnn.analysis.benchmark.forms import ALONE, Subject, obstacle
 
 
 class Worker:
@@ -22,7 +22,7 @@ class Worker:
             [sys.executable, "-m", "elastic_cnn.analysis.benchmark.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if os.environ.get("ELASTIC_BENCHMARK_QUIET") else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, **dict.fromkeys(names, str(threads))},
         )
@@ -78,8 +78,10 @@ class Pool:
         for worker in self.workers:
             worker.close()
 
-    def prepare(self, subject: Subject, alone: bool = False) -> tuple[Worker, dict[str, Any]]:
+    def prepare(self, subject: Subject, alone: bool = False) -> tuple[Worker | None, dict[str, Any]]:
         """The worker of a subject and its answer. `ValueError` where the subject is not valid."""
+        if reason := obstacle(subject):
+            return None, {"unavailable": reason}
         if alone or subject.form in ALONE:
             worker = self._new()
         else:
