@@ -27,11 +27,12 @@ class PrepackedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False):
         super().__init__()
-        self.settings = (tuple(conv.padding), tuple(conv.stride), tuple(conv.dilation), conv.groups)
+        self.settings: tuple[Any, ...] = (tuple(conv.padding), tuple(conv.stride), tuple(conv.dilation), conv.groups)
         self.unary = "relu" if relu else "none"
         weight = conv.weight.detach().to_mkldnn()
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
         # A plain attribute: the layout is opaque, so it can be neither copied to another device nor saved.
-        self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self.settings)  # type: ignore[attr-defined]
+        self.packed: Tensor = reorder(weight, *self.settings)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone(), persistent=False)
         self.described = conv.extra_repr()
 
@@ -41,7 +42,7 @@ class PrepackedConv2d(nn.Module):
 
     def add(self, x: Tensor, total: Tensor, ours: bool) -> Tensor:
         """`relu(conv(x) + total)`; written over `total` (N, C_out, H', W') where that is `ours` to take."""
-        arguments = (self.packed, self.bias, *self.settings, "add", 1.0, "relu", [], None)
+        arguments: Any = (self.packed, self.bias, *self.settings, "add", 1.0, "relu", [], None)
         if ours and total.is_contiguous(memory_format=torch.channels_last):
             return torch.ops.mkldnn._convolution_pointwise_(total, x, *arguments)
         return torch.ops.mkldnn._convolution_pointwise.binary(x, total, *arguments)
@@ -143,5 +144,5 @@ def _packed_block(block: Any) -> PrepackedResidual | None:
     if type(act) is not nn.ReLU or not can_prepack(last):
         return None
     for branch in low:
-        pack_sequential(branch.transform)
+        pack_sequential(branch.transform)  # type: ignore[arg-type]
     return PrepackedResidual(high, low, shortcut)
