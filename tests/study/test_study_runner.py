@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from elastic_cnn.cli import main
-from elastic_cnn.study import runner
+from elastic_cnn.study import runner, timing
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
 from elastic_cnn.study.runner import Place, is_done, run_missing, source_run
@@ -47,7 +47,9 @@ def finished(tmp_path_factory):
     """A study run by the command; its folder."""
     folder = tmp_path_factory.mktemp("studies")
     (folder / "tiny.yaml").write_text(TEXT)
-    assert main(["study", str(folder / "tiny.yaml"), *places(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "ROUNDS", 1)
+        assert main(["study", str(folder / "tiny.yaml"), *places(folder)]) == 0
     return folder
 
 

@@ -70,7 +70,7 @@ def write_report(results: str | Path, page: str | Path) -> list[Path]:
     )
     command = " ".join(section.study.path for section in sections)
     text = [HEAD.format(command=command, results=results.as_posix(), scope=scope)]
-    text += ["## In short", "", *summary(sections), ""]
+    text += ["## In short", "", *summary(sections), "", *not_run(sections, results.parent)]
     for section in sections:
         files = draw_study(section.study, section.cells, section.compared, pictures / section.study.name)
         written += files
@@ -108,6 +108,20 @@ def summary(sections: Sequence[Section]) -> list[str]:
             )
     head = ["study", "compared", "metric", "difference", "pairs", "verdict"]
     return markdown_table(head, lines)
+
+
+def not_run(sections: Sequence[Section], folder: Path) -> list[str]:
+    """How many runs the page rests on, and which studies of the folder have none."""
+    done = sum(len(cell.seeds) for section in sections for cell in section.cells.values())
+    asked = sum(len(section.study.runs()) for section in sections)
+    known = {section.study.name for section in sections}
+    missing = [path for path in sorted(folder.glob("*.yaml")) if path.stem not in known]
+    lines = [f"{done} of the {asked} runs of these studies are done."]
+    if done < asked or missing:
+        lines[0] += " **What has fewer than three pairs decides nothing**; the commands below run what is missing."
+    if missing:
+        lines[0] += f" Not run at all: {', '.join(f'`{path.as_posix()}`' for path in missing)}."
+    return [*lines, ""]
 
 
 def section_lines(section: Section, results: Path, picture: str) -> list[str]:
