@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from elastic_cnn.analysis.time_trace import Op
+from elastic_cnn.analysis.time_trace import FOLDED_NORM, Op
 
 # What joins other operators: each output pixel from few input pixels.
 POINTWISE = (
@@ -26,10 +26,9 @@ POINTWISE = (
         "div",
         "constant_pad_nd",
     ),
-    *("upsample_bilinear2d", "upsample_nearest2d", "cat", "slice_backward", "threshold_backward", "native_batch_norm"),
-    *("_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "clone"),
+    *("upsample_bilinear2d", "upsample_nearest2d", "cat", "slice_backward", "threshold_backward", "clone"),
+    *("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"),
 )
-NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 POOLS = ("avg_pool2d",)
 FUSIONS = ("none", "pointwise", "tail", "epilogue")
 
@@ -95,7 +94,7 @@ def fuse(ops: Sequence[Op], fusion: str = "none") -> list[Kernel]:
 
 
 def _joins(op: Op, kernel: Kernel, fusion: str) -> bool:
-    if op.name == "_native_batch_norm_legit_no_training":  # folded into the convolution's weights
+    if op.name == FOLDED_NORM:
         return True
     if op.name in POOLS:
         return fusion == "tail" and not kernel.computes

@@ -17,13 +17,16 @@ from torch.utils.flop_counter import flop_registry
 
 FREE = ("detach", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros_like", "t", "view")
 
+FOLDED_NORM = "folded_norm"  # a batch norm in evaluation: a few numbers a channel, which a convolution can take in
+
 
 @dataclass(frozen=True)
 class Op:
     """One operator call.
 
-    name: aten's. place: the innermost module that ran it ("" outside all). kind: `pointwise`, `grouped` or `dense` for
-    convolutions (1x1; in groups; others), `matmul`, or "" for what has no FLOPs to speak of. flops: two a multiply-add.
+    name: aten's, or `FOLDED_NORM`. place: the innermost module that ran it ("" outside all). kind: `pointwise`,
+    `grouped` or `dense` for convolutions (1x1; in groups; others), `matmul`, or "" for what has no FLOPs to speak of.
+    flops: two a multiply-add.
     inputs, outputs: {tensor: bytes}, tensors numbered by their storage; weights: the inputs that are parameters.
     """
 
@@ -62,6 +65,8 @@ class _Recorder(TorchDispatchMode):
         name = packet.__name__
         if func.is_view or name.rstrip("_") in FREE:
             return result
+        if "batch_norm" in name and "backward" not in name and args[5] is False:  # no statistics of this batch
+            name, args, kwargs, result = FOLDED_NORM, args[:1], None, result[0]
         flops = int(flop_registry[packet](*args, **(kwargs or {}), out_val=result)) if packet in flop_registry else 0
         inputs = self.sizes((args, kwargs))
         weights = frozenset(inputs) & frozenset(
