@@ -60,20 +60,20 @@ class _Recorder(TorchDispatchMode):
         return {self.number(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = written = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         name = packet.__name__
         if func.is_view or name.rstrip("_") in FREE:
             return result
         if "batch_norm" in name and "backward" not in name and args[5] is False:  # no statistics of this batch
-            name, args, kwargs, result = FOLDED_NORM, args[:1], None, result[0]
+            name, args, kwargs, written = FOLDED_NORM, args[:1], None, result[0]
         flops = int(flop_registry[packet](*args, **(kwargs or {}), out_val=result)) if packet in flop_registry else 0
         inputs = self.sizes((args, kwargs))
         weights = frozenset(inputs) & frozenset(
             self.number(leaf) for leaf in _tensors(args) if id(leaf) in self.weights
         )
         kind = _kind(name, args)
-        self.ops.append(Op(name, self.places[-1], kind, flops, inputs, self.sizes(result), weights))
+        self.ops.append(Op(name, self.places[-1], kind, flops, inputs, self.sizes(written), weights))
         return result
 
 

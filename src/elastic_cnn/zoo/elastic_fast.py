@@ -44,7 +44,7 @@ def resnext101_elastic_fast(pretrained: bool = False, **kwargs: Any) -> nn.Modul
     """The time-matched partner of `resnext101`: depths 3, 4, 27, 2 for the base's 3, 4, 23, 3, stages 1 to 3 elastic.
 
     One block of the lowest resolution exchanged for four of stage 3; 32 of its 36 blocks are elastic, half and half.
-    Parameters 1.000, multiply-adds 0.772 of the base's.
+    Parameters 1.000, multiply-adds 0.755 of the base's.
     """
     return elastic_resnext._build(
         "resnext101_elastic_fast", pretrained, True, {"layers": (3, 4, 27, 2), "spec": EVEN}, kwargs
