@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "elastic_cnn"
 UTILITIES = {"extras", "files"}
 MAY_IMPORT = {
     "nn": set(),
+    "kernels": set(),
     "surgery": {"nn"},
     "zoo": {"surgery", "nn"} | UTILITIES,
     "data": UTILITIES,
@@ -61,7 +62,8 @@ def test_every_room_has_its_rule():
 
 def test_the_core_needs_no_extra():
     extras = (
-        "lightning torchmetrics matplotlib openTSNE pyarrow sklearn tensorboard webdataset segmentation_models_pytorch"
+        "lightning torchmetrics matplotlib openTSNE pyarrow sklearn tensorboard webdataset segmentation_models_pytorch "
+        "onnx onnxscript onnxruntime openvino triton"
     )
     code = f"import sys, elastic_cnn; print([name for name in {extras.split()!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
