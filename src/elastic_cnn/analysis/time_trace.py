@@ -68,6 +68,8 @@ class _Recorder(TorchDispatchMode):
         if "batch_norm" in name and "backward" not in name and args[5] is False:  # no statistics of this batch
             name, args, kwargs, written = FOLDED_NORM, args[:1], None, result[0]
         flops = int(flop_registry[packet](*args, **(kwargs or {}), out_val=result)) if packet in flop_registry else 0
+        if name == "convolution_backward":
+            flops = _backward_flops(args)
         inputs = self.sizes((args, kwargs))
         weights = frozenset(inputs) & frozenset(
             self.number(leaf) for leaf in _tensors(args) if id(leaf) in self.weights
@@ -79,6 +81,16 @@ class _Recorder(TorchDispatchMode):
 
 def _tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _backward_flops(args: Any) -> int:
+    """Of a convolution's gradients: the forward pass's for each of input and weight that has one.
+
+    torch's own formula takes the weight's gradient for one of a convolution without groups.
+    """
+    gradient, weight, transposed, mask = args[0], args[2], args[7], args[10]
+    maps = args[1] if transposed else gradient
+    return 2 * maps.numel() * weight[0].numel() * (int(mask[0]) + int(mask[1]))
 
 
 def _kind(name: str, args: Any) -> str:
