@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from elastic_cnn import ElasticSpec, create_model, elasticize, load_checkpoint, save_checkpoint
+from elastic_cnn import ElasticSpec, create_model, elasticize, load_checkpoint, optimize_for_inference, save_checkpoint
 from elastic_cnn.zoo import InputSpec, NetworkCard, read_card
 
 SMALL = {"layers": (2, 1, 1, 1), "channels": (16, 16, 16, 16), "num_classes": 3, "stem_width": 8}
@@ -119,3 +119,11 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
         save_checkpoint(path, network, CARD)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_an_optimized_network_is_not_saved(tmp_path):
+    network = create_model("resnext_small", num_classes=3)
+    card = NetworkCard(network="resnext_small", kwargs={"num_classes": 3})
+    with pytest.raises(ValueError, match="save the one it was made from"):
+        save_checkpoint(tmp_path / "x.safetensors", optimize_for_inference(network), card)
+    assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ from elastic_cnn.surgery.convnext_block import ElasticMlp
 from elastic_cnn.surgery.dense_layer import ElasticDenseLayer
 from elastic_cnn.surgery.elasticize import replace_module
 from elastic_cnn.surgery.places import input_size
+from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock
 from elastic_cnn.surgery.residual import ElasticResidual
 
 # Families in the order in which they are tried; the first that a module belongs to decides its form.
@@ -124,9 +125,10 @@ def _examples(network: nn.Module, example: Example | None) -> list[Tensor]:
 
 
 def _merge_trained_branches(network: nn.Module, report: OptimizationReport) -> None:
-    """timm's own multi-branch layers (RepVGG, MobileOne, LeViT, ...) in their inference form, in place."""
+    """Parallel layers that timm merges after training (RepVGG, MobileOne, LeViT, ...) in that form, in place."""
     for name, module in list(network.named_modules()):
-        if not name or not type(module).__module__.startswith("timm.") or any(map(has_hooks, module.modules())):
+        known = type(module).__module__.startswith("timm.") or isinstance(module, ElasticRepVggBlock)
+        if not name or not known or any(map(has_hooks, module.modules())):
             continue
         try:
             if hasattr(module, "fuse"):
@@ -135,7 +137,7 @@ def _merge_trained_branches(network: nn.Module, report: OptimizationReport) -> N
                 module.reparameterize()
             else:
                 continue
-            report.rewritten[name] = f"timm {type(module).__name__}"
+            report.rewritten[name] = f"parallel layers of {type(module).__name__}"
         except Exception as error:  # third-party code of many kinds; the layer then stays as it was
             report.left[name] = f"timm could not merge its branches ({type(error).__name__}: {error})"
 

@@ -54,7 +54,8 @@ def bottleneck_layers(block: Any) -> Layers:
     relu = getattr(block, "relu", None)
     path = Path(block.conv1, block.bn1, block.conv2, block.bn2, block.conv3)
     layers = Layers(path, None, block.bn3)
-    _check_kinds(layers.convolutions, layers.norms, [getattr(block, f"act{i}", relu) for i in (1, 2, 3)])
+    acts: list[Any] = [getattr(block, f"act{i}", relu) for i in (1, 2, 3)]
+    _check_kinds(layers.convolutions, layers.norms, acts)
     return layers
 
 
@@ -179,7 +180,8 @@ class FusedTorchvisionBottleneck(TrainingForm, torchvision_resnet.Bottleneck):
         layers = self.fused_layers(x)
         if layers is None:
             return super().forward(x)
-        return run_block(layers, x, None if self.downsample is None else self.downsample(x))
+        projection: nn.Module | None = self.downsample
+        return run_block(layers, x, None if projection is None else projection(x))
 
 
 class FusedDlaBottleneck(TrainingForm, timm_dla.DlaBottleneck):
@@ -228,7 +230,8 @@ class FusedElasticDlaBlock(TrainingForm, ElasticDlaBlock):
 
 
 def _blend_obstacle(block: ElasticResidual) -> str:
-    return "its low branch is blended with full resolution" if block.branches.low[0].blend < 1 else ""
+    low: Any = block.branches.low[0]
+    return "its low branch is blended with full resolution" if low.blend < 1 else ""
 
 
 class FusedDlaRoot(TrainingForm, timm_dla.DlaRoot):

@@ -203,7 +203,8 @@ class BlockFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layers: Layers, open_end: bool, x: Tensor, shortcut: Tensor | None, *_: Tensor) -> Tensor:
         ops = torch.ops.elastic_cnn
-        low, kept_low = None, []
+        low: Tensor | None = None
+        kept_low: list[Tensor] = []
         if layers.low is not None:
             last, statistics, kept_low = _path_forward(layers.low, ops.train_pool(x))
             low = _last_forward(layers.low.conv3, last, statistics)
@@ -227,7 +228,8 @@ class BlockFunction(torch.autograd.Function):
         needs_x, needs_shortcut, needs = ctx.needs_input_grad[2], ctx.needs_input_grad[3], ctx.needs_input_grad[6:]
         dy = dy.contiguous(memory_format=torch.channels_last)
         dz, dlow, dweight, dbias = ops.train_tail_backward(dy, active, z, statistics, layers.low is not None)
-        pooled, of_low = None, []
+        pooled: Tensor | None = None
+        of_low: list[Tensor | None] = []
         if layers.low is not None:
             nothing = (None, None, None)
             pooled, of_low = _path_backward(layers.low, dlow, kept[KEPT:], weights[3:], nothing, (needs_x, *needs[7:]))
@@ -246,7 +248,7 @@ class NormFunction(torch.autograd.Function):
         y = torch.ops.elastic_cnn.train_normalize(z, statistics, relu)
         ctx.save_for_backward(z, statistics)
         ctx.relu = relu
-        return y  # type: ignore[no-any-return]
+        return y
 
     @staticmethod
     @once_differentiable

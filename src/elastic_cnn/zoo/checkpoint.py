@@ -114,9 +114,12 @@ class NetworkCard:
 def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> Path:
     """Write weights and card atomically; replaces a file at `path` (callers refuse where they must not).
 
-    What `elasticize` did to the network is taken from the network where the card does not say.
+    What `elasticize` did to the network is taken from the network where the card does not say. `ValueError` for a
+    network that `optimize_for_inference` made: its layers are no longer those that the card names.
     """
     path = Path(path)
+    if getattr(network, "optimization_report", None) is not None:
+        raise ValueError(f"{path}: a network optimized for inference cannot be saved; save the one it was made from")
     if card.elastic is None and _is_made_elastic(network, card):
         card = replace(card, elastic=describe_surgery(network))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
