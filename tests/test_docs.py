@@ -10,7 +10,7 @@ from elastic_cnn.cli import COMMANDS, make_parser
 from elastic_cnn.zoo import NetworkCard, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 MAKE_TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

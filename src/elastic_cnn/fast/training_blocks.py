@@ -180,7 +180,7 @@ class FusedTorchvisionBottleneck(TrainingForm, torchvision_resnet.Bottleneck):
         layers = self.fused_layers(x)
         if layers is None:
             return super().forward(x)
-        projection: nn.Module | None = self.downsample
+        projection: Any = self.downsample
         return run_block(layers, x, None if projection is None else projection(x))
 
 
