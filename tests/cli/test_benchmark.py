@@ -41,7 +41,8 @@ def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
     ]
     assert main(["benchmark", *arguments, "-o", str(out)]) == 0
     results = json.loads(out.read_text())
-    [inference] = results["cells"]
+    inference, training = results["cells"]
+    assert [cell["job"] for cell in (inference, training)] == ["inference", "training"]
     assert [(row["network"], row["form"]) for row in inference["rows"]] == [
         (paths[1], "eager"), (paths[0], "eager"), (paths[1], "optimized"), (paths[0], "optimized"),
     ]  # fmt: skip

@@ -46,6 +46,8 @@ class Request:
         for name in ("batches", "train_batches", "threads"):
             if any(value < 1 for value in getattr(self, name)):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.threads:
+            raise ValueError("threads must be at least 1")
         if self.size < 1 or self.rounds < 2 or not self.seconds > 0:
             raise ValueError("the size must be at least 1, the rounds at least 2, the seconds above 0")
         if not self.batches and not self.train_batches:
