@@ -46,7 +46,10 @@ def test_torchscript(name: str) -> None:
 
 
 @old_jit
-@pytest.mark.parametrize("base", ["vgg11_bn", "resnetv2_18", "convnext_atto", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "base",
+    ["vgg11_bn", "resnetv2_18", "nf_regnet_b0", "regnety_002", "repvgg_a0", "convnext_atto", "mobilenetv3_small_050"],
+)
 def test_torchscript_of_elasticized_networks(base: str) -> None:
     network = elasticize(timm.create_model(base, num_classes=5, scriptable=True)).eval()
     agree(torch.jit.script(network), network, SIZES[1:2])

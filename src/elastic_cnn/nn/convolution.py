@@ -22,6 +22,8 @@ PLAIN = ("Conv2d", "Conv2dSame")
 class ElasticConv2d(PartedBranches):
     """A convolution over several resolutions: `(N, C_in, H, W)` -> `(N, C_out, H, W)`, any height and width."""
 
+    parts: list[int]  # said again: TorchScript reads a class's own annotations
+
 
 def convert_convolution(conv: nn.Conv2d, spec: ElasticSpec) -> ElasticConv2d:
     """An elastic convolution with the weights of `conv`, which must keep the map's size.

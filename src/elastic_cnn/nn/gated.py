@@ -23,6 +23,7 @@ class GatedBranches(PartedBranches):
     ungated_layers: how many layers of each branch's transform run before the gate.
     """
 
+    parts: list[int]  # said again: TorchScript reads a class's own annotations
     ungated_layers: Final[int]
     gated_channels: list[int]
 

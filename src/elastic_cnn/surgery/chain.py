@@ -76,10 +76,14 @@ def _convert_path(block: nn.Module, spec: ElasticSpec, path: Sequence[str]) -> N
         except CannotDivide as obstacle:
             refusal, rest = obstacle, rest[1:]
             continue
+        branches: Any = _make_branches(section, spec)
+        branches.in_channels, branches.out_channels = rest[0][1].in_channels, _outputs(section)  # timm asks for them
         for name in [*section.names, section.gate_name]:
             if name:
-                _replace(block, name, nn.Identity())
-        _replace(block, section.names[0], _make_branches(section, spec))
+                gone: Any = nn.Identity()
+                gone.in_channels = gone.out_channels = branches.out_channels
+                _replace(block, name, gone)
+        _replace(block, section.names[0], branches)
         rest, sections = after, sections + 1
     if not sections:
         _convert_one_by_one(block, spec, leaves, refusal)
@@ -201,6 +205,12 @@ def _make_branches(section: _Section, spec: ElasticSpec) -> PartedBranches:
     if section.gate is None:
         return branches
     return GatedBranches(branches, section.gate, section.gated_channels, section.ungated_layers)
+
+
+def _outputs(section: _Section) -> int:
+    """How many channels the branches hand on together."""
+    last: list[Any] = next(row for row in reversed(section.pieces) if isinstance(row[0], nn.Conv2d))
+    return int(last[0].out_channels) if section.sums else sum(section.channels)
 
 
 def _replace(block: nn.Module, name: str, new: nn.Module) -> None:

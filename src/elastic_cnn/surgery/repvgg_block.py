@@ -47,6 +47,10 @@ class ElasticRepVggBlock(nn.Module):
         self.drop_path = drop_path
         self.attn = attn
         self.act = act
+        members: list[Any] = [branches.high, *branches.low]
+        if not branches.concatenates:  # sums: the first branch's widths are all there are
+            members = members[:1]
+        self.widths = [conv.out_channels for branch in members for conv in branch.transform.convs]
 
     @property
     def reparameterized(self) -> bool:
@@ -62,19 +66,12 @@ class ElasticRepVggBlock(nn.Module):
         return self.act(self.attn(y))
 
     def _sum_of_norms(self, y: Tensor) -> Tensor:  # (N, branches' outputs of every convolution, H, W) -> (N, C', H, W)
-        maps = torch.split(y, self._widths(), dim=1)  # branch by branch, convolution by convolution in each
-        count = len(self.norms)
-        terms = []
+        maps = torch.split(y, self.widths, dim=1)  # branch by branch, convolution by convolution in each
+        total = torch.zeros(1, dtype=y.dtype, device=y.device)
         for k, norm in enumerate(self.norms):
-            parts = maps[k::count]
-            terms.append(norm(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]))
-        return torch.stack(terms).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
-
-    def _widths(self) -> list[int]:
-        branches: list[Any] = [self.branches.high, *self.branches.low]
-        if not self.branches.concatenates:  # sums: the first branch's widths are all there are
-            branches = branches[:1]
-        return [conv.out_channels for branch in branches for conv in branch.transform.convs]
+            parts = [maps[i] for i in range(k, len(maps), len(self.norms))]
+            total = total + norm(torch.cat(parts, dim=1))
+        return total
 
     @torch.no_grad()
     def reparameterize(self) -> None:
