@@ -31,7 +31,15 @@ from elastic_cnn.surgery.places import input_size
 from elastic_cnn.zoo import create_model
 
 FEWEST_CONVOLUTIONS = 5  # a transformer or perceptron has its patch embedding, not more
-OURS = ("elastic_resnext", "elastic_densenet", "elastic_dla", "elastic_resnet_v1", "elastic_fast", "small_networks", "hub")
+OURS = (
+    "elastic_resnext",
+    "elastic_densenet",
+    "elastic_dla",
+    "elastic_resnet_v1",
+    "elastic_fast",
+    "small_networks",
+    "hub",
+)
 
 
 @dataclass
