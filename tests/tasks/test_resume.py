@@ -206,3 +206,23 @@ def test_two_damaged_states_are_an_error(recipe, photos, tmp_path, monkeypatch):
         (tmp_path / "run" / name).write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match=r"no whole state .*last\.ckpt is damaged"):
         train(recipe, photos, tmp_path / "run", Settings(accelerator="cpu", resume=True))
+
+
+def test_a_kill_between_the_two_names_of_a_state_leaves_no_third_one(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    folder.save_state({"step": 1})
+    os.link(folder.last_ckpt, folder.previous_ckpt)  # killed after the older name moved on, before the newer one did
+    folder.save_state({"step": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert torch.load(folder.last_ckpt, weights_only=True)["step"] == 2
+    assert torch.load(folder.previous_ckpt, weights_only=True)["step"] == 1
+
+
+def test_a_reader_that_dies_while_a_state_is_written_is_not_called_the_disks_fault(tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        run_folder.RunFolder(tmp_path).save_state({"step": 1})
+    assert list(tmp_path.iterdir()) == []

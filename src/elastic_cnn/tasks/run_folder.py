@@ -92,7 +92,10 @@ class RunFolder:
                     spare.unlink(missing_ok=True)
                     os.link(self.last_ckpt, spare)
                     os.replace(spare, self.previous_ckpt)
+                    spare.unlink(missing_ok=True)  # it stays where both were the same file (after a kill in between)
         except (RuntimeError, OSError) as error:  # torch's zip writer hides what the disk said in the error's context
+            if "DataLoader worker" in str(error):  # a reader of images died meanwhile: not the disk's fault
+                raise
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
             raise OSError(
