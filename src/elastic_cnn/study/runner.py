@@ -255,8 +255,13 @@ def _record(
         steps=summary.steps, train_seconds=summary.seconds if whole else None,
         processor_seconds=processor_seconds if whole else None, hardware=results.describe_hardware(device),
         versions=results.describe_versions(), commit=results.describe_commit(),
-        command=f"elastic study {run.study.path}", curve=_curve(folder / "train.csv"),
+        command=f"elastic study {_shown(run.study.path)}", curve=_curve(folder / "train.csv"),
     )  # fmt: skip
+
+
+def _shown(path: str) -> str:
+    """The study's file as a record names it: folder and name alone of an absolute path, which is of one machine."""
+    return "/".join(Path(path).parts[-2:]) if Path(path).is_absolute() else path
 
 
 def _curve(path: Path) -> list[tuple[int, float]]:
