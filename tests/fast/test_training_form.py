@@ -6,84 +6,18 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from fused_cases import BLOCKS, assert_near, elastic, lively, maps, outcome, residual
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from timm.models.dla import DlaBottleneck, DlaRoot
-from timm.models.resnet import Bottleneck, downsample_conv
+from timm.models.dla import DlaRoot
 from torch import nn
-from torchvision.models.resnet import Bottleneck as TorchvisionBottleneck
 
-from elastic_cnn import ElasticSpec, create_model, load_checkpoint, save_checkpoint, set_blend
+from elastic_cnn import create_model, load_checkpoint, save_checkpoint
 from elastic_cnn.fast import optimize_for_training, training_ops
 from elastic_cnn.fast.training import plain_form, why_plain
-from elastic_cnn.surgery.rules import find_rule
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 pytestmark = pytest.mark.skipif(bool(training_ops.unavailable()), reason=training_ops.unavailable() or "-")
-
-
-def residual(width: int = 8, groups: int = 2, stride: int = 1, grow: int = 1, **options) -> nn.Module:
-    """A grouped bottleneck of timm's, with a projected shortcut where it changes size or channels."""
-    into, out = 4 * width // grow, 4 * width
-    shortcut = downsample_conv(into, out, 1, stride) if stride > 1 or grow > 1 else None
-    return Bottleneck(into, width, stride, shortcut, cardinality=groups, base_width=64 // groups, **options)
-
-
-def elastic(block: nn.Module, spec: ElasticSpec = ElasticSpec()) -> nn.Module:  # noqa: B008 (frozen)
-    return find_rule(block).convert(block, spec)
-
-
-BLOCKS = {
-    "bottleneck": residual,
-    "strided": lambda: residual(stride=2, grow=2),
-    "dense 3x3": lambda: residual(groups=1),
-    "se": lambda: residual(attn_layer="se"),
-    "torchvision": lambda: TorchvisionBottleneck(32, 8, groups=2, base_width=32),
-    "dla": lambda: DlaBottleneck(12, 12, cardinality=3, base_width=32),
-    "elastic": lambda: elastic(residual()),
-    "elastic, projected": lambda: elastic(residual(grow=2)),
-    "elastic, uneven": lambda: elastic(residual(width=12, groups=4), ElasticSpec(shares=(0.75, 0.25))),
-    "elastic, se": lambda: elastic(residual(attn_layer="se")),
-    "elastic dla": lambda: elastic(DlaBottleneck(12, 12, cardinality=4, base_width=32)),
-    "norm and relu": lambda: nn.Sequential(nn.Conv2d(5, 7, 3, bias=False), nn.BatchNorm2d(7), nn.ReLU()),
-    "norm": lambda: nn.Sequential(nn.Conv2d(5, 7, 1, bias=False), nn.BatchNorm2d(7, momentum=None)),
-}
-
-
-def lively(module: nn.Module) -> nn.Module:
-    """Norms with weights, biases and running statistics of no special value, channels_last."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, -1, 1.5)
-            nn.init.normal_(norm.bias, 0, 0.5)
-            nn.init.normal_(norm.running_mean, 0, 0.5)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return module.to(memory_format=torch.channels_last).train()
-
-
-def maps(block: nn.Module, batch: int, height: int, width: int, dtype=torch.float32) -> torch.Tensor:
-    first = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
-    x = torch.randn(batch, first.in_channels, height, width, dtype=dtype) + 0.3
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def outcome(block: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Output, all gradients and all buffers after one forward and backward pass with a fixed random loss."""
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    y = block(x)
-    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y)
-    (y * weights).sum().backward()
-    gradients = {f"grad {name}": p.grad for name, p in block.named_parameters()}
-    return {"output": y.detach(), "grad input": x.grad, **gradients, **dict(block.named_buffers())}
-
-
-def assert_near(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], tolerance: float) -> None:
-    """Equal up to `tolerance` of each tensor's largest number (at least 1: gradients of norms' inputs may vanish)."""
-    assert one.keys() == two.keys()
-    for name, a in one.items():
-        b = two[name].to(a.dtype)
-        assert a.shape == b.shape
-        assert float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max())), name
 
 
 @settings(deadline=None, max_examples=40)
@@ -104,24 +38,40 @@ def test_blocks_in_float64(name, batch, height, width, seed):
     assert_near(outcome(plain, x), two, 1e-9)
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.sampled_from(sorted(BLOCKS)), st.integers(2, 3), st.integers(6, 21), st.integers(6, 21))
-def test_blocks_in_float32(name, batch, height, width):
-    """Against float64 and the plain form, by the norm of each tensor's difference: 3%.
+def least_relu_input(block: nn.Module, x: torch.Tensor) -> float:
+    """How near to zero any input of a ReLU comes."""
+    least = [float("inf")]
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: least.append(float(inputs[0].abs().min())))
+        for module in block.modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    with torch.no_grad():
+        block(x)
+    for hook in hooks:
+        hook.remove()
+    return min(least)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(sorted(BLOCKS)), st.integers(1, 3), st.integers(4, 17), st.integers(4, 17), st.integers(0, 999))
+def test_blocks_in_float32(name, batch, height, width, seed):
+    """Against float64, by the norm of each tensor's difference: 1e-4, where both forms stay below 2e-5.
 
     A value that a ReLU sees within rounding of zero may fall to either side of it, in either form, and changes single
-    gradients by a whole term; formulas are checked to 1e-9 in float64 above.
+    gradients by a whole term, so such draws are left out; the formulas are checked to 1e-9 in float64 above.
     """
-    torch.manual_seed(height * 100 + width)
+    torch.manual_seed(seed)
     plain = lively(BLOCKS[name]())
     fused, exact = copy.deepcopy(plain), copy.deepcopy(plain).double()
     optimize_for_training(fused)
     x = maps(plain, batch, height, width)
-    found = outcome(fused, x)
-    for expected in (outcome(exact, x.double()), outcome(plain, x)):
-        for name, tensor in expected.items():
-            off = float((found[name].double() - tensor.double()).norm())
-            assert off <= 0.03 * max(1.0, float(tensor.double().norm())), name
+    assume(batch * ((height + 1) // 2) * ((width + 1) // 2) >= 8)
+    assume(least_relu_input(copy.deepcopy(exact), x.double()) > 1e-5)
+    found, expected = outcome(fused, x), outcome(exact, x.double())
+    for key, tensor in expected.items():
+        off = float((found[key].double() - tensor.double()).norm())
+        assert off <= 1e-4 * max(1.0, float(tensor.double().norm())), key
     assert why_plain(fused) == {}
 
 
@@ -192,85 +142,6 @@ def test_dla_root():
 
 def maps_of(channels: int) -> torch.Tensor:
     return torch.randn(2, channels, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-
-
-def hooked(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    next(m for m in block.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(lambda *_: None)
-    return x
-
-
-def frozen_norm(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    next(m for m in block.modules() if isinstance(m, nn.BatchNorm2d)).eval()
-    return x
-
-
-def blended(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    set_blend(block, 0.5)
-    return x
-
-
-def synchronised(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    block.branches.high.transform.bn1 = nn.SyncBatchNorm(block.branches.high.transform.bn1.num_features).eval()
-    return x
-
-
-OBSTACLES = {
-    "evaluation": (lambda block, x: [block.eval(), x][1], "evaluation mode"),
-    "a frozen norm": (frozen_norm, "frozen"),
-    "a hook": (hooked, "hook"),
-    "blending": (blended, "blended"),
-    "nchw": (lambda block, x: x.contiguous(), "channels_last"),
-    "half precision": (lambda block, x: [block.bfloat16(), x.bfloat16()][1], "bfloat16"),
-    "another norm": (synchronised, "SyncBatchNorm"),
-    "one pixel": (lambda block, x: x[:1, :, :1, :1].contiguous(memory_format=torch.channels_last), "few pixels"),
-}
-
-
-@pytest.mark.parametrize("name", OBSTACLES)
-def test_what_it_cannot_do_is_plain_and_said(name):
-    change, reason = OBSTACLES[name]
-    block = lively(BLOCKS["elastic"]())
-    optimize_for_training(block)
-    x = change(block, maps(block, 2, 6, 6))
-    plain = plain_form(copy.deepcopy(block))
-    if name == "one pixel":
-        with pytest.raises(ValueError, match="more than 1 value"):
-            block(x)
-    else:
-        torch.testing.assert_close(block(x), plain(x))  # parts of it (norm and ReLU) may still be fused
-    assert reason in why_plain(block)[""]
-
-
-def test_autocast_is_plain():
-    block = lively(BLOCKS["elastic"]())
-    optimize_for_training(block)
-    with torch.autocast("cpu", torch.bfloat16):
-        block(maps(block, 2, 6, 6))
-    assert why_plain(block)[""] == "autocast is on"
-
-
-def test_blocks_without_a_form_are_reported():
-    network = nn.ModuleDict(
-        {
-            "resnet": elastic(Bottleneck(16, 4)),
-            "nearest": elastic(residual(), ElasticSpec(upsample="nearest")),
-            "silu": residual(act_layer=nn.SiLU),
-        }
-    )
-    report = optimize_for_training(network)
-    assert "divided through all its layers" in report.plain["resnet"]
-    assert "interpolate" in report.plain["nearest"]
-    assert "SiLU" in report.plain["silu"]
-    assert "plain" in str(report)
-    assert type(network["resnet"]) is type(elastic(Bottleneck(16, 4)))
-
-
-def test_without_kernels_nothing_changes(monkeypatch):
-    monkeypatch.setattr(training_ops, "unavailable", lambda: "no compiler")
-    block = BLOCKS["elastic"]()
-    kind = type(block)
-    report = optimize_for_training(block)
-    assert (report.reason, report.fused, type(block)) == ("no compiler", {}, kind)
 
 
 def tiny() -> nn.Module:

@@ -1,0 +1,94 @@
+"""Where the training form cannot serve: blocks compute plainly, and say why."""
+
+import copy
+
+import pytest
+import torch
+from fused_cases import BLOCKS, elastic, lively, maps, residual
+from timm.models.resnet import Bottleneck
+from torch import nn
+
+from elastic_cnn import ElasticSpec, set_blend
+from elastic_cnn.fast import optimize_for_training, training_ops
+from elastic_cnn.fast.training import plain_form, why_plain
+
+pytestmark = pytest.mark.skipif(bool(training_ops.unavailable()), reason=training_ops.unavailable() or "-")
+
+
+def hooked(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    next(m for m in block.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(lambda *_: None)
+    return x
+
+
+def frozen_norm(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    next(m for m in block.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    return x
+
+
+def blended(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    set_blend(block, 0.5)
+    return x
+
+
+def synchronised(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    block.branches.high.transform.bn1 = nn.SyncBatchNorm(block.branches.high.transform.bn1.num_features).eval()
+    return x
+
+
+OBSTACLES = {
+    "evaluation": (lambda block, x: [block.eval(), x][1], "evaluation mode"),
+    "a frozen norm": (frozen_norm, "frozen"),
+    "a hook": (hooked, "hook"),
+    "blending": (blended, "blended"),
+    "nchw": (lambda block, x: x.contiguous(), "channels_last"),
+    "half precision": (lambda block, x: [block.bfloat16(), x.bfloat16()][1], "bfloat16"),
+    "another norm": (synchronised, "SyncBatchNorm"),
+    "one pixel": (lambda block, x: x[:1, :, :1, :1].contiguous(memory_format=torch.channels_last), "few pixels"),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_it_cannot_do_is_plain_and_said(name):
+    change, reason = OBSTACLES[name]
+    block = lively(BLOCKS["elastic"]())
+    optimize_for_training(block)
+    x = change(block, maps(block, 2, 6, 6))
+    plain = plain_form(copy.deepcopy(block))
+    if name == "one pixel":
+        with pytest.raises(ValueError, match="more than 1 value"):
+            block(x)
+    else:
+        torch.testing.assert_close(block(x), plain(x))  # parts of it (norm and ReLU) may still be fused
+    assert reason in why_plain(block)[""]
+
+
+def test_autocast_is_plain():
+    block = lively(BLOCKS["elastic"]())
+    optimize_for_training(block)
+    with torch.autocast("cpu", torch.bfloat16):
+        block(maps(block, 2, 6, 6))
+    assert why_plain(block)[""] == "autocast is on"
+
+
+def test_blocks_without_a_form_are_reported():
+    network = nn.ModuleDict(
+        {
+            "resnet": elastic(Bottleneck(16, 4)),
+            "nearest": elastic(residual(), ElasticSpec(upsample="nearest")),
+            "silu": residual(act_layer=nn.SiLU),
+        }
+    )
+    report = optimize_for_training(network)
+    assert "divided through all its layers" in report.plain["resnet"]
+    assert "interpolate" in report.plain["nearest"]
+    assert "SiLU" in report.plain["silu"]
+    assert "plain" in str(report)
+    assert type(network["resnet"]) is type(elastic(Bottleneck(16, 4)))
+
+
+def test_without_kernels_nothing_changes(monkeypatch):
+    monkeypatch.setattr(training_ops, "unavailable", lambda: "no compiler")
+    block = BLOCKS["elastic"]()
+    kind = type(block)
+    report = optimize_for_training(block)
+    assert (report.reason, report.fused, type(block)) == ("no compiler", {}, kind)
