@@ -1,14 +1,14 @@
 """WebDataset shards as their own library writes them, and a web server that answers range requests."""
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from threaded_server import in_thread
 
 CLASSES = ("red", "green", "blue")
 
@@ -67,17 +67,10 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
-@contextmanager
-def serving(folder: Path, ranges: bool = True) -> Iterator[ThreadingHTTPServer]:
+def serving(folder: Path, ranges: bool = True) -> AbstractContextManager[Any]:
     """`server.url`; `server.requests`: paths asked for; `server.faults`: "drop", "short", or a status, to come."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.folder, server.ranges, server.requests, server.faults = folder, ranges, [], []
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.folder, server.ranges, server.requests, server.faults = folder, ranges, [], []
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    return in_thread(server)

@@ -9,6 +9,7 @@ from elastic_cnn.cli import main
 from elastic_cnn.cli.train import was_restarted
 from elastic_cnn.tasks.failures import explain
 from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.restarts import advice, attempt
 from elastic_cnn.tasks.settings import Settings, launched
 from elastic_cnn.tasks.training import make_fabric
 
@@ -31,6 +32,18 @@ def test_settings_count_them(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert Settings().processes == 6
+
+
+def test_every_attempt_has_names_of_its_own_in_torchruns_store():
+    one = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    assert attempt({}) is None
+    assert attempt(one) != attempt({**one, "TORCHELASTIC_RESTART_COUNT": "1"})
+    assert attempt({**one, "TORCHELASTIC_USE_AGENT_STORE": "False"}) is None
+    several = {**one, "GROUP_WORLD_SIZE": "2"}
+    assert attempt(several) is None  # each machine counts its own restarts
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in advice(several)
+    for quiet in ({}, one, {**several, "TORCHELASTIC_USE_AGENT_STORE": "False"}):
+        assert advice(quiet) == ""
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])

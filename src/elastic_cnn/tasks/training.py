@@ -63,6 +63,7 @@ from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
 from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
+from elastic_cnn.tasks.restarts import advice, join_attempt
 from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers, launched
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
@@ -131,6 +132,8 @@ def train(
     fabric = make_fabric(recipe, settings)
     console = console or Console(settings.progress)
     console.shown = fabric.is_global_zero
+    if restarts := advice():
+        console.warn(restarts)
     job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
     loop = Loop(fabric, job, recipe, settings, folder)
     if fabric.is_global_zero:
@@ -172,6 +175,7 @@ def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
         )
     except Exception as error:  # Lightning raises its own kinds for devices that are not there
         raise ValueError(f"cannot run on {devices} x {settings.accelerator}: {error}") from error
+    join_attempt(fabric)
     fabric.launch()
     return fabric
 

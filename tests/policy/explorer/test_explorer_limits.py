@@ -3,9 +3,9 @@
 import http.client
 import socket
 import threading
-from contextlib import contextmanager
 
 import pytest
+from threaded_server import in_thread
 
 from elastic_cnn.cli import make_parser
 from elastic_cnn.policy.explorer import serve
@@ -13,18 +13,11 @@ from elastic_cnn.policy.explorer.build import live_folder
 from elastic_cnn.policy.explorer.predict import Refused, read_photo
 
 
-@contextmanager
 def serving(folder, connections: int | None = None):
-    with serve.ExplorerServer(folder) as server:
-        if connections is not None:
-            server.connections = threading.BoundedSemaphore(connections)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = serve.ExplorerServer(folder)
+    if connections is not None:
+        server.connections = threading.BoundedSemaphore(connections)
+    return in_thread(server)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import http.client
 import io
 import json
 import socket
-import threading
-from contextlib import contextmanager
 from dataclasses import asdict
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import torch
 from explorer_tables import wait_until
 from PIL import Image
+from threaded_server import in_thread
 
 from elastic_cnn.data.image_folder import eval_transform
 from elastic_cnn.policy import scale_policy
@@ -37,16 +36,8 @@ def predictor(checkpoint) -> Predictor:
     return Predictor(network, card.network, card.task, card.classes, asdict(card.input))
 
 
-@contextmanager
 def serving(folder, predictor=None, **kwargs):
-    with ExplorerServer(folder, predictor, **kwargs) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return in_thread(ExplorerServer(folder, predictor, **kwargs))
 
 
 @pytest.fixture
