@@ -101,7 +101,9 @@ def file_limit(world: World, whole: Path, rng: random.Random, count: int) -> Fau
         out = world.root / f"limit{number}"
         with ended(world.start(out)) as process:
             _wait_for_rows(world, out, process, rng.randrange(1, 8))
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (rng.choice((0, 2000, 60_000)),) * 2)
+            printed = world.log(out).stat().st_size  # the limit holds for the log as well: it must take the message
+            limit = max(printed + 1000, rng.choice((0, 2000, 60_000)))
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
             code = process.wait(PATIENCE)
         fault.note(world, out, code, "File too large")
         fault.resumed(world, out, whole)

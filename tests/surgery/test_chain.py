@@ -58,7 +58,7 @@ def chains(draw):
     layers = []
     for _ in range(draw(st.integers(2, 4))):
         grouped = draw(st.booleans())
-        out = channels if grouped else 4 * draw(st.integers(1, 4))
+        out = channels * draw(st.sampled_from([1, 2])) if grouped else 4 * draw(st.integers(1, 4))
         kernel, dilation = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 2]))
         groups = draw(st.sampled_from([2, 4, channels])) if grouped else 1
         options = {"padding": dilation * (kernel // 2), "dilation": dilation, "groups": groups}
@@ -133,14 +133,15 @@ def test_chains_that_cannot_be_divided_say_why(layers, reason):
 def test_parallel_convolutions_become_one_after_training(kind, groups):
     block = randomized(kind(8, 8, group_size=8 // groups if groups > 1 else None))
     assert block.identity is not None
-    x = torch.randn(2, 8, 9, 7)
-    torch.testing.assert_close(convert_repvgg_block(block, IDENTITY)(x), block(x), rtol=1e-4, atol=1e-5)
+    block.double()  # what rounding hides in float32 shows: a forgotten eps, say
+    x = torch.randn(2, 8, 9, 7, dtype=torch.float64)
+    torch.testing.assert_close(convert_repvgg_block(block, IDENTITY)(x), block(x), rtol=1e-10, atol=1e-10)
     elastic = convert_repvgg_block(block, ElasticSpec()).eval()
     assert macs(elastic, x) < macs(block, x)
     expected = elastic(x)
     for _ in range(2):  # the second time changes nothing
         elastic.reparameterize()
-        torch.testing.assert_close(elastic(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(elastic(x), expected, rtol=1e-10, atol=1e-10)
     assert len([m for m in elastic.branches.modules() if isinstance(m, nn.Conv2d)]) == 2
 
 
