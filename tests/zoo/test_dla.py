@@ -84,6 +84,11 @@ def test_the_base_takes_any_size_too(height, width):
     assert features.shape == (1, 96, -(-height // 32), -(-width // 32))
 
 
+def test_any_size_also_where_timm_itself_builds_the_entry():
+    with torch.no_grad():
+        assert timm.create_model("dla60x_elastic", **SMALL).eval()(torch.randn(1, 3, 75, 61)).isfinite().all()
+
+
 def test_the_base_computes_what_timm_s_does_at_224():
     base = timm.create_model("dla60x", **SMALL).eval()
     ours = elastic_cnn.create_model("dla60x", **SMALL).eval()
