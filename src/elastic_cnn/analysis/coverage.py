@@ -9,11 +9,13 @@ own size and at an odd one, and exports the network.
 """
 
 import argparse
+import itertools
 import json
-import sys
+import multiprocessing
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,81 @@ OURS = (
     "hub",
 )
 
+SMALL = (  # one small member of each convolutional family: `--families`, and what the tests run
+    "botnet26t_256",
+    "caformer_s18",
+    "coat_lite_mini",
+    "coatnet_0_224",
+    "convmixer_768_32",
+    "convnext_atto",
+    "cpubone_b0_bfrobust",
+    "csatv2",
+    "cspnext_s",
+    "cspresnet50",
+    "davit_tiny",
+    "densenet121",
+    "dla46_c",
+    "dpn48b",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "efficientnet_lite0",
+    "efficientvim_m1",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "ese_vovnet19b_dw",
+    "fasternet_s",
+    "fastvit_t8",
+    "focalnet_tiny_srf",
+    "gcvit_tiny",
+    "ghostnet_050",
+    "hardcorenas_b",
+    "hgnetv2_b0",
+    "hrnet_w18_small",
+    "iformer_t",
+    "inception_next_atto",
+    "inception_resnet_v2",
+    "inception_v3",
+    "inception_v4",
+    "lcnetv2_small",
+    "legacy_seresnet18",
+    "lowformer_b0",
+    "mambaout_femto",
+    "mobilenetv3_small_050",
+    "mobilenetv5_base",
+    "mobilevit_xxs",
+    "mvitv2_tiny",
+    "nasnetalarge",
+    "nextvit_small",
+    "nf_resnet26",
+    "pnasnet5large",
+    "pvt_v2_b0",
+    "rdnet_tiny",
+    "regnety_002",
+    "repghostnet_050",
+    "repvgg_a0",
+    "repvit_m0_9",
+    "res2net50_14w_8s",
+    "resnest14d",
+    "resnet18",
+    "resnetv2_18",
+    "rexnet_100",
+    "selecsls42",
+    "shvit_s1",
+    "skresnet18",
+    "starnet_s050",
+    "swiftformer_s",
+    "tiny_vit_11m_224",
+    "tresnet_m",
+    "twins_pcpvt_small",
+    "vgg11",
+    "visformer_tiny",
+    "vitamin_base_224",
+    "volo_d1_224",
+    "xception",
+    "xception41p",
+)
+
 
 @dataclass
 class Row:
@@ -57,12 +134,11 @@ class Row:
     problem: str = ""
 
 
-def architectures(families_only: bool) -> Iterator[tuple[str, str]]:
-    """(family, name) of timm's architectures; with `families_only` the first three names a family, for `smallest`."""
+def architectures() -> Iterator[tuple[str, str]]:
+    """(family, name) of timm's architectures."""
     for family in sorted(registry._module_to_models):
         if family not in OURS:
-            names = sorted(registry._module_to_models[family])
-            for name in names[:3] if families_only else names:
+            for name in sorted(registry._module_to_models[family]):
                 yield family, name
 
 
@@ -137,7 +213,7 @@ def _base_too(
     return f"{type(error).__name__} {' '.join(str(error).split())[:120]}"
 
 
-def measure_all(names: list[tuple[str, str]], run: bool, kept: Path) -> list[Row]:
+def measure_all(names: list[tuple[str, str]], run: bool, kept: Path, processes: int = 1) -> list[Row]:
     """The rows of the convolutional ones among (family, name); each is kept, as a line of JSON, when it is found."""
     tqdm = require("tqdm", "train").tqdm
     found: dict[str, Row | None] = {}
@@ -145,26 +221,34 @@ def measure_all(names: list[tuple[str, str]], run: bool, kept: Path) -> list[Row
         for line in kept.read_text().splitlines():
             name, row = json.loads(line)
             found[name] = None if row is None else Row(**row)
-    with kept.open("a") as file:
-        for family, name in tqdm(names, desc="architectures"):
-            if name not in found:
-                found[name] = measure(family, name, run)
-                row = found[name]
-                file.write(json.dumps([name, None if row is None else asdict(row)]) + "\n")
-                file.flush()
+    missing = [(family, name, run) for family, name in names if name not in found]
+    with kept.open("a") as file, rows_of(missing, processes) as rows:
+        for (_, name, _), row in zip(missing, tqdm(rows, desc="architectures", total=len(missing)), strict=True):
+            found[name] = row
+            file.write(json.dumps([name, None if row is None else asdict(row)]) + "\n")
+            file.flush()
     return [row for _, name in names if (row := found[name]) is not None]
 
 
-def smallest(rows: list[Row]) -> Row:
-    """The row whose network has fewest parameters; rows of one family."""
+@contextmanager
+def rows_of(missing: list[tuple[str, str, bool]], processes: int) -> Iterator[Iterator[Row | None]]:
+    """What `measure` finds for each (family, name, run), in order; several processes have one thread each."""
+    if processes == 1:
+        yield itertools.starmap(measure, missing)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, quietly, maxtasksperchild=25) as pool:  # memory of hundreds of networks goes back
+        yield pool.imap(measure_one, missing)
 
-    def parameters(row: Row) -> int:
-        try:
-            return sum(p.numel() for p in build_on_meta(row.name).parameters())
-        except Exception:
-            return sys.maxsize
 
-    return min(rows, key=parameters)
+def quietly() -> None:
+    """What a process of the pool begins with."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of foreign networks
+
+
+def measure_one(what: tuple[str, str, bool]) -> Row | None:
+    return measure(*what)
 
 
 def to_markdown(rows: list[Row], command: str, seconds: float) -> str:
@@ -196,17 +280,13 @@ def main() -> None:
     parser.add_argument("out", help="the Markdown file to write")
     parser.add_argument("--families", action="store_true", help="one small architecture a family")
     parser.add_argument("--run", action="store_true", help="also compute outputs and gradients, and export")
+    parser.add_argument("--processes", type=int, default=1, help="so many at a time (default: 1)")
     args = parser.parse_args()
     began = time.monotonic()
-    names = list(architectures(args.families))
-    if args.families:
-        grouped: dict[str, list[Row]] = {}
-        for family, name in names:
-            grouped.setdefault(family, []).append(Row(family, name))
-        names = [(family, smallest(rows).name) for family, rows in grouped.items()]
+    names = [(family, name) for family, name in architectures() if not args.families or name in SMALL]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = measure_all(names, args.run, Path(f"{args.out}.rows.jsonl"))
+        rows = measure_all(names, args.run, Path(f"{args.out}.rows.jsonl"), args.processes)
     options = "".join(f" --{name}" for name in ("families", "run") if getattr(args, name))
     command = f"python -m elastic_cnn.analysis.coverage {args.out}{options}"
     write_text(args.out, to_markdown(rows, command, time.monotonic() - began))
