@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _until_killed(
                 wait_for(lambda: any(out.glob(".*.ckpt.*.ckpt")), process, 0.0001)
             if process.poll() is None:
                 _note_place(process.pid, dump)
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
         if process.wait(300) not in (-signal.SIGKILL, -signal.SIGUSR1):  # the latter ends a process that is at its end
             return process.returncode
     found.places[place_of(dump)] += 1
@@ -93,7 +94,8 @@ def _until_killed(
 
 def _note_place(pid: int, dump: Path) -> None:
     """Have the process write its stack, which takes it well below a millisecond."""
-    os.kill(pid, signal.SIGUSR1)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, signal.SIGUSR1)
     until = time.monotonic() + 0.05
     while time.monotonic() < until and not (dump.exists() and dump.stat().st_size):
         time.sleep(0.0001)

@@ -2,13 +2,14 @@
 
 import csv
 import faulthandler
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,39 +47,46 @@ PLACES = (  # in a stack of calls -> what the process was doing; the first that 
 )
 
 
-class Forked:
-    """A copy of this process that runs a function and ends with its exit code; used like `subprocess.Popen`."""
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["elastic_cnn.cli", "elastic_cnn.tasks.training", "elastic_cnn.zoo"])
 
-    def __init__(self, function: Callable[[], int]) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                code = function()
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(code)
+
+class Forked:
+    """A function in a process of its own that ends with its exit code; used like `subprocess.Popen`.
+
+    It begins as a copy of a server that has loaded the libraries and done nothing else, so that no thread, lock or
+    state of this process goes with it.
+    """
+
+    def __init__(self, function: Callable[..., int], *arguments: Any) -> None:
+        self.process = FORKS.Process(target=_end_with, args=(function, *arguments))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        return self.process.exitcode
 
     def wait(self, timeout: float = 300) -> int:
-        until = time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if time.monotonic() > until:
-                raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
-            time.sleep(0.005)
-        return code
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
+        return self.process.exitcode
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        """SIGKILL; nothing where it has ended."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+
+def _end_with(function: Callable[..., int], *arguments: Any) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # for its readers of images, as where a user starts it
+    sys.exit(function(*arguments))
 
 
 Process = subprocess.Popen[str] | Forked
@@ -88,8 +96,8 @@ Process = subprocess.Popen[str] | Forked
 class World:
     """A folder with `photos/` and `tiny.yaml`; runs lie beside them.
 
-    forks: commands begin in a copy of this process, with all libraries loaded, and run `elastic_cnn.cli.main`: that
-    saves the seconds that a start takes. Else they are started as a user does.
+    forks: commands begin with all libraries loaded (`Forked`) and run `elastic_cnn.cli.main`: that saves the seconds
+    that a start takes. Else they are started as a user does.
     """
 
     root: Path
@@ -122,7 +130,7 @@ class World:
     def start(self, out: Path, *extra: str, launcher: Sequence[str] = (), **environment: str) -> Process:
         """`elastic train` as its own process group; `launcher`: torchrun and its options."""
         if self.forks and not launcher:
-            return Forked(lambda: self._main(out, extra, environment))
+            return Forked(self._main, out, extra, environment)
         program = [*launcher, "-m", "elastic_cnn"] if launcher else [sys.executable, "-m", "elastic_cnn"]
         paths = [str(self.root / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log(out).open("a") as log:
@@ -170,7 +178,9 @@ def ended(process: Process) -> Iterator[Process]:
         yield process
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 

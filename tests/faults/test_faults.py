@@ -5,13 +5,11 @@ import os
 import random
 
 import pytest
-import torch
 from fault_kills import kill_and_resume, loop_seconds
 from fault_machine import disk_full, file_limit, reader_killed
 from fault_ranks import rank_killed, run_pair_forked
 from fault_world import World
 
-import elastic_cnn.zoo  # noqa: F401  (loaded before processes are forked)
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import evaluate
 
@@ -22,10 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def world(tmp_path_factory):
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process must not wait for threads that it does not have
-    yield World.make(tmp_path_factory.mktemp("faults"), forks=True)
-    torch.set_num_threads(before)
+    return World.make(tmp_path_factory.mktemp("faults"), forks=True)
 
 
 @pytest.fixture(scope="module")

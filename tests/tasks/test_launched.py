@@ -1,6 +1,7 @@
 """Runs that torchrun or SLURM start: how many processes take part, restarts, failures told in words."""
 
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -111,3 +112,13 @@ def test_the_launcher_learns_rank_and_reason(monkeypatch, tmp_path, capsys):
     assert "elastic: error (process 1 of 4): no checkpoint at" in capsys.readouterr().err
     assert "no checkpoint at" in json.loads(report.read_text())["message"]["message"]
     assert [path.name for path in tmp_path.iterdir()] == ["error.json"]
+
+
+def test_a_connection_that_breaks_while_images_come_is_the_readers_end():
+    """A killed reader may be noticed when its images' memory is asked for, not by the loader's own watch."""
+    ours, its = multiprocessing.Pipe()
+    its.close()
+    with pytest.raises(EOFError) as caught:
+        ours.recv()
+    assert "a process that reads images ended (EOFError)" in str(explain(caught.value, Recipe(), processes=1))
+    assert explain(EOFError(), Recipe(), processes=1) is None  # not from there

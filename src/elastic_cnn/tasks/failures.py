@@ -1,5 +1,6 @@
 """Why a run ended that the machine failed, in words: memory, a process that reads images, another of the run."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from elastic_cnn.tasks.recipe import Recipe
 MEMORY = ("allocate memory", "out of memory")
 READER = ("DataLoader worker", "unable to mmap", "shared memory")  # in messages of torch's loader
 PEER = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "NCCL", "gloo")
-
-
+BROKEN = (ConnectionError, EOFError, FileNotFoundError)  # the last: its socket is gone
 ONE_VALUE = "Expected more than 1 value per channel"
 
 
@@ -23,9 +23,10 @@ def explain(error: BaseException, recipe: Recipe, processes: int) -> Exception |
     `ConnectionError` where another process of a distributed run is gone.
     """
     text = str(error)
-    if any(part in text for part in READER):
+    if any(part in text for part in READER) or _in_transfer(error):
+        reason = text.splitlines()[0] if text else type(error).__name__
         return OSError(
-            f"a process that reads images ended ({text.splitlines()[0]}): it was killed, or memory ran out; "
+            f"a process that reads images ended ({reason}): it was killed, or memory ran out; "
             "go on with --resume, with fewer --workers if it comes again"
         )
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in MEMORY):
@@ -41,6 +42,12 @@ def explain(error: BaseException, recipe: Recipe, processes: int) -> Exception |
             f"remove broken files ({text.splitlines()[0]})"
         )
     return None
+
+
+def _in_transfer(error: BaseException) -> bool:
+    """Whether a connection broke while this process took images from one that reads them."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, BROKEN) and any(name.startswith("multiprocessing.") for name in frames)
 
 
 def _out_of_memory(recipe: Recipe, error: BaseException) -> str:

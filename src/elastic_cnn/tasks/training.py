@@ -144,7 +144,7 @@ def train(
     try:
         with interrupts.caught():
             loop.run(console, interrupts)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except (MemoryError, RuntimeError, ValueError, EOFError, OSError) as error:
         if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
             raise
         raise reason from error
