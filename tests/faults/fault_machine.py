@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -86,11 +87,12 @@ def disk_full(world: World, whole: Path, rng: random.Random, count: int) -> Faul
             filler = world.root / "disk" / "filler"
             with ended(world.start(out)) as process:
                 _wait_for_rows(world, out, process, rng.randrange(1, 8))
-                fill(filler, rng.choice((0, 0, 4096, 100_000)))
+                fill(filler, rng.choice((0, 0, 4096, 20_000)))
                 code = process.wait(PATIENCE)
             filler.unlink()
             fault.note(world, out, code, "No space left")
             fault.resumed(world, out, whole)
+            shutil.rmtree(out)  # the disk is small
     return fault
 
 

@@ -85,6 +85,7 @@ class Forked:
 
 def _end_with(function: Callable[..., int], *arguments: Any) -> None:
     os.setsid()
+    torch.set_num_threads(1)  # as the others: waiting for each other, threads of tiny networks take all the time
     multiprocessing.set_start_method("fork", force=True)  # for its readers of images, as where a user starts it
     sys.exit(function(*arguments))
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from elastic_cnn.tasks import run_folder
 from elastic_cnn.tasks.classification import Classification
-from elastic_cnn.tasks.recipe import load_recipe
+from elastic_cnn.tasks.failures import explain
+from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import Interrupted, train
 from elastic_cnn.zoo.checkpoint import read_card
@@ -220,9 +221,13 @@ def test_a_kill_between_the_two_names_of_a_state_leaves_no_third_one(tmp_path):
 
 def test_a_reader_that_dies_while_a_state_is_written_is_not_called_the_disks_fault(tmp_path, monkeypatch):
     def killed(*_):
-        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+        try:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+        finally:
+            raise RuntimeError("unexpected pos 34688 vs 34584")  # the half-written archive, as it is closed
 
     monkeypatch.setattr(torch, "save", killed)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises(RuntimeError, match="unexpected pos") as caught:
         run_folder.RunFolder(tmp_path).save_state({"step": 1})
+    assert "a process that reads images ended (DataLoader worker" in str(explain(caught.value, Recipe(), processes=1))
     assert list(tmp_path.iterdir()) == []

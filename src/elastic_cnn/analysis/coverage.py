@@ -135,10 +135,10 @@ class Row:
 
 
 def architectures() -> Iterator[tuple[str, str]]:
-    """(family, name) of timm's architectures."""
+    """(family, name) of timm's architectures, each by its present name alone."""
     for family in sorted(registry._module_to_models):
         if family not in OURS:
-            for name in sorted(registry._module_to_models[family]):
+            for name in sorted(registry._module_to_models[family] - registry._deprecated_models.keys()):
                 yield family, name
 
 

@@ -7,6 +7,7 @@ middle of an epoch repeats no sample and skips none.
 import random
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -180,6 +181,22 @@ def make_loader(
         worker_init_fn=_quiet_worker if workers else None,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+@contextmanager
+def closed(loader: DataLoader) -> Iterator[None]:
+    """End the loader's workers with the block, also after one of them was killed.
+
+    Left to the end of the process, those that live are ended by a signal, of which torch's watch makes a traceback.
+    """
+    try:
+        yield
+    finally:
+        iterator: Any = loader._iterator  # there is no public way
+        if iterator is not None:
+            with suppress(RuntimeError):  # the watch, once more: the killed one has not been waited for
+                iterator._shutdown_workers()
+            loader._iterator = None
 
 
 def _quiet_worker(_: int) -> None:

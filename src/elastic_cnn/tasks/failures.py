@@ -1,13 +1,18 @@
 """Why a run ended that the machine failed, in words: memory, a process that reads images, another of the run."""
 
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import Fabric
 
 from elastic_cnn.tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lightning import Fabric
 
 MEMORY = ("allocate memory", "out of memory")
 READER = ("DataLoader worker", "unable to mmap", "shared memory")  # in messages of torch's loader
@@ -23,8 +28,8 @@ def explain(error: BaseException, recipe: Recipe, processes: int) -> Exception |
     `ConnectionError` where another process of a distributed run is gone.
     """
     text = str(error)
-    if any(part in text for part in READER) or _in_transfer(error):
-        reason = text.splitlines()[0] if text else type(error).__name__
+    if (end := reader_ended(error)) is not None:
+        reason = [*str(end).splitlines(), type(end).__name__][0]
         return OSError(
             f"a process that reads images ended ({reason}): it was killed, or memory ran out; "
             "go on with --resume, with fewer --workers if it comes again"
@@ -44,6 +49,29 @@ def explain(error: BaseException, recipe: Recipe, processes: int) -> Exception |
     return None
 
 
+def reader_ended(error: BaseException) -> BaseException | None:
+    """The error, or one that it came after, which says that a process that reads images has ended.
+
+    The loader's is raised by a signal, in the middle of anything; what that was may fail in turn and hide it.
+    """
+    found: BaseException | None = error
+    while found is not None and not (any(part in str(found) for part in READER) or _in_transfer(found)):
+        found = found.__cause__ or found.__context__
+    return found
+
+
+@contextmanager
+def readers_told_once() -> Iterator[None]:
+    """Where the watch speaks up in a place that cannot fail (a finalizer), Python prints a traceback and goes on; here
+    nothing is printed, for the loader notices as well."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda failed: None if failed.exc_value and reader_ended(failed.exc_value) else before(failed)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 def _in_transfer(error: BaseException) -> bool:
     """Whether a connection broke while this process took images from one that reads them."""
     frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -59,7 +87,7 @@ def _out_of_memory(recipe: Recipe, error: BaseException) -> str:
     )
 
 
-def check_same_start(fabric: Fabric, folder: Path, step: int) -> None:
+def check_same_start(fabric: "Fabric", folder: Path, step: int) -> None:
     """All processes must go on from the same state: on several machines they must see the same folder.
 
     Raises `ValueError` in all of them where the optimizer steps done, `step`, differ.

@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from elastic_cnn.data.fast_pixels import normalise
-from elastic_cnn.data.sampler import TestBatches, TrainBatches, make_loader, seed_generators
+from elastic_cnn.data.sampler import TestBatches, TrainBatches, closed, make_loader, seed_generators
 from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.failures import check_same_start
@@ -95,7 +95,7 @@ class Loop:
         rows = self._restore()
         check_same_start(self.fabric, self.folder.path, self.total_step)
         self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None
-        try:
+        with closed(self.train_loader), closed(self.val_loader), self.log or nullcontext():
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
                 last = self.epoch + 1 == self.recipe.epochs
@@ -103,9 +103,6 @@ class Loop:
                     self._validate_and_keep()
                 self.epoch, self.step = self.epoch + 1, 0
                 self._save_state()
-        finally:
-            if self.log is not None:
-                self.log.close()
 
     def _train_epoch(self) -> None:
         self.batches.start_at(self.epoch, self.step)

@@ -3,7 +3,10 @@
 import csv
 import os
 import shutil
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.tasks import strict
+from elastic_cnn.tasks.failures import reader_ended
 from elastic_cnn.tasks.recipe import Recipe
 
 STATE_VERSION = 1
@@ -94,7 +98,7 @@ class RunFolder:
                     os.replace(spare, self.previous_ckpt)
                     spare.unlink(missing_ok=True)  # it stays where both were the same file (after a kill in between)
         except (RuntimeError, OSError) as error:  # torch's zip writer hides what the disk said in the error's context
-            if "DataLoader worker" in str(error):  # a reader of images died meanwhile: not the disk's fault
+            if reader_ended(error):  # meanwhile: not the disk's fault
                 raise
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
@@ -174,11 +178,15 @@ class RowLog:
 
 
 class RunLog:
-    """train.csv, val.csv and TensorBoard events of a run, without gaps or doubles over resumes."""
+    """train.csv, val.csv and TensorBoard events of a run, without gaps or doubles over resumes; closed by `with`.
+
+    TensorBoard writes in a thread: what fails there is raised here, as `OSError`, by the next call.
+    """
 
     def __init__(self, folder: RunFolder, rows: dict[str, int] | None = None, step: int = 0) -> None:
         rows = rows or {"train": 0, "val": 0}
         tensorboard = require("torch.utils.tensorboard", "train")
+        self.folder = folder
         self.logs = {name: RowLog(folder.path / f"{name}.csv", rows[name]) for name in ("train", "val")}
         self.events = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else None)
 
@@ -190,7 +198,30 @@ class RunLog:
         """A row of `train` or `val`: epoch (from 1), optimizer steps done, and the values."""
         self.logs[name].append({"epoch": epoch, "step": step, **values})
         for key, value in values.items():
-            self.events.add_scalar(f"{name}/{key}", value, step)
+            with self._told():
+                self.events.add_scalar(f"{name}/{key}", value, step)
 
-    def close(self) -> None:
-        self.events.close()
+    def __enter__(self) -> "RunLog":
+        self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with suppress(OSError) if kind else self._told():  # what came first is what is told
+                self.events.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _in_a_thread(self, failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                f"{self.folder.tensorboard} could not be written ({reason}): mend that, and go on with --resume"
+            ) from error

@@ -142,7 +142,7 @@ def train(
     began = time.perf_counter()
     interrupts = Interrupts()
     try:
-        with interrupts.caught():
+        with interrupts.caught(), failures.readers_told_once():
             loop.run(console, interrupts)
     except (MemoryError, RuntimeError, ValueError, EOFError, OSError) as error:
         if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
