@@ -6,15 +6,19 @@ from elastic_cnn.analysis import coverage
 from elastic_cnn.analysis.coverage import SMALL, Row, architectures, measure, measure_all, to_markdown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.filterwarnings("ignore")  # of foreign networks
-def test_family_converts(name):
-    row = measure("family", name, run=False)
+def test_family_converts_trains_and_exports(name):
+    """Outputs and gradients at the network's own size and at an odd one, where its base takes that."""
+    row = measure("family", name, run=True)
     assert row is not None, "not convolutional"
-    assert row.problem == ""
     assert row.converted > 0
     assert row.parameters_ratio == 1
     assert row.macs_ratio < 1
+    assert row.checks.endswith("export")
+    *passed, _ = row.checks.split(", ")
+    assert len(passed) == 2 or (len(passed) == 1 and row.problem.endswith("the base fails here as well")), row.problem
 
 
 def test_transformers_are_left_out():
@@ -24,13 +28,6 @@ def test_transformers_are_left_out():
 def test_the_networks_stand_for_the_families():
     families = {name: family for family, name in architectures()}
     assert len({families[name] for name in SMALL}) == len(SMALL)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_network_that_is_run_is_checked_at_two_sizes_and_exported():
-    row = measure("resnet", "resnet10t", run=True)
-    assert row is not None
-    assert (row.checks, row.problem) == ("176, 145, export", "")
 
 
 def test_the_page_counts_what_converts():

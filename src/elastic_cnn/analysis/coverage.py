@@ -114,7 +114,8 @@ SMALL = (  # one small member of each convolutional family: `--families`, and wh
     "visformer_tiny",
     "vitamin_base_224",
     "volo_d1_224",
-    "xception",
+    "xcit_nano_12_p16_224",
+    "legacy_xception",
     "xception41p",
 )
 

@@ -115,7 +115,7 @@ def choose(
     known = sorted({candidate.stage for candidate in candidates if candidate.stage is not None})
     if stages is not None and (unknown := sorted(set(stages) - set(known))):
         raise ValueError(f"no stage {unknown}; the network has the stages {known}")
-    wanted = set(_all_but_the_last(candidates, known) if stages is None else stages)
+    wanted = set((known[:-1] or known) if stages is None else stages)
     outcomes = {}
     for candidate in candidates:
         reason = candidate.obstacle
@@ -126,12 +126,6 @@ def choose(
             reason = "excluded by where"
         outcomes[candidate.name] = (candidate, reason)
     return outcomes
-
-
-def _all_but_the_last(candidates: list[Candidate], known: list[int]) -> list[int]:
-    """The stages that are converted by default; the last one too where nothing else can be (one resolution alone)."""
-    early = any(candidate.stage in known[:-1] and not candidate.obstacle for candidate in candidates)
-    return known[:-1] if early else known
 
 
 def _stride(block: nn.Module) -> int:

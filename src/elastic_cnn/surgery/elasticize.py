@@ -65,7 +65,11 @@ def elasticize(
     if not convolutions:
         report = _convert_all(network, find_blocks(network), spec, where, stages)
     if convolutions or (convolutions is None and not report.converted and where is None):
-        report = _convert_all(network, find_convolutions(network), spec, where, stages, report)
+        single = find_convolutions(network)
+        report = _convert_all(network, single, spec, where, stages, report)
+        if not report.converted and stages is None:  # one resolution alone: all that can be converted is "last"
+            every = {candidate.stage for candidate in single if candidate.stage is not None}
+            report = _convert_all(network, single, spec, where, every)
     if not report.blocks:
         raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
     if not report.converted:
