@@ -32,7 +32,7 @@ def test_the_networks_stand_for_the_families():
 
 def test_the_page_counts_what_converts():
     rows = [Row("a", "one", 3, 4, "convolution", 1.0, 0.8), Row("b", "two", problem="ValueError: a|b")]
-    page = to_markdown(rows, "command", 1.0)
+    page = to_markdown(rows, "command")
     assert "1 of 2 architectures convert (50.0%)" in page
     assert "| b | two | 0 / 0 | - | - | - | - | ValueError: a/b |" in page
 
