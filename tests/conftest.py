@@ -1,11 +1,18 @@
 """Fixtures that all tests share."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# Continuous integration draws the same cases each time; at a desk they are new ones each time.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if "CI" in os.environ:
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,15 @@
 """Writing files so that nothing is lost: whole or not at all, and never over an existing result in silence."""
 
+import errno
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # named without a file
 
 
 def refuse_to_overwrite(path: str | Path, remedy: str = "choose another path, or pass --overwrite") -> Path:
@@ -19,13 +22,49 @@ def refuse_to_overwrite(path: str | Path, remedy: str = "choose another path, or
     return path
 
 
+def refuse_unwritable(path: str | Path) -> Path:
+    """`path`, if a file can be written there as far as can be told beforehand. Else `ValueError`; writes nothing."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
+    refuse_unwritable_folder(path.parent)
+    return path
+
+
+def refuse_unwritable_folder(folder: str | Path) -> Path:
+    """`folder`, if it is one that files can be written into, or could be made. Else `ValueError`; makes nothing."""
+    folder = Path(folder)
+    nearest = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), Path("."))
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is no folder: nothing can be written into {folder}; choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} cannot be written into: mend that, or choose another place")
+    return folder
+
+
+def not_written(path: str | Path, error: OSError) -> OSError:
+    """The error to raise where `path` could not be written: names it in place of any temporary file."""
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        reason = f"{error.filename} is no folder"
+    found = OSError(f"{path} could not be written ({reason})")
+    found.errno = error.errno
+    return found
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; moved onto it, flushed to disk, when the block ends without an error."""
+    """A temporary path beside `path`; moved onto it, flushed to disk, when the block ends without an error.
+
+    Raises `OSError`, naming `path` and not the temporary file, where it cannot be written; what was there is kept.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise not_written(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -33,8 +72,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == name or (error.filename is None and error.errno in FAULTS_OF_DISKS):
+            raise not_written(path, error) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -4,10 +4,13 @@ Every subcommand is a module with `add_arguments(parser)` and `run(args)`, impor
 """
 
 import argparse
+import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 COMMANDS = {
     "train": "train a network by a recipe on your photos",
@@ -84,11 +87,21 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments in one line, as with all other input; of a choice, with the nearest ones."""
+
+    def error(self, message: str) -> NoReturn:
+        invalid = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        near = difflib.get_close_matches(invalid[1], re.findall(r"'(.*?)'", invalid[2]), cutoff=0.5) if invalid else []
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        self.exit(2, f"elastic: error: {' '.join(message.split())}{hint} (see `{self.prog} --help`)\n")
+
+
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these arguments; only the command that they name is imported."""
     from elastic_cnn import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="elastic",
         description="Elastic networks: train, test, and see at which scale they look.",
         epilog="`elastic COMMAND --help` explains a command. --traceback shows where an error came from.",

@@ -51,10 +51,12 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from elastic_cnn.analysis.benchmark import Request, benchmark, break_down, format_table
-    from elastic_cnn.files import refuse_to_overwrite, write_json
+    from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable, write_json
 
     if args.out and not args.overwrite:
         refuse_to_overwrite(args.out)
+    if args.out:
+        refuse_unwritable(args.out)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device here: leave out --device")
     request = Request(
@@ -73,6 +75,9 @@ def run(args: argparse.Namespace) -> None:
         args.seconds,
     )
     results = benchmark(request, lambda line: print(line, file=sys.stderr, flush=True))
+    if not any(cell["rows"] for cell in results["cells"]):
+        reasons = [entry["reason"] for cell in results["cells"] for entry in cell["unavailable"]]
+        raise ValueError(f"nothing could be measured: {reasons[0] if reasons else 'none of the forms trains'}")
     if args.breakdown:
         results["breakdown"] = break_down(request)
     print(format_table(results))

@@ -2,6 +2,8 @@
 
 import argparse
 
+COUNT, METHOD = 128, "minmax"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
@@ -18,14 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the photos of --images")
     parser.add_argument("--images", metavar="FOLDER", help="for --int8: photos such as the network will see")
-    parser.add_argument("--count", type=int, default=128, metavar="N", help="photos to calibrate on (default: 128)")
+    parser.add_argument("--count", type=int, default=COUNT, metavar="N", help="photos to calibrate on (%(default)s)")
     parser.add_argument(
-        "--calibration", default="minmax", metavar="METHOD", help="minmax, entropy or percentile (default: minmax)"
+        "--calibration", default=METHOD, metavar="METHOD", help="minmax, entropy or percentile (%(default)s)"
     )
     parser.add_argument("--test", metavar="DATA", help="also measure top-1 before and after on DATA's split")
     parser.add_argument("--split", default="val", help="the split of DATA (default: val)")
     parser.add_argument("--limit", type=int, metavar="N", help="test on N photos drawn at random (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+    parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,6 +37,10 @@ def run(args: argparse.Namespace) -> None:
 
     if args.int8 != bool(args.images):
         raise ValueError("--int8 and --images FOLDER go together")
+    if not args.int8 and (args.count, args.calibration) != (COUNT, METHOD):
+        raise ValueError("--count and --calibration go with --int8")
+    if args.limit is not None and not args.test:
+        raise ValueError("--limit goes with --test DATA")
     fixed = None
     if args.fixed_size is not None:
         if args.fixed_size < 0:
@@ -44,8 +51,9 @@ def run(args: argparse.Namespace) -> None:
     int8 = job.Int8(args.images, args.count, args.calibration) if args.int8 else None
     test = job.Test(args.test, args.split, args.limit or 10**9) if args.test else None
     exported = job.export_checkpoint(
-        args.checkpoint, args.out, args.format, fixed_size=fixed, int8=int8, test=test, overwrite=args.overwrite
-    )
+        args.checkpoint, args.out, args.format, fixed_size=fixed, int8=int8, test=test, overwrite=args.overwrite,
+        strict=args.strict,
+    )  # fmt: skip
     print("\n".join(describe(exported)))
 
 
@@ -67,4 +75,6 @@ def describe(exported) -> list[str]:
     if exported.top1 is not None:
         before, after = exported.top1
         lines.append(f"  top-1: network {100 * before:.2f}%, file {100 * after:.2f}%")
+    if exported.unreadable:
+        lines.append(f"  {exported.unreadable} unreadable photos left out")
     return lines

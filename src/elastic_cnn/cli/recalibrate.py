@@ -1,6 +1,7 @@
 """`elastic recalibrate CHECKPOINT --data DIR -o OUT`: estimate batch norm statistics anew, without labels."""
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,26 +15,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which photos are drawn (default: 0)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the new checkpoint (.safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+    parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
 
 
 def run(args: argparse.Namespace) -> None:
     import torch
-    from torch.utils.data import DataLoader, Subset
 
     from elastic_cnn.data.image_folder import ImageFolder, eval_transform
-    from elastic_cnn.files import refuse_to_overwrite
+    from elastic_cnn.data.left_out import LeftOut
     from elastic_cnn.surgery import recalibrate
     from elastic_cnn.zoo import load_checkpoint, save_checkpoint
 
-    if args.images < 1 or args.batch_size < 1:
-        raise ValueError(f"--images and --batch-size must be positive, got {args.images} and {args.batch_size}")
-    if not args.overwrite:
-        refuse_to_overwrite(args.out)
+    _check(args)
     network, card = load_checkpoint(args.checkpoint)
     photos = ImageFolder(args.data, args.split, eval_transform(**asdict(card.input)))
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(args.seed))[: args.images]
-    drawn: Any = Subset(photos, order.tolist())  # type: ignore[arg-type]
-    loader: Any = DataLoader(drawn, args.batch_size)
-    norms = recalibrate(network, (batch["image"] for batch in loader))
+    left_out = LeftOut(args.strict)
+    try:
+        norms = recalibrate(network, _batches(photos, order.tolist(), args.batch_size, left_out))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"a batch holds one photo alone, of which batch norm has no statistics: change --batch-size "
+            f"{args.batch_size} or --images, or remove broken photos from {args.data}"
+        ) from error
     save_checkpoint(args.out, network, card)
-    print(f"{norms} batch norms recalibrated on {len(order)} photos of {args.data} ({args.split}); wrote {args.out}")
+    used, broken = len(order) - len(left_out.paths), len(left_out.paths)
+    print(
+        f"{norms} batch norms recalibrated on {used} photos of {args.data} ({args.split})"
+        + (f", {broken} unreadable left out" if broken else "")
+        + f"; wrote {args.out}"
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable
+
+    if args.images < 1 or args.batch_size < 1:
+        raise ValueError(f"--images and --batch-size must be positive, got {args.images} and {args.batch_size}")
+    if not args.out.endswith(".safetensors"):
+        raise ValueError(f"{args.out}: the new checkpoint's name must end in .safetensors")
+    if not args.overwrite:
+        refuse_to_overwrite(args.out)
+    refuse_unwritable(args.out)
+
+
+def _batches(photos: Any, order: list[int], size: int, left_out: Any) -> Iterator[Any]:
+    """Images `(N, 3, H, W)` of the photos with these numbers, without those that cannot be read."""
+    from elastic_cnn.data.sampler import make_loader
+
+    keys: Any = [[(0, index) for index in order[start : start + size]] for start in range(0, len(order), size)]
+    seen = 0
+    for batch in make_loader(photos, keys, seed=0):
+        for path, reason in batch["unreadable"]:
+            left_out.note(path, reason)
+        if "image" in batch:
+            seen += len(batch["image"])
+            yield batch["image"]
+    if not seen:
+        raise ValueError(f"none of the {len(order)} photos of {photos.name} can be read, the last being {left_out.last}")

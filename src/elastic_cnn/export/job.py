@@ -2,13 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.export import check, photos
 from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
 from elastic_cnn.export.load import READERS, SUFFIXES
@@ -17,7 +19,7 @@ from elastic_cnn.export.openvino_file import convert, write_openvino
 from elastic_cnn.export.program_file import capture, for_any_size, write_program
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
 from elastic_cnn.zoo import NetworkCard, load_checkpoint
 from elastic_cnn.zoo.checkpoint import checkpoint_file
 
@@ -55,7 +57,7 @@ class Exported:
     """What was written. sizes: that the file takes. checks: its errors against the network (float32 files).
 
     calibrated, compared: photos used (int8 files); agreement: part of the answers that stayed the same on the latter.
-    top1: of the network and of the file, where a test was asked for.
+    top1: of the network and of the file, where a test was asked for. unreadable: photos that were left out.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Exported:
     compared: int = 0
     agreement: float | None = None
     top1: tuple[float, float] | None = None
+    unreadable: int = 0
 
 
 def export_checkpoint(
@@ -78,32 +81,32 @@ def export_checkpoint(
     int8: Int8 | None = None,
     test: Test | None = None,
     overwrite: bool = False,
+    strict: bool = False,
 ) -> Exported:
     """Write a checkpoint's network, in the form of `optimize_for_inference`, as a file for another runtime.
 
     out: the file (.onnx, .xml with .bin, .pt2); by default beside the checkpoint, named as it is. format: one of
     `SUFFIXES`, by default after the ending of `out`. fixed_size: take this (height, width) alone.
 
+    strict: a photo that cannot be read is an error, else it is left out with a warning and counted.
+
     A float32 file is left only if it computes what the network does, at two sizes and two batches, see `check`.
     Raises `ValueError` for bad input, a network that cannot be captured, and a file that differs.
     """
     source = checkpoint_file(checkpoint)
-    out, format = _target(source, out, format)
-    if not overwrite:
-        refuse_to_overwrite(out)
-        if format == "openvino":
-            refuse_to_overwrite(out.with_suffix(".bin"))
+    out, format = _target(source, out, format, overwrite)
     if int8 and format == "pt2":
         raise ValueError("8-bit files are written in the formats onnx and openvino, not pt2")
     network, card = load_checkpoint(source)
     if test and card.task != "classification":
         raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
     channels = len(card.input.mean)
-    images = _photos(int8, card) if int8 else None
+    left_out = LeftOut(strict)
+    tested = photos.open_split(test.data, test.split, card.classes, card.input) if test else None
+    images = _photos(int8, card, left_out) if int8 else None
     fast = optimize_for_inference(network, channels_last=False)
     program, sizes = capture(fast if fixed_size else for_any_size(fast), channels, card.input.size, fixed_size)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with _beside(out) as folder:
         file = Path(folder) / out.name
         _write(file, format, program, metadata(card, sizes, opset=str(OPSET)), images[0] if images else None, int8)
         run, values = READERS[file.suffix](file)
@@ -114,15 +117,43 @@ def export_checkpoint(
             _compare(result, run, network, card, images)
         else:
             result.checks = check.check(run, network, check.cases(sizes, card.input.size, channels))
-        if test:
+        if test and tested is not None:
             runs: list[Run] = [_plain(network), run]
-            before, after = photos.top1(runs, test.data, test.split, card.classes, card.input, test.limit)
+            before, after = photos.top1(runs, tested, test.limit, left_out)
             result.top1 = (before, after)
+        result.unreadable = len(left_out.paths)
         _move(file, out)
     return result
 
 
-def _target(source: Path, out: str | Path | None, format: str | None) -> tuple[Path, str]:
+@contextmanager
+def _beside(out: Path) -> Iterator[str]:
+    """A temporary folder beside `out`. `OSError` names `out` where nothing can be written there."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise not_written(out, error) from error
+    with folder as name:
+        try:
+            yield name
+        except OSError as error:
+            if str(error.filename or "").startswith(name) or error.errno in FAULTS_OF_DISKS:
+                raise not_written(out, error) from error
+            raise
+
+
+def _target(source: Path, out: str | Path | None, format: str | None, overwrite: bool) -> tuple[Path, str]:
+    """The file to write and its format. `ValueError` where they do not fit, or it cannot be written or exists."""
+    out, format = _named(source, out, format)
+    for path in (out, out.with_suffix(".bin")) if format == "openvino" else (out,):
+        if not overwrite:
+            refuse_to_overwrite(path)
+        refuse_unwritable(path)
+    return out, format
+
+
+def _named(source: Path, out: str | Path | None, format: str | None) -> tuple[Path, str]:
     endings = {suffix: name for name, suffix in SUFFIXES.items()}
     if format is not None and format not in SUFFIXES:
         raise ValueError(f"unknown format {format!r}; choose from {', '.join(SUFFIXES)}")
@@ -138,10 +169,13 @@ def _target(source: Path, out: str | Path | None, format: str | None) -> tuple[P
     return out, format
 
 
-def _photos(int8: Int8, card: NetworkCard) -> tuple[Tensor, Tensor | None]:
-    """Images to calibrate on and images to compare on."""
+def _photos(int8: Int8, card: NetworkCard, left_out: LeftOut) -> tuple[Tensor, Tensor | None]:
+    """Images to calibrate on and images to compare on, None where no other photo can be read."""
     chosen, others = photos.draw(photos.find_photos(int8.images), int8.count, int8.seed)
-    return photos.read_images(chosen, card.input), photos.read_images(others, card.input) if others else None
+    calibration = photos.read_images(chosen, card.input, left_out)
+    if calibration is None:
+        raise ValueError(f"none of {len(chosen)} photos in {int8.images} can be read, the last being {left_out.last}")
+    return calibration, photos.read_images(others, card.input, left_out)
 
 
 def _write(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.extras import require
 
 tqdm = require("tqdm", "train").tqdm
@@ -41,13 +41,8 @@ class Console:
         tqdm.write(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
-class Unreadable:
-    """Files that could not be read: each is warned about once and counted once; strict: an error."""
-
-    def __init__(self, strict: bool = False) -> None:
-        self.strict = strict
-        self.paths: set[str] = set()
-        self.last = ""
+class Unreadable(LeftOut):
+    """Files that could not be read, as batches tell of them."""
 
     def take(self, part: dict[str, Any], console: Console) -> int:
         """Take what could not be read out of a collated batch; returns how many samples that were.
@@ -58,10 +53,5 @@ class Unreadable:
             raise ValueError(part["error"])
         broken: list[tuple[str, str]] = part.pop("unreadable")
         for path, reason in broken:
-            if self.strict:
-                raise UnreadableSample(path, reason)
-            self.last = path
-            if path not in self.paths:
-                self.paths.add(path)
-                console.warn(f"left out: {path} cannot be read: {reason}")
+            self.note(path, reason, console.warn)
         return len(broken)

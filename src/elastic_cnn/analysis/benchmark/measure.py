@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from elastic_cnn.analysis.benchmark.forms import DTYPES, INFERENCE, TRAINING, Subject, build
+from elastic_cnn.analysis.benchmark.forms import DTYPES, INFERENCE, TRAINING, Subject, build, check_source
 from elastic_cnn.analysis.benchmark.machine import describe_machine
 from elastic_cnn.analysis.benchmark.pool import Pool, Worker, in_turns
 from elastic_cnn.analysis.benchmark.roofline import Peaks, bound, measure_peaks
@@ -43,13 +43,21 @@ class Request:
             for value in (given,) if isinstance(given, str) else given:
                 if value not in known:
                     raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+            if not given:
+                raise ValueError(f"{name}: name at least one of {', '.join(known)}")
+        for name in ("forms", "dtypes", "batches", "train_batches", "threads"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} must be different, got {', '.join(map(str, getattr(self, name)))}")
         for name in ("batches", "train_batches", "threads"):
             if any(value < 1 for value in getattr(self, name)):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.threads:
             raise ValueError("threads must be at least 1")
         if self.size < 1 or self.rounds < 2 or not self.seconds > 0:
-            raise ValueError("the size must be at least 1, the rounds at least 2, the seconds above 0")
+            raise ValueError(
+                "the size must be at least 1, the rounds at least 2, the seconds above 0; got "
+                f"{self.size}, {self.rounds} and {self.seconds}"
+            )
         if not self.batches and not self.train_batches:
             raise ValueError("nothing to measure: give batch sizes for inference or training")
 
@@ -77,6 +85,8 @@ def benchmark(request: Request, progress: Callable[[str], None] = lambda line: N
     {"FORM": median and interval of this row's time over the base's in FORM}. Forms that cannot be had stand under
     `unavailable` with the reason. `ValueError` for unknown networks and broken checkpoints.
     """
+    for network in request.networks:
+        check_source(network)
     cells = []
     peaks = {threads: measure_peaks(threads) for threads in request.threads} if request.roofline else {}
     for job, batch, dtype, threads in _cells(request):

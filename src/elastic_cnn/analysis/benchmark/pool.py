@@ -109,7 +109,10 @@ def in_turns(ready: Sequence[tuple[Worker, int]], rounds: int, warm_up: int, sec
             worker, index = ready[i]
             answer = worker.ask(do="run", index=index)
             if "seconds" not in answer:
-                raise RuntimeError(f"a network stopped running: {answer}")
+                raise OSError(
+                    f"a network stopped while it was timed ({next(iter(answer.values()))}): memory may have run out, "
+                    "take smaller batches or a smaller size"
+                )
             spent += answer["seconds"]
             if number >= warm_up:
                 times[i].append(answer["seconds"])
