@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from elastic_cnn import load_checkpoint
+from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.export import export_checkpoint, job, load_exported
 from elastic_cnn.export.check import agreement
-from elastic_cnn.export.photos import draw, find_photos, read_images, top1
+from elastic_cnn.export.photos import draw, find_photos, open_split, read_images, top1
 from elastic_cnn.export.quantize import quantize_onnx
 from elastic_cnn.zoo.checkpoint import InputSpec
 
@@ -25,7 +26,7 @@ def quantized(files, checkpoint, photos, tmp_path_factory):
     """The float32 ONNX file with 8 bits."""
     out = tmp_path_factory.mktemp("int8") / "small.onnx"
     spec = load_checkpoint(checkpoint)[1].input
-    quantize_onnx(files["onnx"], out, read_images(find_photos(photos), spec), "percentile")
+    quantize_onnx(files["onnx"], out, read_images(find_photos(photos), spec, LeftOut()), "percentile")
     return out
 
 
@@ -71,8 +72,10 @@ def test_agreement_and_top1_by_hand(photos):
     def always_first(images):
         return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(images), 3)
 
-    [share] = top1([always_first], str(photos), "val", ("bee", "ant", "Käfer"), InputSpec((32, 32)), 100)
+    folder, left_out = open_split(str(photos), "val", ("bee", "ant", "Käfer"), InputSpec((32, 32))), LeftOut()
+    [share] = top1([always_first], folder, 100, left_out)
     assert share == pytest.approx(4 / 11)
+    assert len(left_out.paths) == 1
 
 
 def test_photos_are_drawn_by_seed_and_do_not_overlap(photos):

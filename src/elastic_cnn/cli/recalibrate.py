@@ -74,4 +74,6 @@ def _batches(photos: Any, order: list[int], size: int, left_out: Any) -> Iterato
             seen += len(batch["image"])
             yield batch["image"]
     if not seen:
-        raise ValueError(f"none of the {len(order)} photos of {photos.name} can be read, the last being {left_out.last}")
+        raise ValueError(
+            f"none of the {len(order)} photos of {photos.name} can be read, the last being {left_out.last}"
+        )
