@@ -34,6 +34,7 @@ networks:
   base: {network: resnext_small}
   converted: {network: resnext_small, overrides: [elastic=true], weights_from: base}
   quick: {network: resnext_small_elastic, equal_time_to: base}
+  learned: {network: resnext_small_selastic, shares_from: quick}
 metric: top1_error
 lower_is_better: true
 stress: [24]
@@ -72,7 +73,7 @@ def calls(monkeypatch):
 
 def test_records_hold_what_a_reader_needs(finished):
     records = {record.network: record for record in read_records(finished / "results")}
-    assert set(records) == {"base", "converted", "quick"}
+    assert set(records) == {"base", "converted", "quick", "learned"}
     record = records["quick"]
     assert {"top1_error", "error_large", "error_small", "top1_error_at_24"} - {"error_large"} <= set(record.values)
     assert 0 <= record.values["policy_mean_rho"] <= record.values["policy_most_rho"] <= 1
@@ -103,6 +104,22 @@ def test_times_decide_on_the_views_of_an_equal_time(finished):
     assert timing["ratio"] > 0
     record = next(record for record in read_records(finished / "results") if record.network == "quick")
     assert record.views == max(16, round(32 / timing["ratio"] / 16) * 16)
+
+
+def test_shares_that_were_learned_are_told_and_built(finished):
+    record = next(record for record in read_records(finished / "results") if record.network == "learned")
+    assert record.config["shares_from"] == "quick"
+    network, _ = load_checkpoint(next((finished / "work" / "tiny").glob("learned-seed0-*/last.safetensors")))
+    for stage in (1, 2, 3):
+        share = record.values[f"share_high_stage_{stage}"]
+        assert share in (0.25, 0.375, 0.5, 0.625, 0.75)
+        assert network.elastic_spec[stage].shares == (share, 1 - share)
+
+
+def test_a_network_cannot_learn_its_shares_from_itself(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TEXT.replace("shares_from: quick", "shares_from: learned"))
+    with pytest.raises(ValueError, match="line 20: shares_from names another network"):
+        load_study(tmp_path / "tiny.yaml")
 
 
 def test_a_converted_network_started_from_the_base(finished):

@@ -17,12 +17,15 @@ Several recipes or data sets stand under `recipes` and `data_sets`, by name: the
 """
 
 import difflib
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from elastic_cnn.data.digits import DigitsSpec
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
+from elastic_cnn.zoo.factory import create_model, is_known
 
 ONLY = "only"  # the name of what a study has but one of
 
@@ -54,6 +57,12 @@ class Data:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if self.store is not None and min(self.store) < 1:
+            raise ValueError(f"store={list(self.store)} must be at least 1 pixel")
+        if self.kind == "digits":
+            DigitsSpec(image_size=math.ceil(max(self.sizes)), sizes=self.sizes, seed=self.seed)
+        elif self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class Network:
 
     network, kwargs: for `create_model`. overrides: of the recipe, for this network alone (`elastic=true`).
     weights_from: start from the run of another network with the same seed: its name, or STUDY/NAME of another study.
+    shares_from: divide each stage as the trained run of another network of the study, with the same seed, responds
+    (`learn_shares`).
     equal_time_to: the name of a network of the study; the views are then scaled by the measured times of a training
     step, so that both take equally long. Needs `views` in the recipe.
     title: what tables call it, its name by default.
@@ -87,6 +98,7 @@ class Network:
     kwargs: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     weights_from: str | None = None
+    shares_from: str | None = None
     equal_time_to: str | None = None
     title: str | None = None
 
@@ -137,6 +149,10 @@ class Study:
             raise ValueError("networks: name at least one")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different whole numbers, at least one, got {list(self.seeds)}")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds must not be negative, got {list(self.seeds)}")
+        if any(side < 1 for side in self.stress) or len(set(self.stress)) < len(self.stress):
+            raise ValueError(f"stress must be different positive numbers of pixels, got {list(self.stress)}")
 
     def runs(self) -> list["Run"]:
         """All runs, seed by seed, so that a study which is cut short has as many seeds of each network."""
@@ -207,7 +223,13 @@ def load_study(path: str | Path) -> Study:
         hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
         raise ValueError(f"there is no study {path}{hint}")
     values, source = strict.read_yaml(path)
+    for key in ("name", "path"):
+        if key in values:
+            raise ValueError(f"{source.at((key,))}: unknown key {key!r}: a study has the name of its file")
     study = replace(strict.build(Study, values, source), name=path.stem, path=str(path))
+    for one, many in (("data", "data_sets"), ("recipe", "recipes")):
+        if getattr(study, one) is not None and getattr(study, many):
+            raise ValueError(f"{source.at((many,))}: give {one} or {many}, not both")
     networks = _entries(Network, study.networks, source, "networks")
     study = _complete(study, networks, source)
     for run in study.runs()[: len(study.networks) * len(study.recipes) * len(study.data_sets)]:
@@ -221,11 +243,12 @@ def _complete(study: Study, networks: dict[str, Any], source: strict.Source) -> 
     recipes = {ONLY: study.recipe} if study.recipe else _entries(Training, study.recipes, source, "recipes")
     comparisons = []
     for number, values in enumerate(study.comparisons):
+        where = ("comparisons", str(number))
         if not isinstance(values, dict):
-            raise ValueError(f"{source.name}: comparisons[{number}] must be a mapping, not {values!r}")
-        comparison = strict.build(Comparison, values, source, ("comparisons",))
-        for name in (comparison.network, comparison.against):
-            _known(name, networks, f"{source.name}: comparisons[{number}]")
+            raise ValueError(f"{source.name}: {'.'.join(where)} must be a mapping, not {values!r}")
+        comparison = strict.build(Comparison, values, source, where)
+        for key in ("network", "against"):
+            _known(getattr(comparison, key), networks, f"{source.at((*where, key))}: {'.'.join(where)}")
         comparisons.append(comparison)
     return replace(study, networks=networks, data_sets=data, recipes=recipes, comparisons=tuple(comparisons))
 
@@ -251,13 +274,24 @@ def _check_run(run: Run, source: strict.Source) -> None:
     """`ValueError` where the run's recipe or what it refers to does not exist."""
     where = source.at(("networks", run.network))
     entry = run.entry
+    if entry.shares_from is not None:
+        _known(entry.shares_from, run.study.networks, where)
+        if entry.shares_from == run.network or "spec" in entry.kwargs:
+            raise ValueError(f"{where}: shares_from names another network, and takes the place of a spec in kwargs")
     if entry.equal_time_to is not None:
         _known(entry.equal_time_to, run.study.networks, where)
         if run.training.views is None:
             raise ValueError(f"{where}: equal_time_to needs views in the recipe")
-    if entry.weights_from is not None and "/" not in entry.weights_from:
-        _known(entry.weights_from, run.study.networks, where)
-    recipe = run.make_recipe()
+        if entry.equal_time_to == run.network:
+            raise ValueError(f"{where}: equal_time_to names the network itself: name its base")
+    _check_weights_from(run, where)
+    try:
+        recipe = run.make_recipe()
+        if ":" not in entry.network and not is_known(entry.network):
+            create_model(entry.network)  # says which names are near
+    except ValueError as error:
+        reason = str(error).replace("the command line: ", "overrides: ", 1)  # where a recipe's reader thinks they are
+        raise ValueError(f"{where}: {reason}") from error
     for name in ("color_jitter", "auto_augment", "erase"):
         if recipe.options.get(name):
             raise ValueError(f"{where}: pictures in memory take no {name}: set options.{name}=0 in the overrides")
@@ -267,3 +301,14 @@ def _check_run(run: Run, source: strict.Source) -> None:
             f"{where}: the recipe {run.training.recipe} is for {recipe.task}, data of the kind {run.material.kind} "
             f"for {wanted[run.material.kind]}"
         )
+
+
+def _check_weights_from(run: Run, where: str) -> None:
+    """`ValueError` where a network starts from one that the study lacks, or in the end from itself."""
+    networks, name, seen = run.study.networks, run.entry.weights_from, [run.network]
+    while name is not None and "/" not in name:
+        _known(name, networks, where)
+        if name in seen:
+            raise ValueError(f"{where}: weights_from goes in a circle: {' from '.join([*seen, name])}")
+        seen.append(name)
+        name = networks[name].weights_from

@@ -51,7 +51,8 @@ def stress_stores(shelf: StoreShelf, data: Any, recipe: Recipe, sides: tuple[int
     return {side: shelf.get(replace(data, train=1), replace(recipe, image_size=side))[1] for side in sides}
 
 
-def _images(store: Store, spec: InputSpec, device: torch.device) -> Inputs:
+def images_of(store: Store, spec: InputSpec, device: torch.device) -> Inputs:
+    """The store's pictures as a network takes them."""
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (spec.mean, spec.std))
 
     def get(start: int, stop: int) -> Tensor:
@@ -64,7 +65,7 @@ def _images(store: Store, spec: InputSpec, device: torch.device) -> Inputs:
 @torch.no_grad()
 def _answers(network: nn.Module, spec: InputSpec, store: Store) -> np.ndarray:
     """Class numbers (N,)."""
-    get = _images(store, spec, next(network.parameters()).device)
+    get = images_of(store, spec, next(network.parameters()).device)
     parts = [network.eval()(get(start, start + BATCH)).argmax(1).cpu() for start in range(0, len(store), BATCH)]
     return torch.cat(parts).numpy()
 
@@ -82,7 +83,7 @@ def _policy(network: nn.Module, spec: InputSpec, store: Store, prefix: str) -> d
     """How the scores of Equation 5 go with the digits' true size: Spearman's correlation of each block (mean and
     greatest of the absolute values), and how much of the ranks of size all scores tell together, on images held out."""
     assert store.sizes is not None
-    get = _images(store, spec, next(network.parameters()).device)
+    get = images_of(store, spec, next(network.parameters()).device)
     count = min(POLICY_IMAGES, len(store))
     parts = [scale_policy(network, get(start, min(start + BATCH, count))).cpu() for start in range(0, count, BATCH)]
     scores = torch.cat(parts).numpy()

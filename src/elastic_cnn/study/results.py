@@ -5,12 +5,14 @@ import json
 import os
 import platform
 import subprocess
+import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.study.grid import Run
@@ -68,12 +70,14 @@ def config_of(run: Run, views: int | None) -> dict[str, Any]:
     """All that decides on the outcome of a run, as JSON values. views: with those of an equal time worked out."""
     recipe = run.make_recipe().to_dict()
     recipe = {key: value for key, value in recipe.items() if key not in ADDED_KEYS or value != ADDED_KEYS[key]}
+    learned = {} if run.entry.shares_from is None else {"shares_from": run.entry.shares_from}
     return {
         "version": VERSION,
         "recipe": recipe,
         "data": json.loads(json.dumps(asdict(run.material))),
         "views": views,
         "weights_from": run.entry.weights_from,
+        **learned,
     }
 
 
@@ -103,18 +107,74 @@ def _rounded(value: Any) -> Any:
 
 
 def read_record(path: str | Path) -> Record:
-    """`ValueError` where the file is no record of a run."""
+    """`ValueError` where the file is no record of a run, or one of another run than its name says."""
+    path = Path(path)
     try:
-        return Record(**json.loads(Path(path).read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        record = _record_of(read_object(path))
+        if (record.study, f"{record.cell}-seed{record.seed}") != (path.parent.name, path.stem):
+            raise ValueError(f"it is of {record.study}/{record.cell}-seed{record.seed}")
+    except (ValueError, IsADirectoryError) as error:
         raise ValueError(
             f"{path} is not the record of a run ({error}): remove it, and the study runs it again"
-        ) from None
+        ) from error
+    return record
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. `ValueError` says what is wrong, without the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct_keys)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}, not an object")
+    return values
+
+
+def _record_of(values: dict[str, Any]) -> Record:
+    for name, hint in typing.get_type_hints(Record).items():
+        if name not in values:
+            if name == "curve":
+                continue
+            raise ValueError(f"it lacks {name!r}")
+        kind = typing.get_origin(hint) or hint
+        wanted = int | float if kind is float else int | float | None if type(None) in typing.get_args(hint) else kind
+        if not isinstance(values[name], wanted) or isinstance(values[name], bool):
+            raise ValueError(f"its {name} is of another type: {values[name]!r:.60}")
+    if unknown := sorted(set(values) - set(typing.get_type_hints(Record))):
+        raise ValueError(f"it has unknown keys: {', '.join(unknown)}")
+    if not values["values"] or not all(_is_number(value) for value in values["values"].values()):
+        raise ValueError(f"its values are not all numbers: {values['values']!r:.60}")
+    for point in values.get("curve", ()):
+        if not (isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))):
+            raise ValueError(f"its curve holds {point!r:.40}, not a step and a loss")
+    return Record(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_timing(path: Path) -> dict[str, Any]:
+    """Step times as `measure_step_times` writes them. `ValueError` where the file holds something else."""
+    try:
+        found = read_object(path)
+        ratio = found.get("ratio")
+        if not _is_number(ratio) or not 0 < ratio < float("inf") or not isinstance(found.get("hardware"), str):  # type: ignore[operator]
+            raise ValueError(f"ratio {ratio!r}")
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold step times ({error}): remove it, and they are measured anew") from error
+    return found
+
+
+def record_files(results: str | Path) -> list[Path]:
+    """The records below a folder of results, in order of their names."""
+    return sorted(Path(results).glob("*/*-seed*.json"))
 
 
 def read_records(results: str | Path) -> list[Record]:
     """All runs below a folder of results, in order of their names. `ValueError` where there is none."""
-    records = [read_record(path) for path in sorted(Path(results).glob("*/*-seed*.json"))]
+    records = [read_record(path) for path in record_files(results)]
     if not records:
         raise ValueError(f"{results} holds no results: run `elastic study STUDY.yaml` first, or give --results")
     return records
@@ -122,8 +182,8 @@ def read_records(results: str | Path) -> list[Record]:
 
 def find_twin(results: str | Path, key: str) -> Record | None:
     """The record of a run of any study with this very configuration, None where there is none."""
-    for path in sorted(Path(results).glob("*/*-seed*.json")):
-        if key in path.read_text(encoding="utf-8") and (record := read_record(path)).key == key:
+    for path in record_files(results):
+        if path.is_file() and key.encode() in path.read_bytes() and (record := read_record(path)).key == key:
             return record
     return None
 
@@ -133,15 +193,30 @@ def collect(results: str | Path) -> Path:
     arrow, parquet = require("pyarrow", "figures"), require("pyarrow.parquet", "figures")
     rows = [row for record in read_records(results) for row in record.rows()]
     table = arrow.table({name: [row[name] for row in rows] for name in COLUMNS})
-    path = Path(results) / PARQUET
+    path = check_table(results)
     with atomic_write(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
     return path
 
 
+def check_table(results: str | Path) -> Path:
+    """RESULTS/results.parquet. `ValueError` where something else has that name, which must not be lost."""
+    path = Path(results) / PARQUET
+    if path.exists():
+        try:
+            read_table(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; the table of all records goes there: move it away, or remove it") from error
+    return path
+
+
 def read_table(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet as `collect` writes it. `ValueError` where columns are missing."""
-    table = require("pyarrow.parquet", "figures").read_table(path)
+    """The rows of a Parquet as `collect` writes it. `ValueError` where it is none, or columns are missing."""
+    arrow, parquet = require("pyarrow", "figures"), require("pyarrow.parquet", "figures")
+    try:
+        table = parquet.ParquetFile(path).read()
+    except (arrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no readable Parquet file ({' '.join(str(error).split())[:120]})") from error
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is no table of studies")
     return table.to_pylist()

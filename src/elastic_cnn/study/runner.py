@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ from elastic_cnn.nn.complexity import count
 from elastic_cnn.study import results
 from elastic_cnn.study.grid import Run, Study, load_study
 from elastic_cnn.study.job import StoreShelf, StudyJob
-from elastic_cnn.study.measures import measure, stress_stores
+from elastic_cnn.study.learned_shares import learn_shares
+from elastic_cnn.study.measures import BATCH, POLICY_IMAGES, images_of, measure, stress_stores
 from elastic_cnn.study.timing import equal_time_views, measure_step_times
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
@@ -40,6 +42,10 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "67108864",
 }
+
+
+class UnknownMetric(ValueError):
+    """The study's metric is none of those that a finished run has."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,12 @@ class Place:
 def all_runs(studies: Sequence[Study], only: Sequence[str] = ()) -> list[Run]:
     """The runs of all studies, first those of every study's first seed, so that all are of use when cut short.
 
-    only: names of networks to take. `ValueError` where no study has one of them.
+    only: names of networks to take. `ValueError` where no study has one of them, or two studies have one name.
     """
+    names = [study.name for study in studies]
+    for study in studies:
+        if names.count(study.name) > 1:
+            raise ValueError(f"{study.path}: two studies have the name {study.name}, and would share their records")
     known = [name for study in studies for name in study.networks]
     for name in only:
         if name not in known:
@@ -90,7 +100,7 @@ def is_done(run: Run, place: Place) -> bool:
     `ValueError` where it is of another one, unless `place.overwrite`.
     """
     path = results.record_path(place.results, run)
-    if not path.is_file():
+    if not path.exists():
         return False
     record = results.read_record(path)
     try:
@@ -138,6 +148,8 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
                 outcome = "moved"
                 try:
                     execute(run, place, shelf, console)
+                except UnknownMetric:
+                    raise  # every run would fail of it
                 except ValueError as error:
                     failed.append(f"{run.study.name}/{run.name}: {error}")
                     console.warn(failed[-1])
@@ -146,7 +158,8 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
             time.sleep(POLL_S)
         elif outcome == "blocked":
             raise ValueError(
-                f"{pending[0].study.name}/{pending[0].name} starts from {pending[0].entry.weights_from}, whose weights "
+                f"{pending[0].study.name}/{pending[0].name} starts from "
+                f"{pending[0].entry.weights_from or pending[0].entry.shares_from}, whose weights "
                 f"are not in {place.work}: run that study first, or remove its records so that it runs again"
             )
     return failed
@@ -190,8 +203,20 @@ def _folder(run: Run, key: str, place: Place) -> Path:
 
 
 def _weights_ready(run: Run, place: Place) -> bool:
-    source = source_run(run)
-    return source is None or (is_done(source, place) and _weights_file(source, place).is_file())
+    sources = [source_run(run), *([run.sibling(run.entry.shares_from)] if run.entry.shares_from else [])]
+    return all(
+        source is None or (is_done(source, place) and _weights_file(source, place).is_file()) for source in sources
+    )
+
+
+def _learned_spec(run: Run, place: Place, shelf: StoreShelf) -> dict[int, dict[str, Any]]:
+    """The spec of each stage, with the shares that follow from the training images in the run that it names."""
+    network, card = load_checkpoint(_weights_file(run.sibling(str(run.entry.shares_from)), place))
+    train_store, _ = shelf.get(run.material, run.make_recipe())
+    images = images_of(train_store, card.input, torch.device("cpu"))
+    count = min(POLICY_IMAGES, len(train_store))
+    batches = (images(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+    return {stage: {"shares": list(shares)} for stage, shares in learn_shares(network, batches).items()}
 
 
 def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> results.Record:
@@ -207,6 +232,9 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
     key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
     if source is not None:
         recipe = replace(recipe, weights=str(_weights_file(source, place)))
+    if run.entry.shares_from is not None:
+        spec = _learned_spec(run, place, shelf)
+        recipe = replace(recipe, network_kwargs={**recipe.network_kwargs, "spec": spec})
     folder = _folder(run, key, place)
     if (twin := results.find_twin(place.results, key)) is not None:
         record = replace(
@@ -245,7 +273,11 @@ def _record(
         train_store, test_store, summary.last_results, stress,
     )  # fmt: skip
     if run.study.metric not in values:
-        raise ValueError(f"{run.study.path}: there is no metric {run.study.metric!r}; known are {', '.join(values)}")
+        near = difflib.get_close_matches(run.study.metric, values, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(values)}"
+        raise UnknownMetric(f"{run.study.path}: there is no metric {run.study.metric!r}; {hint}")
+    for stage, spec in recipe.network_kwargs["spec"].items() if run.entry.shares_from is not None else ():
+        values[f"share_high_stage_{stage}"] = spec["shares"][0]
     cost = count(network, (3, recipe.image_size, recipe.image_size))
     views = summary.steps * recipe.batch_size
     whole = summary.images_per_s * summary.seconds > 0.98 * views  # else it was taken up again, and times are of a part
@@ -298,5 +330,6 @@ def set_threads(number: int | None) -> None:
 def list_runs(studies: Sequence[Study], place: Place) -> list[str]:
     """A line a run, with whether it is done."""
     return [
-        f"{'done' if is_done(run, place) else 'missing':8} {run.study.name}/{run.name}" for run in all_runs(studies)
+        f"{'done' if is_done(run, place) else 'missing':8} {run.study.name}/{run.name}"
+        for run in all_runs(studies, place.only)
     ]
