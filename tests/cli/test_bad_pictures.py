@@ -9,6 +9,7 @@ import pytest
 import torch
 from bad_files import bad_pictures, good_pictures, write_files
 from bad_runs import Shell
+from safetensors.torch import load_file
 
 import elastic_cnn
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, save_checkpoint
@@ -60,6 +61,7 @@ COMMANDS = {
     "train": ("train", "{root}/tiny.yaml", "--data", "{photos}", "-o", "{out}/run", "--workers", "0"),
     "policy": ("policy", "{net}", "--data", "{photos}", "-o", "{out}/policy", "--workers", "0", "--no-figures"),
     "stress": ("stress", "{net}", "--data", "{photos}", "--sizes", "32", "--workers", "0"),
+    "recalibrate": ("recalibrate", "{net}", "--data", "{photos}", "-o", "{out}/new.safetensors"),
 }
 
 
@@ -85,7 +87,7 @@ def test_broken_pictures_are_left_out_with_a_warning_each_and_counted(name, plac
         assert f"{len(GOOD) + 1} images" in shell.out
 
 
-@pytest.mark.parametrize("name", ["eval", "train", "policy"])
+@pytest.mark.parametrize("name", ["eval", "train", "policy", "recalibrate"])
 def test_strict_refuses_the_first_broken_picture(name, place, shell, tmp_path):
     shell.refuses(*command(name, place, tmp_path), "--strict", named=f"{place.photos}", says="cannot be read")
 
@@ -115,12 +117,33 @@ def test_segment_colours_the_good_and_names_the_broken(place, shell, tmp_path):
     assert f"{len(bad)} photo(s) cannot be read" in lines[-1]
 
 
-def test_recalibrate_names_the_broken_picture(place, shell, tmp_path):
-    shell.refuses(
-        *("recalibrate", place.net, "--data", place.photos, "-o", tmp_path / "new.safetensors"),
-        named="/train/bad/",
-        says="cannot be read",
-    )
+def test_recalibrate_with_broken_pictures_equals_recalibrate_without_them(place, shell, tmp_path):
+    """The photos that are left, drawn in another order: the means over one batch of all of them are the same."""
+    good = tmp_path / "photos"
+    write_files(good / "train" / "good", GOOD.items())
+    write_files(good / "train" / "bad", [(b"ok.png", GOOD[b"turned.jpg"])])
+    found = []
+    for name, photos in (("with", place.photos), ("without", good)):
+        out = tmp_path / f"{name}.safetensors"
+        assert shell.run("recalibrate", place.net, "--data", photos, "-o", out) == 0
+        assert f"on {len(GOOD) + 1} photos" in shell.out
+        found.append(load_file(out))
+        assert ("8 unreadable left out" in shell.out) == (name == "with")
+    moved = [name for name, tensor in found[0].items() if not torch.equal(tensor, load_file(place.net)[name])]
+    assert any("running_mean" in name for name in moved)
+    for name in moved:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)  # sums in another order
+
+
+def test_recalibrate_refuses_what_it_cannot_do(place, shell, tmp_path):
+    out = tmp_path / "new.safetensors"
+    command = ("recalibrate", place.net, "--data", place.photos, "-o")
+    shell.refuses(*command, tmp_path / "new.pth", named="new.pth", says="must end in .safetensors")
+    shell.refuses(*command, out, "--batch-size", "1", "--images", "30", named="--batch-size 1", says="one photo alone")
+    broken = tmp_path / "photos"
+    write_files(broken / "train" / "a", [(name, content) for name, (content, _) in BAD.items()])
+    shell.refuses(*command[:3], broken, "-o", out, named=str(broken), says="none of the 8 photos")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
 def test_explorer_and_figures_count_photos_that_went_bad(place, shell, tmp_path):

@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="runs at a time, each in a process")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads of each process")
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="what to compute on")
-    parser.add_argument("--overwrite", action="store_true", help="run again what was run with another configuration")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="run again what was run with another configuration; report: replace any file at PAGE.md",
+    )
     parser.add_argument("--only", metavar="NAME,...", help="run these networks of the studies alone")
     parser.add_argument("--list", action="store_true", help="say which runs are done and which are missing, run none")
     parser.add_argument(
@@ -40,10 +44,11 @@ def run(args: argparse.Namespace) -> None:
 
         if len(args.studies) > 1:
             raise ValueError("`elastic study report` takes no study: it reports on all of the folder of results")
-        for path in write_report(args.results, args.out):
+        for path in write_report(args.results, args.out, args.overwrite):
             print(path)
         return
     from elastic_cnn.study import runner
+    from elastic_cnn.study.checks import check
     from elastic_cnn.study.grid import load_study
     from elastic_cnn.study.results import collect
     from elastic_cnn.tasks.training import Interrupted
@@ -60,12 +65,13 @@ def run(args: argparse.Namespace) -> None:
         args.accelerator,
         args.overwrite,
         False if args.no_progress else None,
-        tuple(args.only.split(",")) if args.only else (),
+        () if args.only is None else tuple(name.strip() for name in args.only.split(",")),
     )
     if args.list:
         for line in runner.list_runs(studies, place):
             print(line)
         return
+    check(studies, place)
     if args.processes > 1:
         code = runner.start_processes(_arguments(args), args.processes)
         if code:

@@ -47,7 +47,8 @@ def capture(
             reason = f"its graph would take {narrower}, but its own size is {own[0]}x{own[1]}"
             break
         sizes = narrower
-    remedy = "" if fixed else "; a fixed size may work (--fixed-size)"
+    other = f" at {fixed[0]}x{fixed[1]}; another --fixed-size, or none, may work" if fixed else ""
+    remedy = other or "; a fixed size may work (--fixed-size)"
     raise ValueError(f"{type(network).__name__} cannot be captured as a graph{remedy}: {reason}")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.files import write_text
+from elastic_cnn.files import refuse_unwritable, refuse_unwritable_folder, write_text
 from elastic_cnn.study.grid import Study, load_study
 from elastic_cnn.study.plots import cell_title, draw_study
 from elastic_cnn.study.results import collect, read_table
@@ -54,13 +54,15 @@ class Section:
     rows: list[dict[str, Any]]
 
 
-def write_report(results: str | Path, page: str | Path) -> list[Path]:
+def write_report(results: str | Path, page: str | Path, overwrite: bool = False) -> list[Path]:
     """Collect the records anew and write the page with one picture a study beside it; returns the files.
 
-    The studies are the YAML files beside the folder of results. Raises `ValueError` where there are no records, or a
-    study of theirs has no file there.
+    A page that it wrote is replaced, another file only where `overwrite` is set. The studies are the YAML files beside
+    the folder of results. Raises `ValueError` where there are no records, or a study of theirs has no file there.
     """
     results, page = Path(results), Path(page)
+    _check_page(page, overwrite)
+    refuse_unwritable_folder(results)
     rows = read_table(collect(results))
     sections = make_sections(rows, results.parent)
     pictures = page.parent / "images" / "studies"
@@ -77,6 +79,15 @@ def write_report(results: str | Path, page: str | Path) -> list[Path]:
         text += section_lines(section, results, files[0].relative_to(page.parent).as_posix())
     write_text(page, "\n".join(text).rstrip() + "\n")
     return [page, results / "results.parquet", *written]
+
+
+def _check_page(page: Path, overwrite: bool) -> None:
+    """`ValueError` where the page cannot be written, or something else would be lost."""
+    refuse_unwritable(page)
+    title = HEAD.partition("\n")[0].encode()
+    if page.exists() and not overwrite and not page.read_bytes().startswith(title):
+        raise ValueError(f"{page} exists and is no page of results: choose another path, or pass --overwrite")
+    refuse_unwritable_folder(page.parent / "images" / "studies")
 
 
 def make_sections(rows: list[dict[str, Any]], folder: Path) -> list[Section]:

@@ -1,10 +1,10 @@
 """Parts of a study's section in the report: budget, gain by size, other resolutions, explanations with their test."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from elastic_cnn.study.grid import ONLY, Study
+from elastic_cnn.study.results import read_timing
 from elastic_cnn.study.statistics import paired_difference
 from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, lower_is_better, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
@@ -145,7 +145,7 @@ def _timing(study: Study, network: str, results: Path) -> str:
     path = results / study.name / f"{network}-timing.json"
     if not path.is_file():
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_timing(path)
     return (
         f" A step of it takes {found['ratio']:.2f} times its base's; the views were cut by that ({found['hardware']})."
     )

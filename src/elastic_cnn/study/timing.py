@@ -1,6 +1,5 @@
 """How long a training step takes, for budgets of equal time."""
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from elastic_cnn.files import write_json
 from elastic_cnn.study.grid import Run
 from elastic_cnn.study.job import StoreShelf, StudyJob
-from elastic_cnn.study.results import describe_hardware
+from elastic_cnn.study.results import describe_hardware, read_timing
 from elastic_cnn.tasks.optim import make_optimizer
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.task import Task
@@ -36,7 +35,7 @@ def equal_time_views(run: Run, results: str | Path) -> int | None:
     path = timing_path(results, run)
     if not path.is_file():
         raise LookupError(f"{path} is not there yet")
-    ratio = json.loads(path.read_text(encoding="utf-8"))["ratio"]
+    ratio = read_timing(path)["ratio"]
     batch = run.make_recipe().batch_size
     return max(batch, round(views / ratio / batch) * batch)
 

@@ -57,7 +57,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
             return {}, source
         if not isinstance(node, yaml.MappingNode):
             raise ValueError(f"{path}: expected `key: value` lines, found a {type(node).__name__}")
-        _note_lines(node, (), source)
+        _note_lines(node, (), source, set())
         return loader.construct_document(node), source
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
@@ -73,7 +73,16 @@ def parse_scalar(text: str) -> Any:
         return text
 
 
-def _note_lines(node: yaml.MappingNode, path: Path_, source: Source) -> None:
+def _note_lines(node: yaml.Node, path: Path_, source: Source, seen: set[int]) -> None:
+    """Note where each key stands; entries of lists have their number, from 0, as key. `ValueError` for duplicates."""
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, entry in enumerate(node.value):
+            _note_lines(entry, (*path, str(number)), source, seen)
+    if not isinstance(node, yaml.MappingNode):
+        return
     for key, value in node.value:
         name = (*path, str(key.value))
         line = key.start_mark.line + 1
@@ -82,8 +91,7 @@ def _note_lines(node: yaml.MappingNode, path: Path_, source: Source) -> None:
                 f"{source.name}, line {line}: the key {'.'.join(name)!r} was given already in line {source.lines[name]}"
             )
         source.lines[name] = line
-        if isinstance(value, yaml.MappingNode):
-            _note_lines(value, name, source)
+        _note_lines(value, name, source, seen)
 
 
 def build(cls: type[T], values: dict[str, Any], source: Source, path: Path_ = ()) -> T:
