@@ -10,9 +10,9 @@ import torch
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # Continuous integration draws the same cases each time; at a desk they are new ones each time.
-hypothesis.settings.register_profile("ci", derandomize=True)
+hypothesis.settings.register_profile("repeatable", derandomize=True)
 if "CI" in os.environ:
-    hypothesis.settings.load_profile("ci")
+    hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
