@@ -30,6 +30,9 @@ COMMANDS = {
     "recalibrate": ("recalibrate", "{net}", "--data", "{tiny}/photos", "-o", "{out}/r.safetensors"),
     "summary": ("summary", "{net}"),
     "elasticize": ("elasticize", "{net}", "-o", "{out}/e.safetensors"),
+    "export": ("export", "{net}", "--format", "pt2"),
+    "benchmark": ("benchmark", "{net}", "-o", "{out}/b.json"),
+    "benchmark --against": ("benchmark", "{good}", "--against", "{net}", "-o", "{out}/b.json"),
     "explore --serve": ("explore", "--checkpoint", "{net}", "--serve", "--port", "0"),
     "train weights": (
         *("train", "{tiny}/tiny.yaml", "--data", "{tiny}/photos", "-o", "{out}/t", "--workers", "0"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write, write_text
+from elastic_cnn.files import atomic_write, not_written, write_text
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.failures import reader_ended
 from elastic_cnn.tasks.recipe import Recipe
@@ -63,7 +63,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(".*.*"):  # temporary files of a run that was killed while writing
             if any(leftover.name.startswith(f".{name}.") for name in self.FILES):
-                leftover.unlink(missing_ok=True)
+                try:
+                    leftover.unlink(missing_ok=True)
+                except OSError as error:
+                    raise not_written(self.path, error) from error
         write_text(self.recipe_yaml, recipe.to_yaml())
 
     def clear(self) -> None:
