@@ -104,6 +104,12 @@ STUDIES = {
     "a comparison that is a number": ("- {network: other, against: base}", "- 3", "comparisons.0 must be a mapping"),
     "weights of an unknown": ("{network: resnext_small}", "{network: resnext_small, weights_from: bse}", "mean base?"),
     "weights of its own": ("{network: resnext_small}", "{network: resnext_small, weights_from: base}", "in a circle"),
+    "shares of its own": ("equal_time_to: base", "shares_from: other", "other"),
+    "shares in a circle": (
+        "base: {network: resnext_small}\n  other: {network: resnext_small_elastic, equal_time_to: base}",
+        "base: {network: resnext_small, shares_from: other}\n  other: {network: resnext_small, shares_from: base}",
+        "shares_from goes in a circle: base from other from base",
+    ),
     "its own time": ("equal_time_to: base", "equal_time_to: other", "names the network itself"),
     "no pixels": ("title: tiny", "title: tiny\nstress: [0]", "stress must be different positive numbers"),
     "an object": ("title: tiny", "title: !!python/object/apply:os.mkdir [code_ran]", "is not valid YAML"),

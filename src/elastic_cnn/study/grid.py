@@ -284,7 +284,7 @@ def _check_run(run: Run, source: strict.Source) -> None:
             raise ValueError(f"{where}: equal_time_to needs views in the recipe")
         if entry.equal_time_to == run.network:
             raise ValueError(f"{where}: equal_time_to names the network itself: name its base")
-    _check_weights_from(run, where)
+    _check_sources(run, where)
     try:
         recipe = run.make_recipe()
         if ":" not in entry.network and not is_known(entry.network):
@@ -303,12 +303,18 @@ def _check_run(run: Run, source: strict.Source) -> None:
         )
 
 
-def _check_weights_from(run: Run, where: str) -> None:
+def _check_sources(run: Run, where: str) -> None:
     """`ValueError` where a network starts from one that the study lacks, or in the end from itself."""
-    networks, name, seen = run.study.networks, run.entry.weights_from, [run.network]
-    while name is not None and "/" not in name:
-        _known(name, networks, where)
-        if name in seen:
-            raise ValueError(f"{where}: weights_from goes in a circle: {' from '.join([*seen, name])}")
-        seen.append(name)
-        name = networks[name].weights_from
+
+    def follow(way: list[str]) -> None:
+        entry = run.study.networks[way[-1]]
+        for key in ("weights_from", "shares_from"):
+            name = getattr(entry, key)
+            if name is None or "/" in name:
+                continue
+            _known(name, run.study.networks, where)
+            if name in way:
+                raise ValueError(f"{where}: {key} goes in a circle: {' from '.join([*way, name])}")
+            follow([*way, name])
+
+    follow([run.network])

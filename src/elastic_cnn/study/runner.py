@@ -301,7 +301,10 @@ def _curve(path: Path) -> list[tuple[int, float]]:
     if not path.is_file():  # a run too short for a row
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        try:
+            rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): remove {path.parent}, and the run starts anew") from error
     return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
 
 
