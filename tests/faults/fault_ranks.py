@@ -60,6 +60,6 @@ def rank_killed(world: World, whole: Path, rng: random.Random, count: int, resta
             fault.lost.append(f"{out.name}: exit code {code}, said {world.said(out)[-300:]!r}")
         read_state(out / "last.ckpt")
         if not restarts and (code := world.run(out, "--resume", launcher=launcher)):
-            fault.lost.append(f"{out.name}: the resumed run ended with {code}")
+            fault.lost.append(f"{out.name}: the resumed run ended with {code}: {world.said(out)[-1500:]}")
         fault.lost += [f"{out.name}: {what}" for what in differences(out, whole)]
     return fault

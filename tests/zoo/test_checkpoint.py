@@ -1,6 +1,8 @@
 """Checkpoints name their network, load strictly, and refuse what is broken with the file's name."""
 
 import dataclasses
+import errno
+from pathlib import Path
 
 import pytest
 import timm
@@ -112,10 +114,15 @@ def test_broken_cards(tmp_path, card, word):
 def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
     path, network = saved
     before = path.read_bytes()
-    monkeypatch.setattr(
-        "elastic_cnn.zoo.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full"))
-    )
-    with pytest.raises(OSError, match="disk full"):
+
+    def fill_the_disk(temporary, data):
+        assert [p.name for p in path.parent.glob(".*")] == [temporary.name]  # one that a resume knows and removes
+        with temporary.open("wb") as file:
+            file.write(data[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(OSError, match=r"best\.safetensors could not be written \(No space left on device\)"):
         save_checkpoint(path, network, CARD)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from elastic_cnn.files import atomic_write
@@ -128,11 +128,9 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
         if tensor.numel() and tensor.data_ptr() in shared:
             state[name] = tensor.clone()
         shared[tensor.data_ptr()] = name
-    try:
-        with atomic_write(path) as temporary:
-            save_file(state, temporary, metadata={METADATA_KEY: card.to_json()})  # one key: equal networks, equal bytes
-    except SafetensorError as error:
-        raise OSError(f"{path} could not be written, what was there is kept: {error}") from error
+    data = save(state, metadata={METADATA_KEY: card.to_json()})  # one key: equal networks, equal bytes
+    with atomic_write(path) as temporary:  # not `save_file`, which has a temporary file of its own: a kill leaves it
+        temporary.write_bytes(data)
     return path
 
 
