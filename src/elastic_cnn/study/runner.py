@@ -194,8 +194,11 @@ def source_run(run: Run) -> Run | None:
 
 
 def _weights_file(run: Run, place: Place) -> Path:
-    views = equal_time_views(run, place.results)
-    return _folder(run, results.key_of(results.config_of(run, views)), place) / WEIGHTS
+    """Its own, or those of an equal run of another study, whose record was taken over."""
+    key = results.key_of(results.config_of(run, equal_time_views(run, place.results)))
+    own = _folder(run, key, place) / WEIGHTS
+    equal = sorted(place.work.glob(f"*/*-seed{run.seed}-{key[:8]}/{WEIGHTS}"))
+    return own if own.is_file() or not equal else equal[0]
 
 
 def _folder(run: Run, key: str, place: Place) -> Path:
