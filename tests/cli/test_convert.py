@@ -14,6 +14,7 @@ import torch
 from elastic_cnn import create_model, load_checkpoint
 from elastic_cnn.cli import main
 from elastic_cnn.zoo.released.convert import convert, make_card
+from elastic_cnn.zoo.released.reading import read_released
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 import released_code
@@ -162,3 +163,14 @@ def test_the_card_tells_the_job(name, classes, task, size, crop_mode, first, las
 def test_help_tells_the_arguments(capsys):
     assert main(["convert", "--help"]) == 0
     assert "--network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_was_cut_anywhere_is_refused(tmp_path, legacy):
+    file = tmp_path / "cut.pth"
+    torch.save({"epoch": 3, "state_dict": {"weight": torch.ones(4)}}, file, _use_new_zipfile_serialization=not legacy)
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 1 if legacy else 7):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut\.pth (is not a readable checkpoint|is refused)"):
+            read_released(file)
