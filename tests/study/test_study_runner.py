@@ -181,6 +181,21 @@ def test_an_equal_run_of_another_study_is_taken_over(finished):
     other.unlink()
 
 
+def test_a_run_that_starts_from_another_kind_of_base_is_not_taken_over(finished):
+    """Its configuration only names the run that it starts from, and that one may differ."""
+    other = finished / "namesake.yaml"
+    start = TEXT.split("  quick")[0].replace(
+        "{network: resnext_small}", "{network: resnext_small, overrides: [ema=0.9]}"
+    )
+    other.write_text(start + "metric: top1_error\n")
+    study = load_study(other)
+    assert run_missing([study], place(finished)) == []
+    assert next((finished / "work" / "namesake").glob("converted-seed0-*/last.safetensors")).is_file()
+    for run in study.runs():
+        record_path(finished / "results", run).unlink()
+    other.unlink()
+
+
 def test_a_run_of_another_process_is_waited_for(tmp_path, calls, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(TEXT)
     monkeypatch.setattr(runner, "POLL_S", 0.05)

@@ -196,6 +196,11 @@ class Run:
     def material(self) -> Data:
         return self.study.data_sets[self.data]
 
+    @property
+    def depends(self) -> bool:
+        """Whether its outcome depends on another run's, which its configuration only names."""
+        return self.entry.weights_from is not None or self.entry.shares_from is not None
+
     def sibling(self, network: str) -> "Run":
         """The run of another network under the same recipe, data and seed."""
         return replace(self, network=network)

@@ -197,7 +197,7 @@ def _weights_file(run: Run, place: Place) -> Path:
     """Its own, or those of an equal run of another study, whose record was taken over."""
     key = results.key_of(results.config_of(run, equal_time_views(run, place.results)))
     own = _folder(run, key, place) / WEIGHTS
-    equal = sorted(place.work.glob(f"*/*-seed{run.seed}-{key[:8]}/{WEIGHTS}"))
+    equal = [] if run.depends else sorted(place.work.glob(f"*/*-seed{run.seed}-{key[:8]}/{WEIGHTS}"))
     return own if own.is_file() or not equal else equal[0]
 
 
@@ -235,17 +235,17 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
     key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
     if source is not None:
         recipe = replace(recipe, weights=str(_weights_file(source, place)))
-    if run.entry.shares_from is not None:
-        spec = _learned_spec(run, place, shelf)
-        recipe = replace(recipe, network_kwargs={**recipe.network_kwargs, "spec": spec})
     folder = _folder(run, key, place)
-    if (twin := results.find_twin(place.results, key)) is not None:
+    if not run.depends and (twin := results.find_twin(place.results, key)) is not None:
         record = replace(
             twin, study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data
         )
         results.write_record(results.record_path(place.results, run), record)
         console.line(f"{run.study.name}/{run.name}: the same run as {twin.study}/{twin.cell}, taken over")
         return record
+    if run.entry.shares_from is not None:
+        spec = _learned_spec(run, place, shelf)
+        recipe = replace(recipe, network_kwargs={**recipe.network_kwargs, "spec": spec})
     console.line(f"{run.study.name}/{run.name}: training on {f'{views:,} views' if views else 'whole epochs'}")
     train_store, test_store = shelf.get(run.material, recipe)
     settings = Settings(place.accelerator, resume=True, checkpoint_every=200, progress=place.progress)
@@ -279,8 +279,9 @@ def _record(
         near = difflib.get_close_matches(run.study.metric, values, n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(values)}"
         raise UnknownMetric(f"{run.study.path}: there is no metric {run.study.metric!r}; {hint}")
-    for stage, spec in recipe.network_kwargs["spec"].items() if run.entry.shares_from is not None else ():
-        values[f"share_high_stage_{stage}"] = spec["shares"][0]
+    if run.entry.shares_from is not None:
+        specs = recipe.network_kwargs["spec"]
+        values |= {f"share_high_stage_{stage}": spec["shares"][0] for stage, spec in specs.items()}
     cost = count(network, (3, recipe.image_size, recipe.image_size))
     views = summary.steps * recipe.batch_size
     whole = summary.images_per_s * summary.seconds > 0.98 * views  # else it was taken up again, and times are of a part

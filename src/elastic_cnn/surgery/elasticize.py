@@ -29,8 +29,7 @@ def elasticize(
     A block is eligible by its place in the network, never by the size of a tensor: it keeps the resolution (the first
     block of each later stage does not, whatever its stride was set to by `output_stride`), and it is not in the last
     stage, unless nothing else can be (networks of one resolution). Weights are divided over the branches without loss.
-    A network without a block that a rule knows is
-    converted one convolution at a time.
+    A network without a block that a rule knows is converted one convolution at a time.
 
     network: any convolutional network.
     spec: how to divide; the paper's two scales, half each, by default. {stage: spec} gives each stage its own.
