@@ -188,10 +188,8 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, rows: dict[str, int] | None = None, step: int = 0) -> None:
         rows = rows or {"train": 0, "val": 0}
-        tensorboard = require("torch.utils.tensorboard", "train")
-        self.folder = folder
+        self.folder, self.step = folder, step
         self.logs = {name: RowLog(folder.path / f"{name}.csv", rows[name]) for name in ("train", "val")}
-        self.events = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else None)
 
     def rows(self) -> dict[str, int]:
         """Rows written so far, for the state."""
@@ -205,7 +203,15 @@ class RunLog:
                 self.events.add_scalar(f"{name}/{key}", value, step)
 
     def __enter__(self) -> "RunLog":
+        tensorboard = require("torch.utils.tensorboard", "train")
         self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
+        try:
+            with self._told():
+                purge = self.step + 1 if self.step else None
+                self.events = tensorboard.SummaryWriter(str(self.folder.tensorboard), purge_step=purge)
+        except OSError:
+            threading.excepthook = self._hook
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
