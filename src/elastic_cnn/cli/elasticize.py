@@ -3,7 +3,6 @@
 import argparse
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -37,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from elastic_cnn.surgery import elasticize
     from elastic_cnn.zoo import NetworkCard, create_model, load_checkpoint, save_checkpoint
+    from elastic_cnn.zoo.checkpoint import means_checkpoint
 
     if args.out and not str(args.out).endswith(".safetensors"):
         raise ValueError(f"{args.out}: a checkpoint's name ends in .safetensors")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         refuse_to_overwrite(args.out)
     spec = ElasticSpec(tuple(args.scales), _shares(args.scales, args.shares), args.downsample, args.upsample)
     network: nn.Module
-    if Path(args.network).exists() or args.network.endswith(".safetensors"):
+    if means_checkpoint(args.network):
         network, card = load_checkpoint(args.network)
     else:
         kwargs = {} if args.num_classes is None else {"num_classes": args.num_classes}

@@ -47,12 +47,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _describe(name: str, size: int | None) -> str:
-    from pathlib import Path
-
     from elastic_cnn.analysis.summary import describe_network
     from elastic_cnn.zoo import create_model, load_checkpoint
+    from elastic_cnn.zoo.checkpoint import means_checkpoint
 
-    if Path(name).exists() or name.endswith(".safetensors"):
+    if means_checkpoint(name):
         network, card = load_checkpoint(name)
         height, width = card.input.size
         return describe_network(card.network, network, (3, size or height, size or width))

@@ -5,6 +5,7 @@ The file's metadata carries a `NetworkCard` as JSON under the key `elastic_cnn`.
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,11 @@ def _is_made_elastic(network: nn.Module, card: NetworkCard) -> bool:
     with torch.device("meta"):
         built = create_model(card.network, **card.kwargs)
     return getattr(built, "elastic_report", None) is None
+
+
+def means_checkpoint(text: str) -> bool:
+    """Whether a word of a command line means a checkpoint or run folder, be it there or not, and no network's name."""
+    return Path(text).exists() or text.endswith(".safetensors") or (os.sep in text and ":" not in text)
 
 
 def checkpoint_file(path: str | Path) -> Path:

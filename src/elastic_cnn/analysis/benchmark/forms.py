@@ -1,7 +1,6 @@
 """The forms that a network is timed in, each turned into a call without arguments."""
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from elastic_cnn.fast.training import optimize_for_training
 from elastic_cnn.kernels.ops import NativeKernelsMissing
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model, load_checkpoint
+from elastic_cnn.zoo.checkpoint import means_checkpoint
 from elastic_cnn.zoo.factory import is_known
 
 Run = Callable[[], object]
@@ -87,21 +87,17 @@ def prepare(subject: Subject) -> Run:
 def build(source: str) -> nn.Module:
     """A network by name (random weights, seed 0), or from a checkpoint or run folder; in eval mode."""
     torch.manual_seed(0)
-    if _is_path(source):
+    if means_checkpoint(source):
         return load_checkpoint(source)[0]
     return create_model(source).eval()
 
 
 def check_source(source: str) -> None:
     """`ValueError` where `build` knows no such network, or the checkpoint is broken: before a process is started."""
-    if _is_path(source):
+    if means_checkpoint(source):
         load_checkpoint(source)
     elif ":" not in source and not is_known(source):
         create_model(source)  # says which names are near
-
-
-def _is_path(source: str) -> bool:
-    return Path(source).exists() or source.endswith(".safetensors") or (os.sep in source and ":" not in source)
 
 
 def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
