@@ -75,3 +75,12 @@ def test_table_1_and_figure_4(tmp_path, capsys):
     assert "ResNeXt50+Elastic" in path.read_text() or path.stat().st_size > 10_000
     assert main(["summary", "--figure4", str(path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "page"),
+    [(["train", "small_images", "--data", "x", "-o", "y", "--set", "a=1"], "elastic train"), (["--sett"], "elastic")],
+)
+def test_a_wrong_argument_names_the_help_of_its_command(arguments, page, capsys):
+    assert main(arguments) == 2
+    assert f"(see `{page} --help`)" in capsys.readouterr().err

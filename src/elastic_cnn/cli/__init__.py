@@ -90,11 +90,16 @@ def _one_line(error: BaseException) -> str:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with arguments in one line, as with all other input; of a choice, with the nearest ones."""
 
+    command = ""  # the one that the arguments name: what is wrong with its own may be noticed here
+
     def error(self, message: str) -> NoReturn:
         invalid = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         near = difflib.get_close_matches(invalid[1], re.findall(r"'(.*?)'", invalid[2]), cutoff=0.5) if invalid else []
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        self.exit(2, f"elastic: error: {' '.join(message.split())}{hint} (see `{self.prog} --help`)\n")
+        self.exit(
+            2,
+            f"elastic: error: {' '.join(message.split())}{hint} (see `{' '.join([self.prog, *self.command.split()])} --help`)\n",
+        )
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -110,6 +115,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elastic-cnn {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = arguments[0] if arguments else None
+    parser.command = chosen if chosen in COMMANDS else ""
     for name, line in COMMANDS.items():
         command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".", allow_abbrev=False)
         if name == chosen:
