@@ -96,10 +96,8 @@ class _Parser(argparse.ArgumentParser):
         invalid = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         near = difflib.get_close_matches(invalid[1], re.findall(r"'(.*?)'", invalid[2]), cutoff=0.5) if invalid else []
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        self.exit(
-            2,
-            f"elastic: error: {' '.join(message.split())}{hint} (see `{' '.join([self.prog, *self.command.split()])} --help`)\n",
-        )
+        page = f"{self.prog} {self.command}".strip()
+        self.exit(2, f"elastic: error: {' '.join(message.split())}{hint} (see `{page} --help`)\n")
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
