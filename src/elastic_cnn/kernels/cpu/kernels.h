@@ -78,7 +78,8 @@ struct Pool {
   const float* input;
   int64_t pixel;
   int height, width;  // of the input
-  float* output;      // (ceil(height / 2), ceil(width / 2)), same pixel
+  float* output;      // (ceil(height / 2), ceil(width / 2))
+  int64_t out_pixel;
 };
 
 // 3x3 windows of stride 2, padding 1, of a map that is nowhere negative; null rows lie outside.

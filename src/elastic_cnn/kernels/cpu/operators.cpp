@@ -6,14 +6,13 @@
 //   tail, mean_pool2         single passes of an elastic layer, for blocks that are not run as a whole
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <optional>
 
-#include "kernels.h"
+#include "checks.h"
 #include "level.h"
 #include "runner.h"
 #include "stem.h"
@@ -24,26 +23,6 @@ namespace {
 
 using at::Tensor;
 
-// The kernels of this processor's instruction set.
-const Kernels& chosen_kernels() {
-#if defined(__x86_64__)
-  if (level() == "avx512") return avx512::kernels;
-  if (level() == "avx2") return avx2::kernels;
-#endif
-  TORCH_CHECK(false, "this processor has neither AVX-512 nor AVX2, which the native kernels need; use the plain form");
-}
-
-// A float32 map (N, C, H, W) on the CPU that is not empty and whose sizes fit the kernels' counters.
-void check_map(const at::Tensor& x, const char* name) {
-  TORCH_CHECK_VALUE(x.device().is_cpu(), name, " must be on the CPU, got ", x.device());
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, name, " must be float32, got ", x.scalar_type());
-  TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sizes());
-  for (int dim = 1; dim < 4; dim++)
-    TORCH_CHECK_VALUE(x.size(dim) >= 1 && x.size(dim) <= (1 << 16), name, " must have 1 to 65536 channels, rows and ",
-                      "columns, got ", x.sizes());
-  TORCH_CHECK_VALUE(x.size(2) * x.size(3) <= (1 << 26), name, " must have at most 2^26 pixels, got ", x.sizes());
-}
-
 Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, double* seconds) {
   const Plan plan = read_plan(numbers.vec());
   const Kernels& kernels = chosen_kernels();
@@ -51,17 +30,12 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   const int64_t images = x.size(0), height = x.size(2), width = x.size(3);
   TORCH_CHECK_VALUE(x.size(1) == plan.blocks.front().in, "the first block takes ", plan.blocks.front().in,
                     " channels, got an input of ", x.sizes());
-  TORCH_CHECK_VALUE(weights.dim() == 1 && weights.scalar_type() == at::kFloat && weights.is_contiguous() &&
-                        weights.device().is_cpu(),
-                    "packed weights must be a contiguous float32 vector on the CPU");
-  TORCH_CHECK_VALUE(weights.numel() == plan.weights, "the plan needs ", plan.weights, " packed weights, got ",
-                    weights.numel());
+  check_weights(weights, plan.weights);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
   const Layout layout(plan, int(height), int(width));
   const auto& size = layout.sizes.back();
   const int64_t channels = plan.blocks.back().out;
-  Tensor output = at::empty({images, channels, size.out_height, size.out_width}, x.options(),
-                            at::MemoryFormat::ChannelsLast);
+  Tensor output = empty_map(x, {images, channels, size.out_height, size.out_width});
   const Scratch scratch(layout.floats);
   const Runner runner(kernels, plan, layout, weights.const_data_ptr<float>(), scratch.data(), seconds);
   const float* from = input.const_data_ptr<float>();
@@ -83,10 +57,6 @@ Tensor residual_blocks_profile(const Tensor& x, const Tensor& weights, at::IntAr
   Tensor seconds = at::zeros({int64_t(plan.size()) / kPlanFields, kSteps}, at::kDouble);
   run(x, weights, plan, seconds.mutable_data_ptr<double>());
   return seconds;
-}
-
-Tensor empty_map(const Tensor& like, at::IntArrayRef sizes) {
-  return at::empty(sizes, like.options(), at::MemoryFormat::ChannelsLast);
 }
 
 Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {

@@ -69,7 +69,7 @@ void pool(const Pool& p, const Part& part) {
     const float* bottom = 2 * row + 1 < p.height ? top + p.width * p.pixel : top;
     for (int x = 0; x < width; x++) {
       const int64_t left = 2 * x * p.pixel, right = 2 * x + 1 < p.width ? left + p.pixel : left;
-      float* out = p.output + (int64_t(row) * width + x) * p.pixel;
+      float* out = p.output + (int64_t(row) * width + x) * p.out_pixel;
       for (int c = part.first * kLanes; c < part.last * kLanes; c += kLanes)
         store(out + c, window<F16>(top + left + c, top + right + c, bottom + left + c, bottom + right + c));
     }

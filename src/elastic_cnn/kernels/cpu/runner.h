@@ -28,6 +28,25 @@ struct Layout {
 // Seconds that member 0 spent, a row a block; filled only where asked for.
 enum Step { kConv1, kPool, kConv1Low, kConv2, kConv2Low, kConv3Low, kShortcut, kConv3, kGate, kWait, kSteps };
 
+// Whether `members` threads divide rows of a map or panels of its channels: what can be divided more evenly.
+bool divides_by_rows(int rows, int panels, int members);
+
+// This member's part of `pixels` pixels of so many channels, zeros up to whole panels after them if there is room.
+void copy_pixels(const float* from, int64_t from_pixel, int64_t channels, float* to, int64_t to_pixel, int64_t pixels,
+                 int member, int members);
+
+// The maps that a block reads and writes; *_pixel: floats from one pixel to the next, rows follow without a border.
+struct BlockMaps {
+  const float* input;
+  int64_t in_pixel;
+  float* output;  // may be the shortcut
+  int64_t out_pixel;
+  const float* shortcut;  // added before the last ReLU, of the output's size; unused by a block with a projection
+  int64_t shortcut_pixel;
+  const float* projected;  // what a projection reads, one pixel for each of the output's
+  int64_t projected_pixel, projected_row;
+};
+
 class Runner {
  public:
   Runner(const Kernels& kernels, const Plan& plan, const Layout& layout, const float* weights, float* scratch,
@@ -36,6 +55,8 @@ class Runner {
 
   // Zeroes the borders, which no step writes. Once a call, before the first image; ends with a barrier.
   void clear_borders(int member, int members, Barrier& barrier) const;
+  // One block of an image; ends with a barrier.
+  void block(size_t index, const BlockMaps& maps, int member, int members, Barrier& barrier) const;
   // One image from (height, width, in) to (height', width', out), both dense, channels last.
   void image(const float* input, float* output, int member, int members, Barrier& barrier) const;
 
