@@ -57,6 +57,7 @@ struct Product {
 struct Part {
   int row, row_end;      // output rows
   int first, last;       // panels of a product, vectors of sixteen channels elsewhere
+  int skip = 0, drop = 0;  // pixels left out of the first and of the last row (a 1x1 product of an unbroken run alone)
 };
 
 // A 3x3 convolution of many narrow groups, ReLU after it. Sixteen groups are the sixteen lanes of a vector: channel
@@ -80,6 +81,29 @@ struct Pool {
   int height, width;  // of the input
   float* output;      // (ceil(height / 2), ceil(width / 2))
   int64_t out_pixel;
+};
+
+// relu(scale * x + shift) of pixels that lie behind one another; vectors of sixteen channels.
+struct Normalize {
+  const float* input;
+  int64_t in_pixel;
+  const float *scale, *shift;
+  float* output;
+  int64_t out_pixel;
+  int pixels, vectors;
+};
+
+// The same of two rows, and sums over their 2x2 windows; what is not wanted is null. A row that is missing below is the
+// one above again, and a column that is missing to the right the one to its left.
+struct NormalizePool {
+  const float* rows[2];  // of the input
+  int64_t in_pixel;
+  const float *scale, *shift;
+  float* outputs[2];  // the rows' first pixels
+  float* pooled;      // where the window of column `first` goes
+  int64_t out_pixel;
+  int width, first, last;  // pixels a row; windows
+  int vectors;
 };
 
 // 3x3 windows of stride 2, padding 1, of a map that is nowhere negative; null rows lie outside.
@@ -127,6 +151,8 @@ struct Kernels {
   void (*dense)(const Dense&, int first, int last);  // vectors of outputs
   void (*tail)(const Tail&, int row, int row_end);
   void (*mean_pool)(const float* image, float* output, int height, int width, int channels, int row, int row_end);
+  void (*normalize)(const Normalize&);
+  void (*normalize_pool)(const NormalizePool&);
 };
 
 namespace avx512 {

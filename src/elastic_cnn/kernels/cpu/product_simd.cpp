@@ -161,7 +161,7 @@ ELASTIC_INLINE void for_tiles(const Product& p, bool flat, int64_t begin, int64_
 void product(const Product& p, const Part& part) {
   if (part.row >= part.row_end || part.first >= part.last) return;
   const bool flat = runs_over_rows(p);
-  const int64_t begin = int64_t(part.row) * p.width, end = int64_t(part.row_end) * p.width;
+  const int64_t begin = int64_t(part.row) * p.width + part.skip, end = int64_t(part.row_end) * p.width - part.drop;
   int64_t chunk = flat ? p.chunk / kTilePixels * kTilePixels : int64_t(p.chunk / p.width) * p.width;
   const int64_t least = flat ? kTilePixels : p.width;
   if (chunk < least) chunk = least;
