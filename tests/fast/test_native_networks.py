@@ -3,12 +3,16 @@
 import pytest
 import timm
 import torch
+from timm.models.dla import DlaBottleneck
 
 import elastic_cnn
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.fast.native import NativeBlocks, NativeResNet, to_native
+from elastic_cnn.fast.native_dla import NativeDlaTree
 from elastic_cnn.kernels import native as loader
 from elastic_cnn.kernels import ops
+from elastic_cnn.surgery import elasticize
+from elastic_cnn.zoo.elastic_dla import AnySizeDLA
 
 pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {loader.load().reason}")
 
@@ -23,8 +27,12 @@ NETWORKS = {
 def build(kind: str) -> torch.nn.Module:
     """A small network in eval mode whose norms have statistics of their own."""
     name = kind if kind.startswith("resnext") else ("resnext_small_elastic" if kind == "se" else "resnext_small")
-    network = elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]).eval()
-    for module in network.modules():
+    return with_statistics(elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]))
+
+
+def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
+    """The network in eval mode, its norms with statistics of their own."""
+    for module in network.eval().modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, 0, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -79,11 +87,36 @@ def test_what_cannot_be_native_is_said_and_still_right():
         torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("elastic", [False, True])
+def test_trees_of_dla_are_native(elastic):
+    """Levels of every kind: a tree alone, trees within trees, roots with and without a child from the level below."""
+    network = small_dla(elastic)
+    fast = optimize_for_inference(network, native=True)
+    assert sum(isinstance(module, NativeDlaTree) for module in fast.modules()) == 8
+    assert "16 blocks in 8 calls" in str(fast.optimization_report)
+    for size in ((64, 96), (75, 50)):
+        x = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            exact = build_double(network)(x.double())
+            plain, native = network(x), fast(x)
+        assert (native - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-6 * exact.abs().max()
+
+
+def small_dla(elastic: bool) -> torch.nn.Module:
+    channels = (16, 16, 48, 64, 80, 96)
+    network = AnySizeDLA(
+        levels=(1, 1, 1, 2, 3, 1), channels=channels, cardinality=8, base_width=8, block=DlaBottleneck, num_classes=3
+    )
+    return with_statistics(elasticize(network) if elastic else network)
+
+
 def test_blocks_outside_rows_are_reported():
-    """DLA's trees hand shortcuts to their blocks, which the kernels do not take."""
-    network = elastic_cnn.create_model("dla60x_elastic", num_classes=3).eval()
+    """A tree keeps its form for one block that the kernels do not know; the other block then stands alone."""
+    network = small_dla(elastic=False)
+    network.level2.tree1.relu = torch.nn.GELU()
     fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)
-    assert any("row of blocks" in reason for reason in fast.optimization_report.left.values())
+    assert "GELU" in fast.optimization_report.left["level2"]
+    assert "row of blocks" in fast.optimization_report.left["level2.tree2"]
     with torch.no_grad():
         torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elastic_cnn.kernels.packing import ConvBranch, ResidualBlock, SqueezeGate
+from elastic_cnn.kernels.packing import ConvBranch, ResidualBlock, SqueezeGate, Tree
 
 
 def random(*shape: int, over: float = 1.0) -> Tensor:
@@ -66,15 +66,26 @@ def run_branch(branch: ConvBranch, x: Tensor, stride: int) -> Tensor:
     return F.conv2d(y, branch.w3[..., None, None])
 
 
-def run_block(block: ResidualBlock, x: Tensor) -> Tensor:
+def run_block(block: ResidualBlock, x: Tensor, bottom: Tensor | None = None) -> Tensor:
+    """bottom: what the shortcut is made of where it is not the input, of the output's height and width."""
     y = run_branch(block.high, x, block.stride) + block.bias[:, None, None]
     if block.low is not None:
         y = y + up2(run_branch(block.low, pool2(x), 1), *x.shape[2:])
     if block.gate is not None:
         hidden = F.relu(F.linear(y.mean((2, 3)), block.gate.w1, block.gate.b1))
         y = y * torch.sigmoid(F.linear(hidden, block.gate.w2, block.gate.b2))[..., None, None]
-    shortcut = x
+    given = (x, block.stride) if bottom is None else (bottom, 1)
+    shortcut = given[0]
     if block.projection is not None:
         weight, bias = block.projection
-        shortcut = F.conv2d(x, weight[..., None, None], bias, block.stride)
+        shortcut = F.conv2d(given[0], weight[..., None, None], bias, given[1])
     return F.relu(y + shortcut)
+
+
+def run_tree(tree: Tree, x: Tensor, bottom: Tensor, children: list[Tensor]) -> Tensor:
+    """DLA's tree of two blocks and a root: x (N, C_in, H, W), bottom (N, C_in, H', W'), children (N, C_i, H', W')."""
+    x1 = run_block(tree.blocks[0], x, bottom)
+    x2 = run_block(tree.blocks[1], x1)
+    weight, bias = tree.root
+    y = F.conv2d(torch.cat([x2, x1, *children], 1), weight[..., None, None], bias)
+    return F.relu(y + x2 if tree.root_shortcut else y)

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_blocks_reference import pool2, random_block, run_block, up2
+from native_blocks_reference import pool2, random, random_block, run_block, run_tree, up2
 
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.native import load
-from elastic_cnn.kernels.packing import pack, pack_stem, use_lanes
+from elastic_cnn.kernels.packing import Tree, pack, pack_stem, pack_tree, use_lanes
 
 pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {load().reason}")
 
@@ -83,6 +83,25 @@ def test_a_sequence_equals_its_blocks_one_by_one(data, height, width, count):
         wanted = run_block(block, wanted)
     packed = pack(sequence)
     assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), batch=batches, height=sizes, width=sizes, count=threads)
+def test_a_tree_of_any_kind_and_size(data, batch, height, width, count):
+    torch.set_num_threads(count)
+    first = data.draw(blocks())
+    out, stride = len(first.bias), first.stride
+    children = tuple(data.draw(st.lists(st.sampled_from((1, 8, 32, 40)), max_size=3)))
+    wide = 2 * out + sum(children)
+    second = random_block(out, out, (4, 3), data.draw(st.sampled_from((None, (2, 5)))))
+    tree = Tree((first, second), (random(out, wide, over=wide), random(out)), children, data.draw(st.booleans()))
+    x = torch.randn(batch, first.high.w1.shape[1], height, width, dtype=torch.float64)
+    size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
+    bottom = torch.randn(batch, x.shape[1], *size, dtype=torch.float64)
+    given_children = [torch.randn(batch, count, *size, dtype=torch.float64) for count in children]
+    packed = pack_tree(tree)
+    got = ops.dla_tree(x.float(), bottom.float(), [c.float() for c in given_children], packed.weights, packed.plan)
+    assert_close(got, run_tree(tree, x, bottom, given_children))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

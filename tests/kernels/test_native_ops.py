@@ -6,9 +6,17 @@ from native_blocks_reference import random_block
 
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.native import load
-from elastic_cnn.kernels.packing import pack, pack_stem
+from elastic_cnn.kernels.packing import Tree, pack, pack_stem, pack_tree
 
 pytestmark = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {load().reason}")
+
+
+def tree_example():
+    """(x, bottom, children, weights, plan) of a tree that halves its input."""
+    blocks = (random_block(8, 12, (4, 2), stride=2, projection=True), random_block(12, 12, (4, 2), (3, 2)))
+    packed = pack_tree(Tree(blocks, (torch.randn(12, 32), torch.randn(12)), (8,)))
+    bottom = torch.randn(2, 8, 5, 4)
+    return torch.randn(2, 8, 9, 7), bottom, [bottom], packed.weights, packed.plan
 
 
 def examples():
@@ -20,6 +28,7 @@ def examples():
         "residual_blocks": (x, packed.weights, packed.plan),
         "tail": (x, torch.randn(8), torch.randn(2, 8, 9, 7), torch.randn(2, 8, 5, 4), True),
         "mean_pool2": (x,),
+        "dla_tree": tree_example(),
         "stem": (x, pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6), 3, 2),
     }
 
@@ -126,3 +135,20 @@ MAP = torch.randn(1, 8, 6, 5)
 def test_single_passes_refuse_what_does_not_fit(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, bottom, children, weights, plan: (x[:, :5], bottom, children, weights, plan), "takes 8 channels"),
+        (lambda x, bottom, children, weights, plan: (x, bottom[..., :3], children, weights, plan), "bottom must have"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, [], weights, plan), "takes 1 children, got 0"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, [bottom[:1]], weights, plan), "a child must have"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, children, weights[1:], plan), "packed weights"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, children, weights, plan[:20]), "more than 22 numbers"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, [bottom], weights, [*plan[:-1], 0]), "65536 channels"),
+    ],
+)
+def test_trees_that_do_not_fit_say_so(change, message):
+    with pytest.raises(ValueError, match=message):
+        ops.dla_tree(*change(*tree_example()))

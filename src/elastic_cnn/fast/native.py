@@ -1,7 +1,8 @@
 """Residual blocks of an optimized network as native CPU kernels: runs of blocks become one call each.
 
 `to_native` takes what `optimize_for_inference` yields (norms folded, branches merged) and replaces what the kernels
-compute: ResNet's and ResNeXt's bottlenecks and their elastic kin, with projections, strides and squeeze-and-excitation.
+compute: ResNet's and ResNeXt's bottlenecks and their elastic kin, with projections, strides and squeeze-and-excitation,
+and DLA's trees of such blocks.
 Everything else keeps its form, and the network's report says what and why.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from elastic_cnn.fast.branches_form import does_nothing
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.native_blocks import BLOCKS, CannotBeNative, describe
+from elastic_cnn.fast.native_dla import smallest_trees, to_native_tree
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack, pack_stem
 
@@ -28,7 +30,7 @@ class NativeBlocks(nn.Module):
     def __init__(self, packed: Packed):
         super().__init__()
         self.plan = packed.plan
-        self.register_buffer("weights", in_huge_pages([packed.weights]), persistent=False)
+        self.register_buffer("weights", ops.in_huge_pages([packed.weights]), persistent=False)
         self.weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,13 +72,6 @@ class NativeResNet(timm_resnet.ResNet):
         return self.native_trunk(self.native_stem(x))
 
 
-def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
-    """These vectors behind one another, in memory that the system is asked to keep in huge pages."""
-    whole = torch.empty(sum(len(part) for part in parts))
-    torch.ops.elastic_cnn.advise_huge_pages(whole)
-    return torch.cat(list(parts), out=whole)
-
-
 def native_available(network: nn.Module) -> bool:
     """Whether the native kernels can serve `network` here; its report says why where they cannot."""
     report: Any = getattr(network, "optimization_report", None)
@@ -113,6 +108,8 @@ def to_native(network: nn.Module) -> nn.Module:
             _put(sequence, [key for key, _ in run], NativeBlocks(packed))
             blocks += len(run)
             calls += 1
+    trees = _put_trees(network, report)
+    blocks, calls = blocks + 2 * trees, calls + trees
     if type(network) is timm_resnet.ResNet:
         calls -= _join_stages(network)
     if report is not None:
@@ -135,6 +132,21 @@ def _runs(name: str, sequence: nn.Sequential, report: Any) -> list[list[tuple[st
             continue
         runs[-1].append((key, described))
     return [run for run in runs if run]
+
+
+def _put_trees(network: nn.Module, report: Any) -> int:
+    """Replace DLA's trees of two blocks, in place; how many there were that could be."""
+    count = 0
+    for name, tree, children in list(smallest_trees(network)):
+        try:
+            native = to_native_tree(tree, children)
+        except CannotBeNative as reason:
+            if report is not None:
+                report.left[name] = f"not native: {reason}"
+            continue
+        network.set_submodule(name, native)
+        count += 1
+    return count
 
 
 def _join_stages(network: Any) -> int:

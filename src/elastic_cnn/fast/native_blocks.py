@@ -1,7 +1,9 @@
 """Which blocks of an optimized network the native kernels compute, and what they are to them."""
 
+from dataclasses import replace
 from typing import Any
 
+import timm.models.dla as timm_dla
 import timm.models.resnet as timm_resnet
 import torch
 import torchvision.models.resnet as torchvision_resnet
@@ -14,7 +16,7 @@ from elastic_cnn.fast.residual_form import FoldedElasticBottleneck, FoldedElasti
 from elastic_cnn.kernels.packing import ConvBranch, ResidualBlock, SqueezeGate
 from elastic_cnn.nn.resample import AreaDownsample, BilinearDownsample, Upsample
 
-PLAIN = (timm_resnet.Bottleneck, torchvision_resnet.Bottleneck)
+PLAIN = (timm_resnet.Bottleneck, torchvision_resnet.Bottleneck, timm_dla.DlaBottleneck)
 BLOCKS = (*PLAIN, FoldedElasticBottleneck)
 
 
@@ -27,8 +29,11 @@ def require(condition: bool, otherwise: str) -> None:
         raise CannotBeNative(otherwise)
 
 
-def describe(block: nn.Module) -> ResidualBlock:
-    """A block as the kernels know it. `CannotBeNative` says what they do not compute."""
+def describe(block: nn.Module, given_projection: tuple[Tensor, Tensor] | None = None) -> ResidualBlock:
+    """A block as the kernels know it. `CannotBeNative` says what they do not compute.
+
+    given_projection: (weight, bias) of the 1x1 convolution of a shortcut that lies outside the block, as in DLA's trees.
+    """
     require(isinstance(block, BLOCKS), "not a residual block that the kernels know")
     require(not any(has_hooks(module) for module in block.modules()), "hooks look at it")
     parameters = list(block.parameters())
@@ -36,7 +41,11 @@ def describe(block: nn.Module) -> ResidualBlock:
         all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters),
         "its weights are not float32 on CPU",
     )
-    return _describe_plain(block) if isinstance(block, PLAIN) else _describe_elastic(block)
+    described = _describe_plain(block) if isinstance(block, PLAIN) else _describe_elastic(block)
+    if given_projection is not None:
+        described = replace(described, projection=given_projection)
+    _check_shortcut(described)
+    return described
 
 
 def _describe_plain(block: Any) -> ResidualBlock:
@@ -44,16 +53,16 @@ def _describe_plain(block: Any) -> ResidualBlock:
         require(does_nothing(getattr(block, name, None)), f"its {name} does something of its own")
     acts = [getattr(block, name, None) or block.relu for name in ("act1", "act2", "act3")]
     high, bias = _branch([block.conv1, acts[0], block.conv2, acts[1], block.conv3])
-    _relu(acts[2])
+    require_relu(acts[2])
     stride = block.conv2.stride[0]
-    projection = _projection(getattr(block, "downsample", None), stride)
-    return _checked(ResidualBlock(high, bias, stride, None, projection, _gate(getattr(block, "se", None))))
+    projection = projection_of(getattr(block, "downsample", None), stride)
+    return ResidualBlock(high, bias, stride, None, projection, _gate(getattr(block, "se", None)))
 
 
 def _describe_elastic(block: Any) -> ResidualBlock:
     require(not isinstance(block, FoldedElasticResidual), "its branches end before the last convolution")
     high, bias = _branch(list(block.high.children()))
-    _relu(block.act)
+    require_relu(block.act)
     low = None
     if len(block.low):
         require(len(block.low) == 1, "it has more than one low resolution")
@@ -62,7 +71,7 @@ def _describe_elastic(block: Any) -> ResidualBlock:
     stride = block.high.conv2.stride[0]
     require(low is None or stride == 1, "a low resolution with a stride")
     se = block.se if isinstance(block, FoldedElasticSEBottleneck) else None
-    return _checked(ResidualBlock(high, bias, stride, low, _projection(block.shortcut, stride), _gate(se)))
+    return ResidualBlock(high, bias, stride, low, projection_of(block.shortcut, stride), _gate(se))
 
 
 def _low(branch: Any) -> tuple[ConvBranch, Tensor]:
@@ -74,7 +83,7 @@ def _low(branch: Any) -> tuple[ConvBranch, Tensor]:
     return _branch(list(branch.transform.children()))
 
 
-def _relu(module: nn.Module) -> None:
+def require_relu(module: nn.Module) -> None:
     require(type(module) is nn.ReLU, f"its activation is {type(module).__name__}")
 
 
@@ -87,8 +96,8 @@ def _branch(layers: list[Any]) -> tuple[ConvBranch, Tensor]:
         require(conv.kernel_size == (size, size), f"a kernel of {conv.kernel_size} in place of {size} x {size}")
         require(conv.dilation == (1, 1), "a dilated convolution")
         require(conv.padding == (size // 2, size // 2) and conv.padding_mode == "zeros", "another padding")
-    _relu(act1)
-    _relu(act2)
+    require_relu(act1)
+    require_relu(act2)
     require(conv1.stride == (1, 1) and conv3.stride == (1, 1), "a stride in a 1x1 convolution")
     require(conv1.groups == 1 and conv3.groups == 1, "a grouped 1x1 convolution")
     require(conv2.stride in ((1, 1), (2, 2)), f"a stride of {conv2.stride}")
@@ -101,7 +110,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
 
 
-def _projection(shortcut: nn.Module | None, stride: int) -> tuple[Tensor, Tensor] | None:
+def projection_of(shortcut: nn.Module | None, stride: int) -> tuple[Tensor, Tensor] | None:
     if does_nothing(shortcut):
         return None
     layers = (
@@ -124,7 +133,6 @@ def _gate(se: Any) -> SqueezeGate | None:
     return SqueezeGate(se.fc1.weight.flatten(1), _bias(se.fc1), se.fc2.weight.flatten(1), _bias(se.fc2))
 
 
-def _checked(block: ResidualBlock) -> ResidualBlock:
+def _check_shortcut(block: ResidualBlock) -> None:
     out, in_channels = len(block.bias), block.high.w1.shape[1]
     require(block.projection is not None or (out == in_channels and block.stride == 1), "it needs a projection")
-    return block

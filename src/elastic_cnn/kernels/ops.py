@@ -4,12 +4,14 @@
     stem(x, weights, bias, kernel, stride)  convolution, ReLU and 3x3 max pooling of stride 2, one pass
     mean_pool2(x)                           2x2 average pooling, ceil mode, edges not counted, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
+    dla_tree(x, bottom, children, weights, plan)  DLA's smallest tree (`packing.pack_tree`), one call
 
 All take float32 maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients.
 `ValueError` or `TypeError` for maps that do not fit.
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ def ready() -> bool:
     torch.library.register_fake("elastic_cnn::stem", _fake_stem)
     torch.library.register_fake("elastic_cnn::mean_pool2", _fake_mean_pool2)
     torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
+    torch.library.register_fake("elastic_cnn::dla_tree", _fake_dla_tree)
     return True
 
 
@@ -59,11 +62,22 @@ def _fake_residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor
     return _map(x, x.shape[0], plan[-FIELDS + 1], height, width)
 
 
+def _fake_dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
+    return _map(bottom, bottom.shape[0], plan[1], *bottom.shape[2:])
+
+
 def require() -> None:
     """`NativeKernelsMissing`, with the reason, where the kernels do not run."""
     if not ready():
         reason = load().reason if not load() else "this processor has neither AVX-512 nor AVX2"
         raise NativeKernelsMissing(f"the native kernels do not run here: {reason}; `elastic doctor` says more")
+
+
+def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
+    """These vectors behind one another, in memory that the system is asked to keep in huge pages."""
+    whole = torch.empty(sum(len(part) for part in parts))
+    torch.ops.elastic_cnn.advise_huge_pages(whole)
+    return torch.cat(list(parts), out=whole)
 
 
 def tail(
@@ -93,3 +107,12 @@ def residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
     """The blocks of `packing.pack` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
     require()
     return torch.ops.elastic_cnn.residual_blocks(x, weights, plan)
+
+
+def dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
+    """The tree of `packing.pack_tree`: (N, C_in, H, W) -> (N, C, H', W').
+
+    bottom: (N, C_in, H', W'), the first block's shortcut or what its projection reads; children: (N, C_i, H', W') each.
+    """
+    require()
+    return torch.ops.elastic_cnn.dla_tree(x, bottom, children, weights, plan)

@@ -58,10 +58,23 @@ class ResidualBlock:
 
 @dataclass(frozen=True)
 class Packed:
-    """weights: one vector of all blocks; plan: eleven whole numbers a block (`cpu/plan.h`)."""
+    """weights: one vector of all blocks; plan: eleven whole numbers a block (`cpu/plan.h`), more for a tree."""
 
     weights: Tensor
     plan: list[int]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """DLA's smallest tree: blocks (first, second) of as many output channels, and the root's 1x1 convolution.
+
+    root: weight (C, 2 C + sum(children)), bias (C,), over [second's, first's output, children...]. children: channels.
+    """
+
+    blocks: tuple[ResidualBlock, ResidualBlock]
+    root: tuple[Tensor, Tensor]
+    children: tuple[int, ...] = ()
+    root_shortcut: bool = False
 
 
 def pack_stem(weight: Tensor) -> Tensor:
@@ -97,6 +110,17 @@ def pack(blocks: Sequence[ResidualBlock]) -> Packed:
         sizes = [block.high.w1.shape[1], block.high.w3.shape[0], block.stride]
         plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), int(block.projection is not None), hidden]
     return Packed(torch.cat([_filled(piece.double().flatten()) for piece in pieces]).float(), plan)
+
+
+def pack_tree(tree: Tree) -> Packed:
+    """A tree as `dla_tree` takes it: its blocks', the root's weights over slices of whole panels, the root's bias."""
+    blocks = pack(tree.blocks)
+    weight, bias = tree.root
+    out = len(bias)
+    slices = weight.detach().double().split([out, out, *tree.children], 1)
+    root = torch.cat([F.pad(part, (0, -part.shape[1] % PANEL)) for part in slices], 1)
+    weights = torch.cat([blocks.weights, _panels(root).flatten().float(), _vector(bias).float()])
+    return Packed(weights, [*blocks.plan, int(tree.root_shortcut), *tree.children])
 
 
 def _filled(piece: Tensor) -> Tensor:
