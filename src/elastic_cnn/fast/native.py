@@ -2,7 +2,7 @@
 
 `to_native` takes what `optimize_for_inference` yields (norms folded, branches merged) and replaces what the kernels
 compute: ResNet's and ResNeXt's bottlenecks and their elastic kin, with projections, strides and squeeze-and-excitation,
-and DLA's trees of such blocks.
+and DLA's trees of such blocks, and DenseNet's layers.
 Everything else keeps its form, and the network's report says what and why.
 """
 
@@ -13,12 +13,13 @@ import timm.models.resnet as timm_resnet
 import torch
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import does_nothing
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.native_blocks import BLOCKS, CannotBeNative, describe
+from elastic_cnn.fast.native_dense import to_native_dense
 from elastic_cnn.fast.native_dla import smallest_trees, to_native_tree
+from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.kernels import ops
-from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack, pack_stem
+from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack
 
 STEM = ("conv1", "bn1", "act1", "maxpool")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -38,22 +39,6 @@ class NativeBlocks(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.plan) // ops.FIELDS} blocks"
-
-
-class NativeStem(nn.Module):
-    """Convolution, ReLU and 3x3 max pooling as one native call: `(N, C_in, H, W)` -> `(N, C_out, H / 4, W / 4)`."""
-
-    def __init__(self, conv: Any):
-        super().__init__()
-        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
-        self.register_buffer("weights", pack_stem(conv.weight.detach()), persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
-        self.weights: Tensor
-        self.bias: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.elastic_cnn.stem(x, self.weights, self.bias, self.kernel, self.stride)
 
 
 class NativeResNet(timm_resnet.ResNet):
@@ -110,6 +95,8 @@ def to_native(network: nn.Module) -> nn.Module:
             calls += 1
     trees = _put_trees(network, report)
     blocks, calls = blocks + 2 * trees, calls + trees
+    dense, dense_calls = to_native_dense(network, report)
+    blocks, calls = blocks + dense, calls + dense_calls
     if type(network) is timm_resnet.ResNet:
         calls -= _join_stages(network)
     if report is not None:
@@ -159,21 +146,9 @@ def _join_stages(network: Any) -> int:
     for part, view in zip(parts, trunk.weights.split([len(part.weights) for part in parts]), strict=True):
         part.weights = view
     network.native_trunk = trunk
-    stem = nn.Sequential(*(getattr(network, name) for name in STEM))
-    network.native_stem = NativeStem(network.conv1) if _is_stem(network) else stem
+    network.native_stem = native_stem([getattr(network, name) for name in STEM])
     network.__class__ = NativeResNet
     return len(parts) - 1
-
-
-def _is_stem(network: Any) -> bool:
-    conv, pool = network.conv1, network.maxpool
-    if type(conv) is not nn.Conv2d or type(pool) is not nn.MaxPool2d or type(network.act1) is not nn.ReLU:
-        return False
-    size, stride = conv.kernel_size[0], conv.stride[0]
-    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    square = conv.kernel_size == (size, size) and conv.stride == (stride, stride) and size % 2 == 1
-    pooled = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (3, 2, 1, 1, False)
-    return plain and square and conv.padding == (size // 2, size // 2) and pooled and does_nothing(network.bn1)
 
 
 def _report_others(network: nn.Module, report: Any) -> None:

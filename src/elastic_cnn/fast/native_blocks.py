@@ -75,12 +75,17 @@ def _describe_elastic(block: Any) -> ResidualBlock:
 
 
 def _low(branch: Any) -> tuple[ConvBranch, Tensor]:
+    require_half(branch)
+    return _branch(list(branch.transform.children()))
+
+
+def require_half(branch: Any) -> None:
+    """Of a low branch: area (or bilinear) down by two, bilinear up by two."""
     down, up = branch.down, branch.up
     require(branch.scale == 2, f"a low resolution of 1/{branch.scale}")
     area = isinstance(down, (AreaDownsample, BilinearDownsample)) and down.factor == 2
     require(area, f"downsampling by {type(down).__name__}")
     require(type(up) is Upsample and up.mode == "bilinear", f"upsampling by {getattr(up, 'mode', type(up).__name__)}")
-    return _branch(list(branch.transform.children()))
 
 
 def require_relu(module: nn.Module) -> None:

@@ -5,6 +5,7 @@
     mean_pool2(x)                           2x2 average pooling, ceil mode, edges not counted, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
     dla_tree(x, bottom, children, weights, plan)  DLA's smallest tree (`packing.pack_tree`), one call
+    dense_blocks(x, weights, plan)          DenseNet's blocks and transitions (`packing_dense.pack_dense`), one call
 
 All take float32 maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients.
 `ValueError` or `TypeError` for maps that do not fit.
@@ -35,6 +36,7 @@ def ready() -> bool:
     torch.library.register_fake("elastic_cnn::mean_pool2", _fake_mean_pool2)
     torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
     torch.library.register_fake("elastic_cnn::dla_tree", _fake_dla_tree)
+    torch.library.register_fake("elastic_cnn::dense_blocks", _fake_dense_blocks)
     return True
 
 
@@ -64,6 +66,15 @@ def _fake_residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor
 
 def _fake_dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
     return _map(bottom, bottom.shape[0], plan[1], *bottom.shape[2:])
+
+
+def _fake_dense_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
+    channels, height, width = 0, *x.shape[2:]
+    for kind, n in zip(plan[::4], plan[1::4], strict=True):  # input, layer, transition or last norm
+        channels = n if kind in (0, 2) else channels + n
+        if kind == 2:
+            height, width = height // 2, width // 2
+    return _map(x, x.shape[0], channels, height, width)
 
 
 def require() -> None:
@@ -116,3 +127,9 @@ def dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor,
     """
     require()
     return torch.ops.elastic_cnn.dla_tree(x, bottom, children, weights, plan)
+
+
+def dense_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
+    """The steps of `packing_dense.pack_dense` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
+    require()
+    return torch.ops.elastic_cnn.dense_blocks(x, weights, plan)
