@@ -8,6 +8,7 @@
 #include "train_pointwise.h"
 
 #include <cstdlib>
+#include <memory>
 
 #include "train_common.h"
 
@@ -49,28 +50,46 @@ const Products<T>& products() {
 }
 
 template <class T>
-std::vector<T> pack(const Tensor& weight, bool transposed) {
+std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
   const int64_t o = weight.size(0), i = weight.size(1);
   const Products<T>& level = products<T>();
   const T* w = weight.data_ptr<T>();  // (O, I); as B: (I, O) forward, (O, I) backward
   const int64_t k = transposed ? o : i, n = transposed ? i : o;
-  std::vector<T> packed(level.packed_size(k, n));
+  std::unique_ptr<T[]> packed(new T[level.packed_size(k, n)]);
   in_parts((n + level.panel - 1) / level.panel, [&](int64_t, int64_t first, int64_t last) {
-    level.pack(w, transposed ? i : 1, transposed ? 1 : i, k, n, first, last, packed.data());
+    level.pack(w, transposed ? i : 1, transposed ? 1 : i, k, n, first, last, packed.get());
   });
   return packed;
 }
 
 template <class T>
-void run(Product<T> product, int64_t rows, std::vector<ChannelSums<T>>* sums) {
+void run(const Product<T>& product, int64_t rows, std::vector<ChannelSums<T>>* sums, std::vector<T>* pivots = nullptr) {
   in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
     ColumnSums<T> own;
     if (sums) {
       ChannelSums<T>& of_part = (*sums)[part];
       own = {of_part.a.data(), of_part.b.data(), of_part.total_a.data(), of_part.total_b.data()};
     }
+    if (pivots) own.pivot = pivots[part].data(), own.first_row = begin;
     products<T>().product(product, begin, end, own);
   });
+}
+
+// The product, and its statistics: each part sums around a row of its own, so its sums are moved to the first part's.
+template <class T>
+void run_statistics(Product<T> product, int64_t rows, const Norm& norm, const Tensor& statistics) {
+  product.end = Product<T>::End::statistics;
+  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(product.n));
+  std::vector<std::vector<T>> pivots(parts(), std::vector<T>(product.n));
+  run(product, rows, &sums, pivots.data());
+  for (int64_t part = 1; part < parts(); part++)
+    for (int64_t c = 0; c < product.n; c++) {
+      const double count = rows * (part + 1) / parts() - rows * part / parts();
+      const double moved = double(pivots[part][c]) - pivots[0][c], sum = sums[part].total_a[c];
+      sums[part].total_a[c] = sum + count * moved;
+      sums[part].total_b[c] += 2 * moved * sum + count * moved * moved;
+    }
+  finish_statistics(sums, pivots[0].data(), rows, norm, statistics);
 }
 
 template <class T>
@@ -89,19 +108,6 @@ Tensor check_weight(const Tensor& weight, int64_t in, int64_t out) {
   return weight.contiguous();
 }
 
-// The first pixel's values, as pivot of the sums: one row of the product alone.
-template <class T>
-std::vector<T> first_row(Product<T> product) {
-  std::vector<T> pivot(product.n), zero(product.n);
-  product.end = Product<T>::End::statistics;
-  std::vector<T> a(product.n), b(product.n);
-  std::vector<double> total(product.n);
-  product.c = pivot.data();
-  product.pivot = zero.data();
-  products<T>().product(product, 0, 1, {a.data(), b.data(), total.data(), total.data()});
-  return pivot;
-}
-
 std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor>& before, const Tensor& weight_,
                                      const std::optional<Tensor>& low, const std::optional<Tensor>& norm_weight,
                                      const std::optional<Tensor>& norm_bias, const std::optional<Tensor>& running_mean,
@@ -117,10 +123,10 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
   Tensor z = empty_map(a, {a.size(0), o, height, width});
   Tensor statistics = at::empty({4, norm_weight ? o : 0}, a.options());
   AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "train_pointwise", [&] {
-    const std::vector<scalar_t> packed = pack<scalar_t>(weight, false);
+    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, false);
     Product<scalar_t> product;
     product.a = a.data_ptr<scalar_t>();
-    product.packed = packed.data();
+    product.packed = packed.get();
     product.c = z.data_ptr<scalar_t>();
     product.k = a.size(1);
     product.n = o;
@@ -129,13 +135,8 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
     product.low = low ? low->data_ptr<scalar_t>() : nullptr;
     product.height = height;
     product.width = width;
-    const std::vector<scalar_t> pivot = first_row(product);
-    product.end = Product<scalar_t>::End::statistics;
-    product.pivot = pivot.data();
-    std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(o));
-    run(product, pixels(a), &sums);
     const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
-    finish_statistics(sums, pivot.data(), pixels(a), norm, statistics);
+    run_statistics(product, pixels(a), norm, statistics);
   });
   return {z, statistics};
 }
@@ -148,11 +149,11 @@ std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, con
   const int64_t channels = z.size(1), rows = pixels(z);
   Tensor g = empty_map(z, z.sizes()), of_weight, of_bias;
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_pointwise_norm_gradient", [&] {
-    const std::vector<scalar_t> packed = pack<scalar_t>(weight, true);
+    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
     const Statistics<scalar_t> s(statistics);
     Product<scalar_t> product;
     product.a = dz.data_ptr<scalar_t>();
-    product.packed = packed.data();
+    product.packed = packed.get();
     product.c = g.data_ptr<scalar_t>();
     product.k = dz.size(1);
     product.n = channels;
@@ -160,7 +161,7 @@ std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, con
     product.z = z.data_ptr<scalar_t>();
     product.z_scale = s.scale;
     product.z_shift = s.shift;
-    product.pivot = s.mean;
+    product.z_mean = s.mean;
     std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(channels));
     run(product, rows, &sums);
     const NormGradient<scalar_t> norm(sums, statistics, rows);
@@ -185,10 +186,10 @@ Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const s
   if (pooled) check_map(*pooled, "the pooled map's gradient");
   Tensor dx = empty_map(dz, {dz.size(0), weight.size(1), height, width});
   AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_input_gradient", [&] {
-    const std::vector<scalar_t> packed = pack<scalar_t>(weight, true);
+    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
     Product<scalar_t> product;
     product.a = dz.data_ptr<scalar_t>();
-    product.packed = packed.data();
+    product.packed = packed.get();
     product.c = dx.data_ptr<scalar_t>();
     product.k = dz.size(1);
     product.n = weight.size(1);

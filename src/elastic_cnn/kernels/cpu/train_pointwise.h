@@ -19,8 +19,8 @@ struct Product {
 
   End end = End::plain;
   // statistics: C += up(low) where given (train_tail.cpp); sums of C - pivot and (C - pivot)^2 by column
-  // norm_gradient: C is kept where relu(z * z_scale + z_shift) let it pass; sums of C and C * (z - pivot)
-  const T *pivot = nullptr, *low = nullptr, *z = nullptr, *z_scale = nullptr, *z_shift = nullptr;
+  // norm_gradient: C is kept where relu(z * z_scale + z_shift) let it pass; sums of C and C * (z - z_mean)
+  const T *low = nullptr, *z = nullptr, *z_scale = nullptr, *z_shift = nullptr, *z_mean = nullptr;
   // input_gradient: C += dy where active, and the pooled map's gradient (train_input.cpp)
   const T *dy = nullptr, *pooled = nullptr;
   const uint8_t* active = nullptr;
@@ -32,6 +32,8 @@ template <class T>
 struct ColumnSums {
   T *a = nullptr, *b = nullptr;
   double *total_a = nullptr, *total_b = nullptr;
+  T* pivot = nullptr;      // of End::statistics: written, the product of row `first_row`
+  int64_t first_row = 0;   // without up(low)
 };
 
 // dW (o, i) += dZ (rows, o)^T * f(A) (rows, i), for columns [begin, end) of A.
