@@ -85,7 +85,7 @@ def inference_forms(name: str, batch: int, options: argparse.Namespace) -> dict[
         .to(options.device, options.dtype)
         .to(memory_format=torch.channels_last)
     )
-    fast = optimize_for_inference(network)
+    fast = optimize_for_inference(network, native=False)
     x = torch.randn(batch, 3, options.size, options.size, device=options.device, dtype=options.dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     compiled = torch.compile(network, backend=options.backend, dynamic=False)

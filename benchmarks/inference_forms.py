@@ -3,9 +3,15 @@
     python benchmarks/inference_forms.py --pairs resnext50:resnext50_elastic --batch-sizes 1 8 -o inference_forms.json
 
 Each round runs base, elastic; reported are the medians of the times and of the rounds' ratios, with the middle half of
-the ratios. Modes: `plain` (as built, eager), `optimized` (`optimize_for_inference`, eager), `prepacked` (the same with
-oneDNN's fused convolutions), `compiled` (compiled with the weights frozen, which takes minutes for each network and
-batch size). Allocation counts for much: the report repeats the MALLOC_* settings that the process had.
+the ratios. Modes:
+
+    plain      as built, eager
+    optimized  `optimize_for_inference` in PyTorch alone, eager
+    prepacked  the same with oneDNN's fused convolutions
+    compiled   compiled with the weights frozen, which takes minutes for each network and batch size
+    native     the native kernels, and what they leave compiled
+
+Allocation counts for much: the report repeats the MALLOC_* settings that the process had.
 """
 
 import argparse
@@ -31,7 +37,7 @@ PAIRS = (
     "se_resnext50:se_resnext50_elastic",
     "resnext101:resnext101_elastic",
 )
-MODES = ("plain", "optimized", "prepacked", "compiled")
+MODES = ("plain", "optimized", "prepacked", "compiled", "native")
 WARM_UP = 3
 Run = Callable[[], object]
 
@@ -56,7 +62,8 @@ def prepare(name: str, mode: str, images: Tensor) -> Run:
     network = create_model(name).to(images.dtype).eval()
     runner = network
     if mode != "plain":
-        runner = optimize_for_inference(network, compile=mode == "compiled", prepack=mode == "prepacked")
+        native, compiled = mode == "native", mode in ("compiled", "native")
+        runner = optimize_for_inference(network, compile=compiled, prepack=mode == "prepacked", native=native)
 
     def run() -> object:
         with torch.inference_mode():

@@ -7,7 +7,7 @@ from timm.models.dla import DlaBottleneck
 
 import elastic_cnn
 from elastic_cnn.fast import optimize_for_inference
-from elastic_cnn.fast.native import NativeBlocks, NativeResNet, to_native
+from elastic_cnn.fast.native import NativeBlocks, NativeResNet, is_native, to_native
 from elastic_cnn.fast.native_dla import NativeDlaTree
 from elastic_cnn.kernels import native as loader
 from elastic_cnn.kernels import ops
@@ -142,6 +142,25 @@ def test_float64_networks_keep_their_form_under_auto():
     fast = optimize_for_inference(build("resnext_small").double(), native="auto")
     assert not any(isinstance(module, NativeBlocks) for module in fast.modules())
     assert "float32" in str(fast.optimization_report)
+
+
+def test_auto_is_the_default_and_takes_the_faster_form_on_an_example(monkeypatch):
+    network, x = build("resnext_small"), torch.randn(2, 3, 64, 64)
+    assert is_native(optimize_for_inference(network))
+    seconds = iter((2.0, 1.0, 1.0, 2.0))
+    monkeypatch.setattr("elastic_cnn.fast.native._seconds", lambda form, example: next(seconds))
+    assert is_native(optimize_for_inference(network, x))
+    plain = optimize_for_inference(network, x)
+    assert not is_native(plain)
+    assert "on (2, 3, 64, 64) they took 2e+03 ms, the PyTorch form 1e+03 ms" in str(plain.optimization_report)
+    monkeypatch.undo()
+    for fast in (plain, optimize_for_inference(network, [x])):  # whichever was faster
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-3, atol=1e-4)
+
+
+def test_native_takes_no_other_word():
+    with pytest.raises(ValueError, match="'always'"):
+        optimize_for_inference(build("resnext_small"), native="always")
 
 
 def test_without_kernels_auto_serves_the_plain_form_and_true_raises(monkeypatch):

@@ -1,6 +1,7 @@
 """The optimized form of single blocks equals the plain one to 1e-5, at every size, batch, dtype and memory format."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from elastic_cnn.fast.branches_form import LowBranch
 from elastic_cnn.fast.residual_form import FoldedElasticBottleneck, FoldedElasticSEBottleneck
 from elastic_cnn.nn import convert_convolution
 from elastic_cnn.surgery.rules import find_rule
+
+torch_form = functools.partial(optimize_for_inference, native=False)
 
 WIDTH = 16
 
@@ -89,13 +92,13 @@ def test_blocks_equal_their_plain_form(family, spec):
         plain = copy.deepcopy(block).to(dtype)
         for size, memory_format in (((8, 12), torch.contiguous_format), ((7, 9), torch.channels_last)):
             x = torch.randn(2, WIDTH, *size, dtype=dtype).contiguous(memory_format=memory_format)
-            fast = optimize_for_inference(plain, x)
+            fast = torch_form(plain, x)
             with torch.no_grad():
                 equal(fast(x.clone()), plain(x.clone()), tolerance)
 
 
 _ROOTS = {family: elastic_block(family, ElasticSpec()) for family in BLOCKS}
-_FAST = {family: optimize_for_inference(block, torch.randn(1, WIDTH, 8, 8)) for family, block in _ROOTS.items()}
+_FAST = {family: torch_form(block, torch.randn(1, WIDTH, 8, 8)) for family, block in _ROOTS.items()}
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,7 +125,7 @@ def test_low_precision_is_no_less_exact(family, dtype):
     """Against float64, the folded form's error is at most twice the plain one's, which rounds more often."""
     plain = elastic_block(family, ElasticSpec()).to(dtype)
     x = torch.randn(2, WIDTH, 15, 10, dtype=dtype)
-    fast = optimize_for_inference(plain, x)
+    fast = torch_form(plain, x)
     with torch.no_grad():
         exact = copy.deepcopy(plain).double()(x.double())
         errors = [float((block(x.clone()).double() - exact).norm()) for block in (plain, fast)]
@@ -133,7 +136,7 @@ def test_low_precision_is_no_less_exact(family, dtype):
 def test_the_shortcut_of_a_dla_block_is_taken_as_it_is_given():
     block = elastic_block("dla", ElasticSpec())
     x, shortcut = torch.randn(2, 2, WIDTH, 9, 6).unbind()
-    fast = optimize_for_inference(block, x)
+    fast = torch_form(block, x)
     with torch.no_grad():
         equal(fast(x, shortcut), block(x, shortcut), 1e-5)
         assert not torch.allclose(fast(x, shortcut), fast(x))
@@ -151,7 +154,7 @@ def test_single_convolutions():
     ):
         layers = trained(nn.Sequential(convert_convolution(conv, ElasticSpec()), nn.BatchNorm2d(conv.out_channels)))
         x = torch.randn(2, WIDTH, 9, 11)
-        fast = optimize_for_inference(layers, x)
+        fast = torch_form(layers, x)
         assert list(fast.optimization_report.folded) == ["1"]
         with torch.no_grad():
             equal(fast(x), layers(x), 1e-5)
@@ -159,7 +162,7 @@ def test_single_convolutions():
 
 def test_names_of_a_folded_bottleneck():
     """Kernels take the weights by these names."""
-    fast = optimize_for_inference(elastic_block("resnext", ElasticSpec()), torch.randn(1, WIDTH, 8, 8))
+    fast = torch_form(elastic_block("resnext", ElasticSpec()), torch.randn(1, WIDTH, 8, 8))
     assert type(fast) is FoldedElasticBottleneck
     layers = ["conv1", "act1", "conv2", "act2", "conv3"]
     assert [name for name, _ in fast.high.named_children()] == layers
@@ -170,12 +173,12 @@ def test_names_of_a_folded_bottleneck():
     assert fast.high.conv3.bias is not None
     assert low.transform.conv3.bias is None
     assert fast.shortcut is None
-    se = optimize_for_inference(elastic_block("se_resnext", ElasticSpec()), torch.randn(1, WIDTH, 8, 8))
+    se = torch_form(elastic_block("se_resnext", ElasticSpec()), torch.randn(1, WIDTH, 8, 8))
     assert type(se) is FoldedElasticSEBottleneck
 
 
 def test_branches_of_equal_resolution_become_one():
     block = elastic_block("resnext", ElasticSpec(downsample="identity"))
-    fast = optimize_for_inference(block, torch.randn(1, WIDTH, 8, 8))
+    fast = torch_form(block, torch.randn(1, WIDTH, 8, 8))
     assert len(fast.low) == 0
     assert fast.high.conv2.groups == 4

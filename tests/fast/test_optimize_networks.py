@@ -1,6 +1,7 @@
 """Whole networks: error against float64 beside the plain form's, what is reported, and what must not be touched."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from elastic_cnn import ElasticSpec, create_model, elasticize, optimize_for_inference, scale_policy, set_blend
 from elastic_cnn.fast import compile_for_inference
 from elastic_cnn.nn import ElasticBranches
+
+torch_form = functools.partial(optimize_for_inference, native=False)
 
 SMALL = {"layers": (2, 2, 1, 1), "channels": (16, 32, 48, 64), "stem_width": 8}
 TINY_RESNEXT = {**SMALL, "cardinality": 4, "base_width": 16}
@@ -65,7 +68,7 @@ def test_networks_are_as_exact_as_their_plain_form(name):
     """At most twice the plain form's error, or ten roundings where the plain form is by luck nearly exact."""
     network = small(name)
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    fast = optimize_for_inference(network.to(memory_format=torch.channels_last))
+    fast = torch_form(network.to(memory_format=torch.channels_last))
     sizes = [(224, 224)] if name in FIXED_SIZE else [(64, 64), (96, 64)] if name == "hrnet" else [(64, 96), (75, 49)]
     for size in sizes:
         plain_error, fast_error = errors(network, fast, torch.randn(2, 3, *size))
@@ -88,7 +91,7 @@ def test_networks_are_as_exact_as_their_plain_form(name):
 )
 def test_elasticized_networks(name, convolutions):
     network = trained(elasticize(create_model(name, num_classes=4), convolutions=convolutions))
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     plain_error, fast_error = errors(network, fast, torch.randn(1, 3, 69, 84))
     assert fast_error <= max(2 * plain_error, 10 * torch.finfo(torch.float32).eps)
     left = fast.optimization_report.left.values()
@@ -98,21 +101,21 @@ def test_elasticized_networks(name, convolutions):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes(dtype):
     network = small("resnext elastic").to(dtype)
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     plain_error, fast_error = errors(network, fast, torch.randn(2, 3, 64, 80, dtype=dtype))
     assert fast_error <= max(2 * plain_error, 10 * torch.finfo(dtype).eps)
 
 
 def test_no_norm_is_left_where_all_follow_convolutions():
     for name in ("resnext", "resnext elastic", "se resnext elastic", "dla elastic", "deeplab elastic", "mobilenet"):
-        fast = optimize_for_inference(small(name))
+        fast = torch_form(small(name))
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in fast.modules())
         assert not any(isinstance(module, ElasticBranches) for module in fast.modules())
         assert not fast.optimization_report.left
 
 
 def test_the_report_names_what_is_left():
-    fast = optimize_for_inference(small("densenet elastic"))
+    fast = torch_form(small("densenet elastic"))
     report = fast.optimization_report
     assert report.left["features.denseblock1.denselayer1.norm1"] == "a norm without a convolution directly before it"
     assert report.folded["features.norm0"] == "features.conv0"
@@ -147,7 +150,7 @@ class Odd(nn.Module):
 def test_norms_that_must_not_be_folded():
     network = trained_with_statistics(Odd())
     x = torch.randn(2, 4, 5, 5)
-    fast = optimize_for_inference(network, x)
+    fast = torch_form(network, x)
     report = fast.optimization_report
     assert list(report.folded) == ["folds"]
     assert report.left == {
@@ -175,7 +178,7 @@ def test_hooks_keep_what_they_look_at():
     seen = []
     branches = next(module for module in network.modules() if isinstance(module, ElasticBranches))
     branches.high.transform.get_submodule("act2").register_forward_hook(lambda *args: seen.append(args[2]))
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     assert not seen  # nothing of the caller's ran
     left = [name for name, reason in fast.optimization_report.left.items() if "hooks" in reason]
     assert left == ["layer1.0.tail.bn3", "layer1.0"]
@@ -190,7 +193,7 @@ def test_hooks_keep_what_they_look_at():
 def test_blended_blocks_keep_their_form(blend):
     network = small("resnext elastic")
     count = set_blend(network, blend)
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     assert len([reason for reason in fast.optimization_report.left.values() if "blend" in reason]) == count
     plain_error, fast_error = errors(network, fast, torch.randn(2, 3, 64, 64))
     assert fast_error <= 2 * plain_error
@@ -198,7 +201,7 @@ def test_blended_blocks_keep_their_form(blend):
 
 def test_a_training_network_is_optimized_as_in_eval_mode():
     network = small("resnext elastic").train()
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     assert network.training
     assert not fast.training
     assert "training mode" in str(fast.optimization_report)
@@ -209,7 +212,7 @@ def test_a_training_network_is_optimized_as_in_eval_mode():
 
 def test_a_list_of_features_stays_one():
     network = trained(create_model("resnext_small_elastic", features_only=True))
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     images = torch.randn(1, 3, 70, 64)
     with torch.no_grad():
         for got, want in zip(fast(images), network(images), strict=True):
@@ -218,17 +221,17 @@ def test_a_list_of_features_stays_one():
 
 def test_bad_input():
     network = small("resnext elastic")
-    fast = optimize_for_inference(network)
+    fast = torch_form(network)
     with pytest.raises(ValueError, match="optimized for inference already"):
-        optimize_for_inference(fast)
+        torch_form(fast)
     with pytest.raises(ValueError, match="take the scale policy from the network that it was made from"):
         scale_policy(fast, torch.randn(1, 3, 64, 64))
     with pytest.raises(ValueError, match="give an example input"):
-        optimize_for_inference(network, torch.randn(1, 5, 64, 64))
+        torch_form(network, torch.randn(1, 5, 64, 64))
 
 
 def test_maps_stay_in_channels_last():
-    fast = optimize_for_inference(elasticize(small("resnext"), ElasticSpec((1, 2), (0.25, 0.75))))
+    fast = torch_form(elasticize(small("resnext"), ElasticSpec((1, 2), (0.25, 0.75))))
     formats = []
     for module in fast.modules():
         if isinstance(module, nn.Conv2d):
@@ -247,7 +250,7 @@ def test_maps_stay_in_channels_last():
 def test_prepacked_networks(name):
     """oneDNN's operators called directly: the same function, and the input left as it was given."""
     network = small(name).to(memory_format=torch.channels_last)
-    fast = optimize_for_inference(network, prepack=True)
+    fast = torch_form(network, prepack=True)
     assert "convolutions are packed for oneDNN" in str(fast.optimization_report)
     assert not any(type(module) is nn.Conv2d for module in fast.modules())
     for size in ((64, 96), (75, 49)):
@@ -262,7 +265,7 @@ def test_a_prepacked_block_leaves_its_input():
     """Its last convolution writes over a sum of its own, never over the shortcut that it was handed."""
     for network in (small("resnext"), small("resnext elastic")):
         channels = next(module.in_channels for module in network.layer1[-1].modules() if isinstance(module, nn.Conv2d))
-        block = optimize_for_inference(network.layer1[-1], torch.randn(1, channels, 8, 8), prepack=True)
+        block = torch_form(network.layer1[-1], torch.randn(1, channels, 8, 8), prepack=True)
         x = torch.randn(2, channels, 7, 9).contiguous(memory_format=torch.channels_last)
         given = x.clone()
         with torch.no_grad():
@@ -273,8 +276,8 @@ def test_a_prepacked_block_leaves_its_input():
 
 def test_prepack_stands_alone_and_leaves_other_dtypes():
     with pytest.raises(ValueError, match="prepack stands alone"):
-        optimize_for_inference(small("resnext"), prepack=True, compile=True)
-    fast = optimize_for_inference(small("resnext").double(), prepack=True)
+        torch_form(small("resnext"), prepack=True, compile=True)
+    fast = torch_form(small("resnext").double(), prepack=True)
     assert "0 convolutions are packed" in str(fast.optimization_report)
     assert fast(torch.randn(1, 3, 64, 64, dtype=torch.float64)).dtype == torch.float64
 
@@ -284,7 +287,7 @@ def test_the_compiled_form_computes_the_same():
     block = elasticize(small("resnext")).layer1[0]
     network = nn.Sequential(nn.Conv2d(3, block.branches.high.transform[0].in_channels, 3), block).eval()
     images = torch.randn(2, 3, 17, 20)
-    fast = optimize_for_inference(network, images)
+    fast = torch_form(network, images)
     compiled = compile_for_inference(fast, dynamic=False)
     assert compiled.optimization_report is fast.optimization_report
     with torch.no_grad():

@@ -104,7 +104,7 @@ def export_checkpoint(
     left_out = LeftOut(strict)
     tested = photos.open_split(test.data, test.split, card.classes, card.input) if test else None
     images = _photos(int8, card, left_out) if int8 else None
-    fast = optimize_for_inference(network, channels_last=False)
+    fast = optimize_for_inference(network, channels_last=False, native=False)
     program, sizes = capture(fast if fixed_size else for_any_size(fast), channels, card.input.size, fixed_size)
     with _beside(out) as folder:
         file = Path(folder) / out.name

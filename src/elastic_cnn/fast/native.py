@@ -6,6 +6,8 @@ and DLA's trees of such blocks, and DenseNet's layers.
 Everything else keeps its form, and the network's report says what and why.
 """
 
+import copy
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +17,8 @@ from torch import Tensor, nn
 
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.native_blocks import BLOCKS, CannotBeNative, describe
-from elastic_cnn.fast.native_dense import to_native_dense
-from elastic_cnn.fast.native_dla import smallest_trees, to_native_tree
+from elastic_cnn.fast.native_dense import NativeDenseBlocks, to_native_dense
+from elastic_cnn.fast.native_dla import NativeDlaTree, smallest_trees, to_native_tree
 from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack
@@ -104,6 +106,44 @@ def to_native(network: nn.Module) -> nn.Module:
         level = torch.ops.elastic_cnn.kernel_level()
         report.notes.append(f"native kernels ({level}): {blocks} blocks in {calls} calls")
     return network
+
+
+def is_native(network: nn.Module) -> bool:
+    """Whether native kernels compute any of its blocks."""
+    return any(isinstance(module, (NativeBlocks, NativeDenseBlocks, NativeDlaTree)) for module in network.modules())
+
+
+def native_where_faster(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
+    """`network` with native blocks, or as it is where that is faster on `example`; its report says which.
+
+    example: inputs on the CPU, on which both forms are timed; where there are none, or without values (a meta tensor),
+    the kernels are taken.
+    """
+    if not example or any(x.device.type != "cpu" for x in example):
+        return to_native(network)
+    native = to_native(copy.deepcopy(network))
+    if not is_native(native):
+        return native
+    plain_seconds, native_seconds = (_seconds(form, example) for form in (network, native))
+    if native_seconds <= plain_seconds:
+        return native
+    report: Any = getattr(network, "optimization_report", None)
+    if report is not None:
+        sizes = ", ".join(str(tuple(x.shape)) for x in example)
+        took = f"{1e3 * native_seconds:.3g} ms, the PyTorch form {1e3 * plain_seconds:.3g} ms"
+        report.notes.append(f"no native kernels: on {sizes} they took {took}")
+    return network
+
+
+def _seconds(network: nn.Module, example: Sequence[Tensor]) -> float:
+    """The least of three calls, after one of warm-up."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(4):
+            began = time.perf_counter()
+            network(*example)
+            times.append(time.perf_counter() - began)
+    return min(times[1:])
 
 
 def _runs(name: str, sequence: nn.Sequential, report: Any) -> list[list[tuple[str, ResidualBlock]]]:

@@ -32,7 +32,7 @@ def require(condition: bool, otherwise: str) -> None:
 def describe(block: nn.Module, given_projection: tuple[Tensor, Tensor] | None = None) -> ResidualBlock:
     """A block as the kernels know it. `CannotBeNative` says what they do not compute.
 
-    given_projection: (weight, bias) of the 1x1 convolution of a shortcut that lies outside the block, as in DLA's trees.
+    given_projection: (weight, bias) of the shortcut's convolution where it lies outside the block, as in DLA's trees.
     """
     require(isinstance(block, BLOCKS), "not a residual block that the kernels know")
     require(not any(has_hooks(module) for module in block.modules()), "hooks look at it")

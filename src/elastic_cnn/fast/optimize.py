@@ -14,7 +14,7 @@ from elastic_cnn.fast.compiled import compile_for_inference
 from elastic_cnn.fast.flow import has_hooks
 from elastic_cnn.fast.fold import bake_standardized, fold_norms
 from elastic_cnn.fast.gpu import is_on_gpu, use_gpu_kernels
-from elastic_cnn.fast.native import native_available, to_native
+from elastic_cnn.fast.native import native_available, native_where_faster, to_native
 from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
 from elastic_cnn.fast.prepacked import prepack_convolutions
 from elastic_cnn.fast.report import OptimizationReport
@@ -46,7 +46,7 @@ def optimize_for_inference(
     compile: bool = False,
     prepack: bool = False,
     channels_last: bool = True,
-    native: bool | Literal["auto"] = False,
+    native: bool | Literal["auto"] = "auto",
 ) -> nn.Module:
     """A new network with the outputs of `network` in eval mode, in the fastest exact form; `network` is not changed.
 
@@ -56,14 +56,17 @@ def optimize_for_inference(
     and for plain networks, so that a base can be compared in like form. Outputs agree to rounding.
 
     network: any module of images `(N, 3, H, W)`; the result takes every size that it takes.
-    example: an input (or several, as a sequence) of a size that the network takes; by default one image of the size
-        that it was designed for. Its values are not read.
-    compile: also compile it, see `compile_for_inference`.
+    example: an input (or several, as a sequence) of the batch and size that matter; by default one image of the size
+        that the network was designed for. Its values do not matter.
+    compile: also compile it (what the native kernels leave of it), see `compile_for_inference`.
     prepack: float32 on the CPU only: call oneDNN's fused convolutions directly, their weights laid out once. Much of
         what compilation gives, at once and for every size; the result cannot be copied, saved, exported or compiled.
     channels_last: keep the weights, and so the maps, in channels-last memory format.
     native: let native CPU kernels compute the blocks that they know (float32, see `elastic_cnn.fast.native`). "auto"
-        does so where they run here, and says in the report why not elsewhere; True raises `NativeKernelsMissing`.
+        does so where they run here and, where an example is given, are faster on it (three calls of either form are
+        timed), and says in the report why not elsewhere; True raises `NativeKernelsMissing`; False keeps to PyTorch,
+        as an export needs. Where the kernels were not compiled with the package, the first use of a machine compiles
+        them (about a minute).
 
     Returns the new network: in eval mode, without gradients, not meant to be trained or saved, with
     `optimization_report` (an `OptimizationReport`: what was folded and rewritten, what was left and why). Blocks that
@@ -74,6 +77,8 @@ def optimize_for_inference(
         raise ValueError("the network is optimized for inference already; start from the network it was made from")
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError("a scripted or traced network cannot be optimized; optimize the module it was made from")
+    if native not in (True, False, "auto"):
+        raise ValueError(f"native must be True, False or 'auto', got {native!r}")
     if prepack and (compile or native is True):
         raise ValueError("prepack stands alone: ask for it, or for compile or native")
     report = OptimizationReport()
@@ -88,8 +93,10 @@ def optimize_for_inference(
     if prepack:
         fast = _prepacked(fast, report)
     fast.optimization_report = report
-    if native is True or (native == "auto" and not prepack and native_available(fast)):
+    if native is True:
         to_native(fast)
+    elif native == "auto" and not prepack and native_available(fast):
+        fast = native_where_faster(fast, [] if example is None else _examples(fast, example))
     return compile_for_inference(fast) if compile else fast
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.extras import MissingExtra
 from elastic_cnn.fast import compile_for_inference, optimize_for_inference
-from elastic_cnn.fast.native import NativeBlocks
+from elastic_cnn.fast.native import is_native
 from elastic_cnn.fast.training import optimize_for_training
 from elastic_cnn.kernels.ops import NativeKernelsMissing
 from elastic_cnn.surgery import recalibrate
@@ -24,9 +24,9 @@ Run = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INFERENCE = {
     "eager": "as built, channels_last",
-    "optimized": "optimize_for_inference, eager",
-    "compiled": "optimize_for_inference, compiled with its weights frozen",
-    "native": "the native CPU kernels",
+    "optimized": "optimize_for_inference without the native kernels, eager",
+    "compiled": "the same compiled with its weights frozen",
+    "native": "the native CPU kernels, and what they leave compiled",
     "onnxruntime": "ONNX Runtime on the exported optimized form",
     "openvino": "OpenVINO on the exported optimized form",
 }
@@ -108,7 +108,7 @@ def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     elif subject.form == "eager":
         fast = network.eval()
     else:
-        fast = optimize_for_inference(network, images)
+        fast = optimize_for_inference(network, images, native=False)
         if subject.form == "compiled":
             fast = compile_for_inference(fast)
 
@@ -121,10 +121,10 @@ def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
 
 def _native(network: nn.Module, images: Tensor) -> nn.Module:
     try:
-        fast = optimize_for_inference(network, images, native=True)
+        fast = optimize_for_inference(network, images, native=True, compile=True)
     except NativeKernelsMissing as error:
         raise Unavailable(str(error)) from error
-    if not any(isinstance(module, NativeBlocks) for module in fast.modules()):
+    if not is_native(fast):
         raise Unavailable("the native kernels compute none of its blocks")
     return fast
 
@@ -137,7 +137,8 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
 
     size = (subject.size, subject.size)
     try:
-        program, _ = capture(optimize_for_inference(network, channels_last=False), images.shape[1], size, fixed=size)
+        fast = optimize_for_inference(network, channels_last=False, native=False)
+        program, _ = capture(fast, images.shape[1], size, fixed=size)
         array = images.contiguous().numpy()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.onnx"
