@@ -83,9 +83,28 @@ ELASTIC_INLINE void add_upsampled(const Product& p, const Spot& s, F16 (&sum)[M]
   }
 }
 
+// Asks for the tile's output lines while its sums are made; a store that misses would hold up those behind it.
+template <int M>
+ELASTIC_INLINE void claim_output(const Product& p, const Spot& s) {
+  const float* out = s.output;
+  int left = s.until_row_end;
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++) {
+    if (left == 0) {
+      out += p.out_row - p.width * p.out_pixel;
+      left = p.width;
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) prefetch_to_write(out + kLanes * v);
+    out += p.out_pixel;
+    left--;
+  }
+}
+
 template <int M>
 void tile(const Product& p, const Spot& s) {
   F16 sum[M][kTileVectors];
+  claim_output<M>(p, s);
 #pragma GCC unroll 2
   for (int v = 0; v < kTileVectors; v++) {
     const F16 start = s.bias ? load(s.bias + kLanes * v) : zero();

@@ -65,6 +65,8 @@ ELASTIC_INLINE F16 relu(F16 a) {
 
 static_assert(kTilePixels % 2 == 0, "a tile begins at an even column, so that pixel pairs share upsampled columns");
 
+ELASTIC_INLINE void prefetch_to_write(const float* p) { asm volatile("prefetchw %0" : : "m"(*p)); }
+
 ELASTIC_INLINE F16 zero() { return all(0.f); }
 
 // Width of the tiles that cover a row of `width` pixels: even, nearly equal, at most kTilePixels.
