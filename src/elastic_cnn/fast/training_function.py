@@ -5,7 +5,8 @@
     y = relu(norm3(z3 + up(low)) + shortcut)          or, left open, norm3(z3 + up(low))
 
 Kept for the backward pass are what the plain form keeps, but for one bit an element in place of the ReLU's output at
-the end. Every gradient is the plain form's; the sums are ordered otherwise, so the last bits differ.
+the end, and without a1 where the native passes compute conv2, which make it again from z1. Every gradient is the plain
+form's; the sums are ordered otherwise, so the last bits differ.
 """
 
 from collections.abc import Sequence
@@ -111,6 +112,15 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
     )  # fmt: skip
 
 
+def _is_grouped(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether the native passes for narrow groups compute this convolution. The library's are as fast for wide ones."""
+    return (
+        conv.kernel_size == (3, 3) and conv.stride in ((1, 1), (2, 2)) and conv.padding == (1, 1)
+        and conv.dilation == (1, 1) and conv.in_channels == conv.out_channels <= 16 * conv.groups
+        and bool(torch.ops.elastic_cnn.train_has_grouped(conv.in_channels, conv.groups, x.dtype))
+    )  # fmt: skip
+
+
 def _product_statistics(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, a: Tensor, before: Tensor | None, low: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -125,10 +135,14 @@ def _product_statistics(
     return z, ops.train_statistics(z, *_norm_arguments(norm))
 
 
-def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """conv2's output with its statistics (norm2 and its ReLU are left to what follows), and what backward needs."""
     ops = torch.ops.elastic_cnn
     z1, statistics1 = _product_statistics(path.conv1, path.norm1, x, None, None)
+    if _is_grouped(path.conv2, z1):
+        arguments = (path.conv2.weight, path.conv2.stride[0], *_norm_arguments(path.norm2))
+        z2, statistics2 = ops.train_grouped(z1, statistics1, *arguments)
+        return z2, statistics2, [x, z1, None, statistics1, z2, statistics2]
     a1 = ops.train_normalize(z1, statistics1, True)
     z2 = _conv_forward(path.conv2, a1)
     statistics2 = ops.train_statistics(z2, *_norm_arguments(path.norm2))
@@ -148,6 +162,29 @@ def _last_backward(
     if da2 is None:
         return None, None, None, dweight
     return da2, *ops.train_batch_norm_backward(da2, z2, statistics2, True, da2), dweight
+
+
+def _middle_backward(
+    conv: nn.Conv2d,
+    dz2: Tensor,
+    z1: Tensor,
+    a1: Tensor | None,
+    statistics1: Tensor,
+    weight: Tensor,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of z1, norm1's weight and bias, conv2's weight. `needs`: of what precedes, of conv2's weight."""
+    ops = torch.ops.elastic_cnn
+    if a1 is None:
+        stride = conv.stride[0]
+        dweight = ops.train_grouped_weight_gradient(dz2, z1, statistics1, weight, stride) if needs[1] else None
+        if not needs[0]:
+            return None, None, None, dweight
+        return *ops.train_grouped_norm_gradient(dz2, weight, z1, statistics1, stride), dweight
+    da1, dweight = _conv_backward(conv, dz2, a1, weight, needs)
+    if da1 is None:
+        return None, None, None, dweight
+    return da1, *ops.train_batch_norm_backward(da1, z1, statistics1, True, da1), dweight
 
 
 def _first_backward(
@@ -176,7 +213,7 @@ def _last_forward(conv: nn.Conv2d, z2: Tensor, statistics2: Tensor) -> Tensor:
 def _path_backward(
     path: Path,
     dz3: Tensor,
-    kept: Sequence[Tensor],
+    kept: Sequence[Any],
     weights: Sequence[Tensor],
     others: Sequence[Tensor | None],
     needs: Sequence[bool],
@@ -188,12 +225,12 @@ def _path_backward(
     dz2, *gradients[4:] = _last_backward(path.conv3, dz3, z2, statistics2, weights[2], wanted)
     if dz2 is None:
         return None, gradients
-    da1, gradients[3] = _conv_backward(path.conv2, dz2, a1, weights[1], (any(needs[:4]), needs[4]))
-    if da1 is None:
+    wanted = (any(needs[:4]), needs[4])
+    dz1, *gradients[1:4] = _middle_backward(path.conv2, dz2, z1, a1, statistics1, weights[1], wanted)
+    if dz1 is None:
         return None, gradients
     del dz2
-    gradients[1], gradients[2] = torch.ops.elastic_cnn.train_batch_norm_backward(da1, z1, statistics1, True, da1)
-    dx, gradients[0] = _first_backward(path.conv1, da1, x, weights[0], others, (needs[0], needs[1]))
+    dx, gradients[0] = _first_backward(path.conv1, dz1, x, weights[0], others, (needs[0], needs[1]))
     return dx, gradients
 
 
@@ -204,7 +241,7 @@ class BlockFunction(torch.autograd.Function):
     def forward(ctx: Any, layers: Layers, open_end: bool, x: Tensor, shortcut: Tensor | None, *_: Tensor) -> Tensor:
         ops = torch.ops.elastic_cnn
         low: Tensor | None = None
-        kept_low: list[Tensor] = []
+        kept_low: list[Tensor | None] = []
         if layers.low is not None:
             last, statistics, kept_low = _path_forward(layers.low, ops.train_pool(x))
             low = _last_forward(layers.low.conv3, last, statistics)

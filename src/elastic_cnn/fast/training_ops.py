@@ -87,3 +87,16 @@ def _register_fakes() -> None:
     @fake("train_pointwise_weight_gradient")
     def _(dz, a, before):
         return dz.new_empty(dz.shape[1], a.shape[1], 1, 1)
+
+    @fake("train_grouped")
+    def _(x, before, weight, stride, norm_weight, norm_bias, running_mean, running_var, momentum, eps):
+        n, c, h, w = x.shape
+        return _empty_map(x, n, c, (h - 1) // stride + 1, (w - 1) // stride + 1), x.new_empty(4, c)
+
+    @fake("train_grouped_norm_gradient")
+    def _(dz, weight, x, statistics, stride):
+        return _empty_map(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+    @fake("train_grouped_weight_gradient")
+    def _(dz, x, before, weight, stride):
+        return torch.empty(weight.shape, dtype=x.dtype, device=x.device)

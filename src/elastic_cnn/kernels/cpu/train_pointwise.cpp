@@ -7,31 +7,13 @@
 //              of the weight: dz^T f(a)
 #include "train_pointwise.h"
 
-#include <cstdlib>
 #include <memory>
 
-#include "train_common.h"
+#include "train_level.h"
+#include "train_parts.h"
 
 namespace elastic_train {
 namespace {
-
-enum class Level { none, avx2, avx512 };
-
-// The widest instruction set of this processor; ELASTIC_KERNELS_ISA=avx2 asks for the narrower one.
-Level level() {
-#if defined(__x86_64__)
-  static const Level chosen = [] {
-    const char* wish = std::getenv("ELASTIC_KERNELS_ISA");
-    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-    if (wide && (!wish || std::string(wish) != "avx2")) return Level::avx512;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Level::avx2 : Level::none;
-  }();
-  return chosen;
-#else
-  return Level::none;
-#endif
-}
 
 bool has_products() { return level() != Level::none; }
 
@@ -63,33 +45,10 @@ std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
 }
 
 template <class T>
-void run(const Product<T>& product, int64_t rows, std::vector<ChannelSums<T>>* sums, std::vector<T>* pivots = nullptr) {
-  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
-    ColumnSums<T> own;
-    if (sums) {
-      ChannelSums<T>& of_part = (*sums)[part];
-      own = {of_part.a.data(), of_part.b.data(), of_part.total_a.data(), of_part.total_b.data()};
-    }
-    if (pivots) own.pivot = pivots[part].data(), own.first_row = begin;
+void run(const Product<T>& product, int64_t rows, std::vector<ChannelSums<T>>* sums) {
+  run_parts<T>(rows, sums, nullptr, [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
     products<T>().product(product, begin, end, own);
   });
-}
-
-// The product, and its statistics: each part sums around a row of its own, so its sums are moved to the first part's.
-template <class T>
-void run_statistics(Product<T> product, int64_t rows, const Norm& norm, const Tensor& statistics) {
-  product.end = Product<T>::End::statistics;
-  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(product.n));
-  std::vector<std::vector<T>> pivots(parts(), std::vector<T>(product.n));
-  run(product, rows, &sums, pivots.data());
-  for (int64_t part = 1; part < parts(); part++)
-    for (int64_t c = 0; c < product.n; c++) {
-      const double count = rows * (part + 1) / parts() - rows * part / parts();
-      const double moved = double(pivots[part][c]) - pivots[0][c], sum = sums[part].total_a[c];
-      sums[part].total_a[c] = sum + count * moved;
-      sums[part].total_b[c] += 2 * moved * sum + count * moved * moved;
-    }
-  finish_statistics(sums, pivots[0].data(), rows, norm, statistics);
 }
 
 template <class T>
@@ -135,8 +94,12 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
     product.low = low ? low->data_ptr<scalar_t>() : nullptr;
     product.height = height;
     product.width = width;
+    product.end = Product<scalar_t>::End::statistics;
     const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
-    run_statistics(product, pixels(a), norm, statistics);
+    run_statistics<scalar_t>(pixels(a), 1, o, norm, statistics,
+                             [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& sums) {
+                               products<scalar_t>().product(product, begin, end, sums);
+                             });
   });
   return {z, statistics};
 }
@@ -164,14 +127,7 @@ std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, con
     product.z_mean = s.mean;
     std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(channels));
     run(product, rows, &sums);
-    const NormGradient<scalar_t> norm(sums, statistics, rows);
-    of_weight = norm.weight;
-    of_bias = norm.bias;
-    in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
-      const int64_t at = begin * channels;
-      norm_gradient_of(product.c + at, product.z + at, s.scale, s.shift, norm.on_gradient.data(), norm.on_map.data(),
-                       norm.constant.data(), end - begin, channels, true, product.c + at);
-    });
+    std::tie(of_weight, of_bias) = finish_norm_gradient(sums, z, statistics, g);
   });
   return {g, of_weight, of_bias};
 }
