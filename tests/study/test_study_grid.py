@@ -10,6 +10,7 @@ import torch
 from elastic_cnn.cli import main
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.study.grid import load_study
+from elastic_cnn.study.results import config_of, key_of
 from elastic_cnn.study.runner import Place, all_runs, list_runs, source_run
 from elastic_cnn.zoo import create_model
 
@@ -47,6 +48,16 @@ def test_a_study_is_all_combinations_seed_by_seed(tmp_path):
     recipe = study.runs()[3].make_recipe()
     assert (recipe.seed, recipe.epochs, recipe.optimizer.lr, recipe.network) == (3, 1, 1e-4, "resnext_small_elastic")
     assert recipe.network_kwargs == {"drop_rate": 0.1}
+
+
+def test_a_run_is_known_by_its_training_form_only_where_that_can_differ(tmp_path):
+    def key(overrides):
+        text = TEXT.replace("[schedule.warmup_epochs=0.1]", f"[schedule.warmup_epochs=0.1, {overrides}]")
+        run = load_study(write(tmp_path, text)).runs()[0]
+        return key_of(config_of(run, 64))
+
+    assert key("fused=auto") != key("fused=never")
+    assert key("fused=auto, precision=bf16-mixed") == key("fused=never, precision=bf16-mixed")
 
 
 def test_runs_of_several_studies_come_seed_by_seed(tmp_path):

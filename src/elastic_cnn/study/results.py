@@ -16,9 +16,9 @@ from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.study.grid import Run
+from elastic_cnn.tasks.training_form import obstacle
 
 VERSION = 1  # of what is measured and how: runs of another version count as out of date
-ADDED_KEYS = {"fused": "never"}  # of recipes, since version 1: left out at these values, so that older records hold
 PARQUET = "results.parquet"
 COLUMNS = (
     "study", "cell", "network", "recipe", "data", "seed", "metric", "value", "parameters", "macs", "views",
@@ -68,8 +68,10 @@ class Record:
 
 def config_of(run: Run, views: int | None) -> dict[str, Any]:
     """All that decides on the outcome of a run, as JSON values. views: with those of an equal time worked out."""
-    recipe = run.make_recipe().to_dict()
-    recipe = {key: value for key, value in recipe.items() if key not in ADDED_KEYS or value != ADDED_KEYS[key]}
+    made = run.make_recipe()
+    recipe = made.to_dict()
+    if obstacle(made, torch.device("cpu")):  # the plain form: what `fused` says changes nothing, and older records lack it
+        del recipe["fused"]
     learned = {} if run.entry.shares_from is None else {"shares_from": run.entry.shares_from}
     return {
         "version": VERSION,

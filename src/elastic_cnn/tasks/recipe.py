@@ -98,7 +98,7 @@ class Recipe:
     precision: Literal["fp32", "bf16-mixed", "16-mixed"] = "fp32"
     channels_last: bool = False
     compile: bool = False
-    fused: Literal["auto", "always", "never"] = "never"
+    fused: Literal["auto", "always", "never"] = "auto"
     seed: int = 0
     log_every: int = 20
     options: dict[str, Any] = field(default_factory=dict)
