@@ -7,12 +7,12 @@
 //   1. A chunk of rows goes through norm and ReLU into a thread's own memory, for an elastic layer together with its
 //      2x2 pooling, and from there through conv1 of both resolutions into maps with a border.
 //   2. conv2 of the low resolution, then conv2 of the high one, whose tile adds the enlarged low map. A thread computes
-//      the low rows that its own high rows mix, one or two of which its neighbour computes too: cheaper than waiting.
+//      the low rows that its own high rows mix, one or two of which its neighbour computes too, and waits for none.
 // Layers take two pairs of bordered maps in turn, so that none writes what a slower thread still reads.
 //
-// Division. Threads take rows, and of the low resolution pixels, so that 7 x 7 of them divide evenly. Where rows divide
-// worse than panels (7 x 7 at high resolution), conv1 divides its panels, so that each weight is read by one thread, and
-// every thread takes the norm of all pixels itself.
+// Division. Threads take rows, and of the low resolution pixels, so that 7 x 7 of them divide evenly. Where rows
+// divide worse than panels (7 x 7 at high resolution), conv1 divides its panels, so that each weight is read by one
+// thread, and every thread takes the norm of all pixels itself.
 #include "dense.h"
 
 #include <algorithm>
@@ -220,7 +220,8 @@ class DenseRun {
 
   void conv1_low(const DenseLayer& l, Range pixels) {
     const int64_t row = (size_.low_width + 2) * size_.low_pixel;
-    Product p = pointwise(l, l.low.w1, l.low.b1, low_map_ + row + size_.low_pixel, size_.low_pixel, row, size_.low_width);
+    Product p = pointwise(l, l.low.w1, l.low.b1, low_map_ + row + size_.low_pixel, size_.low_pixel, row,
+                          size_.low_width);
     p.relu = true;
     low_part(p, pixels, panels_of_mine(l.low));
     mark(kDenseConv1Low);

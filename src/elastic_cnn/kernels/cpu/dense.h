@@ -27,7 +27,16 @@ struct DenseLayout {
 };
 
 // Seconds that member 0 spent, a row for each row of the plan; filled only where asked for.
-enum DenseStep { kDenseNorm, kDenseConv1, kDenseConv1Low, kDenseConv2Low, kDenseConv2, kDenseCopy, kDenseWait, kDenseSteps };
+enum DenseStep {
+  kDenseNorm,
+  kDenseConv1,
+  kDenseConv1Low,
+  kDenseConv2Low,
+  kDenseConv2,
+  kDenseCopy,
+  kDenseWait,
+  kDenseSteps
+};
 
 // A thread's place: the team it belongs to, the memory it shares with it and its own.
 struct DensePlace {

@@ -53,7 +53,8 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
     };
     const int64_t each = alone ? images / members : 0;
     Barrier nobody(1);
-    compute(member * each, (member + 1) * each, {teams + (alone ? member * layout.team : 0), own, 0, 1, nobody, nullptr});
+    float* team = teams + (alone ? member * layout.team : 0);
+    compute(member * each, (member + 1) * each, {team, own, 0, 1, nobody, nullptr});
     barrier.wait();
     compute(each * members, images, {teams, own, member, members, barrier, seconds});
   });

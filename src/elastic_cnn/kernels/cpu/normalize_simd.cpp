@@ -15,7 +15,8 @@ ELASTIC_INLINE void pixels(const Normalize& p, const float* in, float* out) {
   for (int64_t c = 0; c < int64_t(p.vectors) * kLanes; c += kLanes) {
     const F16 scale = load(p.scale + c), shift = load(p.shift + c);
 #pragma GCC unroll 4
-    for (int i = 0; i < M; i++) store(out + i * p.out_pixel + c, relu(fma(load(in + i * p.in_pixel + c), scale, shift)));
+    for (int i = 0; i < M; i++)
+      store(out + i * p.out_pixel + c, relu(fma(load(in + i * p.in_pixel + c), scale, shift)));
   }
 }
 
