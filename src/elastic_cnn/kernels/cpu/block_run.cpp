@@ -64,6 +64,7 @@ class BlockRun {
 
  private:
   bool by_rows() const {
+    if (m_.images > 1) return false;
     const int rows = b_.elastic() ? size_.low_height : size_.out_height;
     const int panels = std::min(b_.high.panels(), b_.elastic() ? b_.low.panels() : b_.high.panels());
     return divides_by_rows(rows, panels, members_);
@@ -117,10 +118,10 @@ class BlockRun {
   }
 
   void channels() {
-    const Range out{0, size_.out_height}, low{0, size_.low_height};
+    const Range out{0, m_.images * size_.out_height}, low{0, m_.images * size_.low_height};
     const Range out_part = range_of(b_.out_panels(), member_, members_);
     if (b_.elastic()) pool(low, range_of(b_.in_vectors(), member_, members_));
-    conv1(false, {0, size_.height}, range_of(b_.high.panels(), member_, members_));
+    conv1(false, {0, m_.images * size_.height}, range_of(b_.high.panels(), member_, members_));
     wait();
     if (b_.elastic()) conv1(true, low, range_of(b_.low.panels(), member_, members_));
     conv2(false, out, vectors_of(b_.high));
@@ -154,25 +155,34 @@ class BlockRun {
     p.out_row = (p.width + 2) * p.out_pixel;
     p.output = at(padded(low)) + p.out_row + p.out_pixel;
     p.relu = true;
+    stack(p, p.height * p.in_row, (p.height + 2) * p.out_row);
     finish(p, rows, panels, low ? kConv1Low : kConv1);
   }
 
   void pool(Range rows, Range vectors) {
-    const Pool p{m_.input, m_.in_pixel, size_.height, size_.width, at(r_.layout_.pooled), b_.in_pixel()};
-    k_.pool(p, {rows.begin, rows.end, vectors.begin, vectors.end});
+    Pool p{m_.input, m_.in_pixel, size_.height, size_.width, at(r_.layout_.pooled), b_.in_pixel()};
+    for_images(rows, size_.low_height, [&](Range part) {
+      k_.pool(p, {part.begin, part.end, vectors.begin, vectors.end});
+      p.input += int64_t(size_.height) * size_.width * p.pixel;
+      p.output += int64_t(size_.low_height) * size_.low_width * p.out_pixel;
+    });
     mark(kPool);
   }
 
   void conv2(bool low, Range rows, Range vectors) {
     const BranchPlan& branch = low ? b_.low : b_.high;
-    const int width = low ? size_.low_width : size_.width;
+    const int width = low ? size_.low_width : size_.width, height = low ? size_.low_height : size_.height;
     const int64_t pixel = branch.pixel(), row = (width + 2) * pixel;
     float* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
-    const int out_width = low ? size_.low_width : size_.out_width;
+    const int out_width = low ? size_.low_width : size_.out_width, out_height = low ? size_.low_height : size_.out_height;
     if (branch.lanes) {
-      const Grouped p{at(padded(low)), pixel, row, b_.stride, branch.group_width, weights(branch.w2),
-                      weights(branch.b2), output, pixel, out_width};
-      k_.grouped(p, {rows.begin, rows.end, vectors.begin, vectors.end});
+      Grouped p{at(padded(low)), pixel, row, b_.stride, branch.group_width, weights(branch.w2),
+                weights(branch.b2), output, pixel, out_width};
+      for_images(rows, out_height, [&](Range part) {
+        k_.grouped(p, {part.begin, part.end, vectors.begin, vectors.end});
+        p.input += (height + 2) * row;
+        p.output += int64_t(out_height) * out_width * pixel;
+      });
       mark(low ? kConv2Low : kConv2);
       return;
     }
@@ -191,15 +201,17 @@ class BlockRun {
     p.output = output;
     p.out_pixel = pixel;
     p.out_row = out_width * pixel;
-    p.height = low ? size_.low_height : size_.out_height;
+    p.height = out_height;
     p.width = out_width;
     p.relu = true;
+    stack(p, (height + 2) * row, p.height * p.out_row);
     finish(p, rows, {vectors.begin / 2, vectors.end / 2}, low ? kConv2Low : kConv2);
   }
 
   void conv3_low(Range rows, Range panels) {
     Product p = from_inner(b_.low, at(r_.layout_.low_inner), size_.low_height, size_.low_width);
     p.output = at(r_.layout_.low_out);
+    stack(p, p.height * p.in_row, p.height * p.out_row);
     finish(p, rows, panels, kConv3Low);
   }
 
@@ -219,6 +231,7 @@ class BlockRun {
     p.height = size_.out_height;
     p.width = size_.out_width;
     p.out_row = p.width * p.out_pixel;
+    stack(p, m_.projected_image, p.height * p.out_row);
     finish(p, rows, panels, kShortcut);
   }
 
@@ -238,6 +251,7 @@ class BlockRun {
       p.low_height = size_.low_height;
       p.low_width = size_.low_width;
     }
+    stack(p, p.height * p.in_row, p.height * p.out_row);
     finish(p, rows, panels, kConv3);
   }
 
@@ -296,8 +310,25 @@ class BlockRun {
     return p;
   }
 
+  // Lets a product run over all images of the stack, so far apart.
+  void stack(Product& p, int64_t in_image, int64_t out_image) const {
+    if (m_.images == 1) return;
+    p.image_height = p.height;
+    p.in_image = in_image;
+    p.out_image = out_image;
+    p.height *= m_.images;
+  }
+
+  // body(rows of an image) for each image of the stack; `rows` are all rows of all of them, or some of the only one.
+  template <class Body>
+  void for_images(Range rows, int height, const Body& body) const {
+    if (m_.images == 1) return body(rows);
+    for (int image = 0; image < m_.images; image++) body({0, height});
+  }
+
   void finish(Product& p, Range rows, Range panels, Step step) {
-    p.chunk = rows.end - rows.begin == p.height && members_ > 1 ? p.height * p.width : kChunk;
+    const bool whole = rows.end - rows.begin == p.height && (members_ > 1 || m_.images > 1);
+    p.chunk = whole ? p.height * p.width : kChunk;
     k_.product(p, {rows.begin, rows.end, panels.begin, panels.end});
     mark(step);
   }
@@ -310,8 +341,8 @@ class BlockRun {
     return {2 * panels.begin, std::min(2 * panels.end, branch.vectors())};
   }
   int64_t padded(bool low) const {
-    if (low) return r_.layout_.padded.at({size_.low_height, size_.low_width, b_.low.panels(), true});
-    return r_.layout_.padded.at({size_.height, size_.width, b_.high.panels(), false});
+    if (low) return r_.layout_.padded.at({size_.low_height, size_.low_width, b_.low.panels(), true}).at;
+    return r_.layout_.padded.at({size_.height, size_.width, b_.high.panels(), false}).at;
   }
   float* at(int64_t offset) const { return r_.scratch_ + offset; }
   const float* weights(int64_t offset) const { return r_.weights_ + offset; }

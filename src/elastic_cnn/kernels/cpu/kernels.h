@@ -45,6 +45,10 @@ struct Product {
   float* output;
   int64_t out_pixel, out_row;
   int height, width;  // of the output
+  // Several images behind one another, `height` rows in all: rows an image, and floats from one image to the next.
+  // 0: one image. The low maps and shortcuts of the images follow one another without a gap.
+  int image_height = 0;
+  int64_t in_image = 0, out_image = 0;
   const float* scale = nullptr;
   const float* shortcut = nullptr;
   int64_t shortcut_pixel = 0;  // rows follow without a border

@@ -32,7 +32,7 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
                     " channels, got an input of ", x.sizes());
   check_weights(weights, plan.weights);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
-  const Layout layout(plan, int(height), int(width));
+  const Layout layout(plan, int(height), int(width), images);
   const auto& size = layout.sizes.back();
   const int64_t channels = plan.blocks.back().out;
   Tensor output = empty_map(x, {images, channels, size.out_height, size.out_width});
@@ -43,8 +43,10 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   const int64_t in_step = height * width * x.size(1), out_step = channels * size.out_height * size.out_width;
   together(at::get_num_threads(), [&](int member, int members, Barrier& barrier) {
     runner.clear_borders(member, members, barrier);
-    for (int64_t image = 0; image < images; image++)
-      runner.image(from + image * in_step, to + image * out_step, member, members, barrier);
+    for (int64_t image = 0; image < images; image += layout.stack) {
+      const int count = int(std::min<int64_t>(layout.stack, images - image));
+      runner.images(from + image * in_step, to + image * out_step, count, member, members, barrier);
+    }
   });
   return output;
 }

@@ -24,6 +24,7 @@ struct Spot {  // one tile: where it reads and writes
   float* output;
   const float* shortcut;
   int until_row_end;           // pixels of the tile that lie in its first row
+  int until_image_end;         // rows from the tile's first one to its image's last
   const float *low, *low_far;  // the low rows mixed as 3:1
   int low_column;
   const float* next;  // weights to fetch meanwhile
@@ -83,22 +84,34 @@ ELASTIC_INLINE void add_upsampled(const Product& p, const Spot& s, F16 (&sum)[M]
   }
 }
 
-// Asks for the tile's output lines while its sums are made; a store that misses would hold up those behind it.
-template <int M>
-ELASTIC_INLINE void claim_output(const Product& p, const Spot& s) {
-  const float* out = s.output;
-  int left = s.until_row_end;
+// body(i, where the i-th pixel of the tile goes), over the ends of rows and of images.
+template <int M, class Body>
+ELASTIC_INLINE void for_outputs(const Product& p, const Spot& s, const Body& body) {
+  float* out = s.output;
+  int left = s.until_row_end, rows = s.until_image_end;
 #pragma GCC unroll 14
   for (int i = 0; i < M; i++) {
     if (left == 0) {
       out += p.out_row - p.width * p.out_pixel;
       left = p.width;
+      if (--rows == 0) {
+        out += p.out_image - p.image_height * p.out_row;
+        rows = p.image_height;
+      }
     }
-#pragma GCC unroll 2
-    for (int v = 0; v < kTileVectors; v++) prefetch_to_write(out + kLanes * v);
+    body(i, out);
     out += p.out_pixel;
     left--;
   }
+}
+
+// Asks for the tile's output lines while its sums are made; a store that misses would hold up those behind it.
+template <int M>
+ELASTIC_INLINE void claim_output(const Product& p, const Spot& s) {
+  for_outputs<M>(p, s, [&](int, float* out) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) prefetch_to_write(out + kLanes * v);
+  });
 }
 
 template <int M>
@@ -134,19 +147,10 @@ void tile(const Product& p, const Spot& s) {
 #pragma GCC unroll 2
       for (int v = 0; v < kTileVectors; v++) sum[i][v] = relu(sum[i][v]);
   }
-  float* out = s.output;
-  int left = s.until_row_end;
-#pragma GCC unroll 14
-  for (int i = 0; i < M; i++) {
-    if (left == 0) {
-      out += p.out_row - p.width * p.out_pixel;
-      left = p.width;
-    }
+  for_outputs<M>(p, s, [&](int i, float* out) __attribute__((always_inline)) {
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; v++) store(out + kLanes * v, sum[i][v]);
-    out += p.out_pixel;
-    left--;
-  }
+  });
 }
 
 using Tile = void (*)(const Product&, const Spot&);
@@ -161,7 +165,10 @@ constexpr Tiles kTiles = make_tiles(std::make_integer_sequence<int, kTilePixels>
 
 // Tiles of a chunk: runs of pixels that lie behind one another in the input, each at most a tile.
 // Without taps, stride and low map rows do not matter to a tile: it may run over a row's end.
-bool runs_over_rows(const Product& p) { return p.taps == 1 && !p.low && p.in_row == p.in_pixel * p.width; }
+bool runs_over_rows(const Product& p) {
+  const bool images = p.image_height == 0 || p.in_image == p.in_row * p.image_height;
+  return p.taps == 1 && !p.low && p.in_row == p.in_pixel * p.width && images;
+}
 
 template <class Body>
 ELASTIC_INLINE void for_tiles(const Product& p, bool flat, int64_t begin, int64_t end, const Body& body) {
@@ -202,18 +209,21 @@ void product(const Product& p, const Part& part) {
           const int64_t pixel = int64_t(row) * p.width + x;
           Spot s{};
           s.inputs = inputs;
-          s.input = p.input + row * p.in_row + x * p.in_pixel;
+          const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
+          s.input = p.input + image * p.in_image + y * p.in_row + x * p.in_pixel;
           s.weights = weights + half * kLanes;
           s.bias = p.bias ? p.bias + channel : nullptr;
           s.scale = p.scale ? p.scale + channel : nullptr;
-          s.output = p.output + row * p.out_row + x * p.out_pixel + channel;
+          s.output = p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel;
           s.until_row_end = p.width - x;
+          s.until_image_end = p.image_height - y;
           s.shortcut = p.shortcut ? p.shortcut + pixel * p.shortcut_pixel + channel : nullptr;
           if (p.low) {
-            const int near = row / 2, other = row % 2 ? near + 1 : near - 1;
+            const int near = y / 2, other = y % 2 ? near + 1 : near - 1;
             const int far = other < 0 ? 0 : (other < p.low_height ? other : p.low_height - 1);
-            s.low = p.low + int64_t(near) * p.low_width * p.low_pixel + channel;
-            s.low_far = p.low + int64_t(far) * p.low_width * p.low_pixel + channel;
+            const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
+            s.low = p.low + (first + near) * low_row + channel;
+            s.low_far = p.low + (first + far) * low_row + channel;
             s.low_column = x / 2;
           }
           s.next = next;

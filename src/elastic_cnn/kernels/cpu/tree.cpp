@@ -85,14 +85,16 @@ struct TreeRun {
     if (bottom_copy) bottom = bottom_copy;
     float *x2 = wide, *x1 = wide + plan.out_slice();
     runner.block(0,
-                 {.input = copy, .in_pixel = first.in_pixel(), .output = x1, .out_pixel = plan.pixel(),
+                 {.images = 1, .input = copy, .in_pixel = first.in_pixel(), .output = x1, .out_pixel = plan.pixel(),
                   .shortcut = bottom, .shortcut_pixel = bottom_pixel,
-                  .projected = bottom, .projected_pixel = bottom_pixel, .projected_row = size().out_width * bottom_pixel},
+                  .projected = bottom, .projected_pixel = bottom_pixel, .projected_row = size().out_width * bottom_pixel,
+                  .projected_image = 0},
                  member, members, barrier);
     runner.block(1,
-                 {.input = x1, .in_pixel = plan.pixel(), .output = x2, .out_pixel = plan.pixel(),
+                 {.images = 1, .input = x1, .in_pixel = plan.pixel(), .output = x2, .out_pixel = plan.pixel(),
                   .shortcut = x1, .shortcut_pixel = plan.pixel(),
-                  .projected = x1, .projected_pixel = plan.pixel(), .projected_row = size().out_width * plan.pixel()},
+                  .projected = x1, .projected_pixel = plan.pixel(), .projected_row = size().out_width * plan.pixel(),
+                  .projected_image = 0},
                  member, members, barrier);
     root(output);
     barrier.wait();
@@ -154,7 +156,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
   TORCH_CHECK_VALUE(children.size() == plan.children.size(), "the tree takes ", plan.children.size(),
                     " children, got ", children.size());
   const auto format = at::MemoryFormat::ChannelsLast;
-  const Layout layout(plan.blocks, int(x.size(2)), int(x.size(3)));
+  const Layout layout(plan.blocks, int(x.size(2)), int(x.size(3)), 1);
   const Layout::Size& size = layout.sizes.back();
   check_like(bottom, "bottom", x.size(0), first.in, size);
   const Tensor input = x.contiguous(format), bottoms = bottom.contiguous(format);
@@ -174,7 +176,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
   float* to = output.mutable_data_ptr<float>();
   together(at::get_num_threads(), [&](int member, int members, Barrier& barrier) {
     runner.clear_borders(member, members, barrier);
-    const TreeRun run{plan, kernels, layout, runner, packed, wides, scratch.data() + layout.maps[0],
+    const TreeRun run{plan, kernels, layout, runner, packed, wides, scratch.data() + layout.maps[0][0],
                       bottom_floats ? wides + wide : nullptr, member, members, barrier};
     std::vector<const float*> maps(kept.size());
     for (int64_t image = 0; image < x.size(0); image++) {
