@@ -259,10 +259,11 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, cons
   std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
   in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
     ChannelSums<T>& own = sums[part];
+    const int64_t rows_in_float = std::max<int64_t>(kRowsInFloat / shape.width, 1);
     for (int64_t r = begin; r < end; r++) {
       gradient_sum(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row, s.mean, shape.width, shape.channels,
                    own.a.data(), own.b.data());
-      own.flush();
+      if ((r - begin) % rows_in_float == rows_in_float - 1 || r + 1 == end) own.flush();
     }
   });
   const NormGradient<T> norm(sums, statistics, shape.rows() * shape.width);
