@@ -14,6 +14,7 @@ import torchvision.models.resnet as torchvision_resnet
 from torch import Tensor, nn
 
 from elastic_cnn.fast.training_function import Layers, Path, norm_relu, run_block
+from elastic_cnn.fast.training_projection import is_projection, project
 from elastic_cnn.nn.branches import Branch
 from elastic_cnn.nn.resample import AreaDownsample, Upsample
 from elastic_cnn.surgery.dla_block import ElasticDlaBlock
@@ -259,7 +260,7 @@ class _Norms:
 
 
 class FusedSequential(TrainingForm, nn.Sequential):
-    """Layers one after the other, some of them a batch norm that a ReLU may follow."""
+    """Layers one after the other, some of them a batch norm; a 1 x 1 convolution may precede it, a ReLU follow."""
 
     def read_layers(self) -> Any:
         norms = [layer for layer in self if type(layer) is nn.BatchNorm2d]
@@ -271,8 +272,9 @@ class FusedSequential(TrainingForm, nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         if self.fused_layers(x) is None:
             return super().forward(x)
-        layers = list(self)
+        layers: list[Any] = list(self)
         while layers:
+            projection = layers.pop(0) if len(layers) > 1 and is_projection(layers[0], layers[1]) else None
             layer = layers.pop(0)
             if type(layer) is not nn.BatchNorm2d:
                 x = layer(x)
@@ -280,7 +282,8 @@ class FusedSequential(TrainingForm, nn.Sequential):
             relu = bool(layers) and type(layers[0]) is nn.ReLU
             if relu:
                 layers.pop(0)
-            x = norm_relu(layer, x.contiguous(memory_format=torch.channels_last), relu)
+            x = x.contiguous(memory_format=torch.channels_last)
+            x = norm_relu(layer, x, relu) if projection is None else project(projection, layer, x, relu)
         return x
 
 

@@ -85,7 +85,7 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float, float]:
     return norm.running_mean, norm.running_var, momentum, norm.eps
 
 
-def _norm_arguments(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
+def norm_arguments(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
     return norm.weight, norm.bias, *_running(norm)
 
 
@@ -127,12 +127,12 @@ def _product_statistics(
     """conv's output (of relu(norm(a)), where that norm's statistics `before` are given) + up(low); its statistics."""
     ops = torch.ops.elastic_cnn
     if _is_pointwise(conv):
-        z, statistics = ops.train_pointwise(a, before, conv.weight, low, *_norm_arguments(norm))
+        z, statistics = ops.train_pointwise(a, before, conv.weight, low, *norm_arguments(norm))
         return z, statistics
     z = _conv_forward(conv, a if before is None else ops.train_normalize(a, before, True))
     if low is not None:
-        return z, ops.train_sum_statistics(z, low, *_norm_arguments(norm))
-    return z, ops.train_statistics(z, *_norm_arguments(norm))
+        return z, ops.train_sum_statistics(z, low, *norm_arguments(norm))
+    return z, ops.train_statistics(z, *norm_arguments(norm))
 
 
 def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
@@ -140,12 +140,12 @@ def _path_forward(path: Path, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor | 
     ops = torch.ops.elastic_cnn
     z1, statistics1 = _product_statistics(path.conv1, path.norm1, x, None, None)
     if _is_grouped(path.conv2, z1):
-        arguments = (path.conv2.weight, path.conv2.stride[0], *_norm_arguments(path.norm2))
+        arguments = (path.conv2.weight, path.conv2.stride[0], *norm_arguments(path.norm2))
         z2, statistics2 = ops.train_grouped(z1, statistics1, *arguments)
         return z2, statistics2, [x, z1, None, statistics1, z2, statistics2]
     a1 = ops.train_normalize(z1, statistics1, True)
     z2 = _conv_forward(path.conv2, a1)
-    statistics2 = ops.train_statistics(z2, *_norm_arguments(path.norm2))
+    statistics2 = ops.train_statistics(z2, *norm_arguments(path.norm2))
     return z2, statistics2, [x, z1, a1, statistics1, z2, statistics2]
 
 
@@ -281,7 +281,7 @@ class NormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, norm: nn.BatchNorm2d, relu: bool, z: Tensor, *_: Tensor) -> Tensor:
-        statistics = torch.ops.elastic_cnn.train_statistics(z, *_norm_arguments(norm))
+        statistics = torch.ops.elastic_cnn.train_statistics(z, *norm_arguments(norm))
         y = torch.ops.elastic_cnn.train_normalize(z, statistics, relu)
         ctx.save_for_backward(z, statistics)
         ctx.relu = relu
