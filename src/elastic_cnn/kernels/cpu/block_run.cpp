@@ -341,8 +341,8 @@ class BlockRun {
     return {2 * panels.begin, std::min(2 * panels.end, branch.vectors())};
   }
   int64_t padded(bool low) const {
-    if (low) return r_.layout_.padded.at({size_.low_height, size_.low_width, b_.low.panels(), true}).at;
-    return r_.layout_.padded.at({size_.height, size_.width, b_.high.panels(), false}).at;
+    if (low) return r_.layout_.padded.at({size_.low_height, size_.low_width, b_.low.panels(), true});
+    return r_.layout_.padded.at({size_.height, size_.width, b_.high.panels(), false});
   }
   float* at(int64_t offset) const { return r_.scratch_ + offset; }
   const float* weights(int64_t offset) const { return r_.weights_ + offset; }

@@ -47,16 +47,13 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   float* teams = scratch.data() + threads * layout.own;
   together(threads, [&](int member, int members, Barrier& barrier) {
     float* own = scratch.data() + member * layout.own;
-    auto compute = [&](int64_t begin, int64_t end, const DensePlace& place) {
-      if (begin < end) runner.clear_borders(place);
-      for (int64_t i = begin; i < end; i++) runner.image(from + i * in_step, to + i * out_step, place);
-    };
-    const int64_t each = alone ? images / members : 0;
     Barrier nobody(1);
-    float* team = teams + (alone ? member * layout.team : 0);
-    compute(member * each, (member + 1) * each, {team, own, 0, 1, nobody, nullptr});
-    barrier.wait();
-    compute(each * members, images, {teams, own, member, members, barrier, seconds});
+    const DensePlace mine{teams + (alone ? member * layout.team : 0), own, 0, 1, nobody, nullptr};
+    const DensePlace shared{teams, own, member, members, barrier, seconds};
+    runner.clear_borders(alone ? mine : shared);
+    for_each_image(images, alone, member, members, barrier, [&](int64_t image, bool one) {
+      runner.image(from + image * in_step, to + image * out_step, one ? mine : shared);
+    });
   });
   return output;
 }

@@ -1,6 +1,6 @@
 // The operators of the inference kernels: what they check, and how the work is given to threads.
 //
-//   residual_blocks          a sequence of residual blocks as one call (runner.cpp)
+//   residual_blocks          a sequence of residual blocks as one call (batch.cpp)
 //   residual_blocks_profile  the same, returning the seconds that one thread spent in each step of each block
 //   stem                     convolution, ReLU and max pooling (stem.cpp)
 //   tail, mean_pool2         single passes of an elastic layer, for blocks that are not run as a whole
@@ -12,9 +12,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "batch.h"
 #include "checks.h"
 #include "level.h"
-#include "runner.h"
 #include "stem.h"
 
 namespace elastic {
@@ -32,22 +32,9 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
                     " channels, got an input of ", x.sizes());
   check_weights(weights, plan.weights);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
-  const Layout layout(plan, int(height), int(width), images);
-  const auto& size = layout.sizes.back();
-  const int64_t channels = plan.blocks.back().out;
-  Tensor output = empty_map(x, {images, channels, size.out_height, size.out_width});
-  const Scratch scratch(layout.floats);
-  const Runner runner(kernels, plan, layout, weights.const_data_ptr<float>(), scratch.data(), seconds);
-  const float* from = input.const_data_ptr<float>();
-  float* to = output.mutable_data_ptr<float>();
-  const int64_t in_step = height * width * x.size(1), out_step = channels * size.out_height * size.out_width;
-  together(at::get_num_threads(), [&](int member, int members, Barrier& barrier) {
-    runner.clear_borders(member, members, barrier);
-    for (int64_t image = 0; image < images; image += layout.stack) {
-      const int count = int(std::min<int64_t>(layout.stack, images - image));
-      runner.images(from + image * in_step, to + image * out_step, count, member, members, barrier);
-    }
-  });
+  const Batch batch(kernels, plan, int(height), int(width), images, at::get_num_threads(), seconds);
+  Tensor output = empty_map(x, {images, plan.blocks.back().out, batch.out_height(), batch.out_width()});
+  batch.run(weights.const_data_ptr<float>(), input.const_data_ptr<float>(), output.mutable_data_ptr<float>());
   return output;
 }
 

@@ -1,7 +1,4 @@
-// Where a call's maps lie in its scratch memory, and how images go from block to block.
-//
-// Each image goes alone through the blocks of large maps, so that its maps stay in the cache. Where maps have become
-// small, a stack of images goes through the remaining blocks together, so that weights are read once a stack.
+// Where a run's maps lie in its scratch memory, and how images go from block to block.
 #include "runner.h"
 
 #include <algorithm>
@@ -15,38 +12,31 @@ int half(int n) { return (n + 1) / 2; }
 
 }  // namespace
 
-Layout::Layout(const Plan& plan, int height, int width, int64_t images) : height(height), width(width) {
-  int h = height, w = width;
-  for (const BlockPlan& b : plan.blocks) {
-    sizes.push_back({h, w, (h - 1) / b.stride + 1, (w - 1) / b.stride + 1, half(h), half(w)});
-    h = sizes.back().out_height;
-    w = sizes.back().out_width;
-  }
-  choose_stack(plan, images);
-  int64_t wide[2] = {0, 0}, inner_size = 0, low_inner_size = 0, low_out_size = 0, pooled_size = 0;
+Layout::Layout(const Plan& plan, size_t first, size_t end, int height, int width, int images)
+    : first(first), end(end), images(images) {
+  sizes = sizes_of(plan, height, width);
+  int64_t wide = 0, inner_size = 0, low_inner_size = 0, low_out_size = 0, pooled_size = 0;
   int64_t most = kPanel, longest = 0;
   auto larger = [](int64_t& size, int64_t floats) { size = std::max(size, floats); };
-  for (size_t i = 0; i < sizes.size(); i++) {
+  for (size_t i = first; i < end; i++) {
     const BlockPlan& b = plan.blocks[i];
     const Size& s = sizes[i];
-    const bool stacked = i >= stacked_from;
-    const int64_t count = stacked ? stack : 1, out_pixels = count * s.out_height * s.out_width;
-    larger(wide[stacked], count * s.height * s.width * b.in_pixel());
-    larger(wide[stacked], out_pixels * b.out_pixel());
+    const int64_t out_pixels = int64_t(images) * s.out_height * s.out_width;
+    larger(wide, int64_t(images) * s.height * s.width * b.in_pixel());
+    larger(wide, out_pixels * b.out_pixel());
     larger(inner_size, out_pixels * b.high.pixel());
-    larger(padded[{s.height, s.width, b.high.panels(), false}].images, count);
+    padded[{s.height, s.width, b.high.panels(), false}] = 0;
     most = std::max({most, b.high.pixel(), b.out_pixel(), b.hidden_wide()});
     larger(longest, std::max(s.height, s.width));
     if (!b.elastic()) continue;
-    const int64_t low_pixels = count * s.low_height * s.low_width;
-    larger(padded[{s.low_height, s.low_width, b.low.panels(), true}].images, count);
+    const int64_t low_pixels = int64_t(images) * s.low_height * s.low_width;
+    padded[{s.low_height, s.low_width, b.low.panels(), true}] = 0;
     larger(low_inner_size, low_pixels * b.low.pixel());
     larger(low_out_size, low_pixels * b.out_pixel());
     larger(pooled_size, low_pixels * b.in_pixel());
     larger(most, b.low.pixel());
   }
-  for (int kind = 0; kind < 2; kind++)
-    for (int turn = 0; turn < 2; turn++) maps[kind][turn] = take(wide[kind]);
+  for (int64_t* map : {&maps[0], &maps[1]}) *map = take(wide);
   inner = take(inner_size);
   low_inner = take(low_inner_size);
   low_out = take(low_out_size);
@@ -54,22 +44,17 @@ Layout::Layout(const Plan& plan, int height, int width, int64_t images) : height
   for (int64_t* vector : {&mean_high, &mean_low, &hidden, &gate}) *vector = take(most);
   row_weights = take(2 * longest);
   column_weights = take(2 * longest);
-  for (auto& [key, map] : padded) map.at = take(map.images * padded_floats(key));
+  for (auto& [key, at] : padded) at = take(images * padded_floats(key));
 }
 
-// The blocks at the plan's end whose maps are small: weights then are most of what is read, and a tile of pixels is not
-// filled by one image.
-void Layout::choose_stack(const Plan& plan, int64_t images) {
-  constexpr int kSmall = 64, kTogether = 448;  // pixels of a map, and of a stack of them
-  stacked_from = sizes.size();
-  while (stacked_from > 0) {
-    const Size& s = sizes[stacked_from - 1];
-    if (images <= 1 || plan.blocks[stacked_from - 1].hidden || s.out_height * s.out_width > kSmall) break;
-    stacked_from--;
+std::vector<Layout::Size> Layout::sizes_of(const Plan& plan, int height, int width) {
+  std::vector<Size> sizes;
+  for (const BlockPlan& b : plan.blocks) {
+    sizes.push_back({height, width, (height - 1) / b.stride + 1, (width - 1) / b.stride + 1, half(height), half(width)});
+    height = sizes.back().out_height;
+    width = sizes.back().out_width;
   }
-  if (stacked_from == sizes.size()) return;
-  const Size& s = sizes[stacked_from];
-  stack = int(std::clamp<int64_t>(kTogether / (s.out_height * s.out_width), 1, images));
+  return sizes;
 }
 
 // Each buffer starts on a cache line of its own set, so that maps of equal size do not fall onto each other.
@@ -86,12 +71,12 @@ int64_t padded_floats(const PaddedKey& key) {
 
 void Runner::clear_borders(int member, int members, Barrier& barrier) const {
   int turn = 0;
-  for (const auto& [key, padded] : layout_.padded) {
+  for (const auto& [key, at] : layout_.padded) {
     const auto [height, width, panels, low] = key;
     const int64_t pixel = int64_t(panels) * kPanel + kGap, row = (width + 2) * pixel;
-    for (int64_t image = 0; image < padded.images; image++) {
+    for (int64_t image = 0; image < layout_.images; image++) {
       if (turn++ % members != member) continue;
-      float* map = scratch_ + padded.at + image * padded_floats(key);
+      float* map = scratch_ + at + image * padded_floats(key);
       std::memset(map, 0, row * sizeof(float));
       for (int y = 1; y <= height; y++) {
         std::memset(map + y * row, 0, pixel * sizeof(float));
@@ -113,53 +98,29 @@ void copy_pixels(const float* from, int64_t from_pixel, int64_t channels, float*
   }
 }
 
-void Runner::images(const float* input, float* output, int count, int member, int members, Barrier& barrier) const {
-  const size_t split = layout_.stacked_from, end = plan_.blocks.size();
-  const int64_t in_pixels = int64_t(layout_.height) * layout_.width, in = plan_.blocks.front().in;
-  const int64_t out = plan_.blocks.back().out;
-  const int64_t out_pixels = int64_t(layout_.sizes.back().out_height) * layout_.sizes.back().out_width;
-  float* stack = scratch_ + layout_.maps[1][0];
-  if (split == 0) copy_pixels(input, in, in, stack, plan_.blocks[0].in_pixel(), count * in_pixels, member, members);
-  for (int image = 0; split > 0 && image < count; image++) {
-    float* map = scratch_ + layout_.maps[0][0];
-    copy_pixels(input + image * in_pixels * in, in, in, map, plan_.blocks[0].in_pixel(), in_pixels, member, members);
-    barrier.wait();
-    const float* last = blocks(0, split, 1, member, members, barrier);
-    const int64_t pixel = plan_.blocks[split - 1].out_pixel();
-    if (split == end) {
-      copy_pixels(last, pixel, out, output + image * out_pixels * out, out, out_pixels, member, members);
-    } else {
-      const int64_t pixels = int64_t(layout_.sizes[split].height) * layout_.sizes[split].width;
-      copy_pixels(last, pixel, plan_.blocks[split].in, stack + image * pixels * pixel, pixel, pixels, member, members);
-    }
-    barrier.wait();
-  }
-  if (split == end) return;
+void Runner::run(const float* input, float* output, int images, int member, int members, Barrier& barrier) const {
+  const Layout& l = layout_;
+  const BlockPlan &front = plan_.blocks[l.first], &back = plan_.blocks[l.end - 1];
+  float* maps[2] = {scratch_ + l.maps[0], scratch_ + l.maps[1]};
+  copy_pixels(input, front.in, front.in, maps[0], front.in_pixel(), images * l.in_pixels(), member, members);
   barrier.wait();
-  const float* last = blocks(split, end, count, member, members, barrier);
-  copy_pixels(last, plan_.blocks.back().out_pixel(), out, output, out, count * out_pixels, member, members);
-  barrier.wait();
-}
-
-const float* Runner::blocks(size_t first, size_t end, int images, int member, int members, Barrier& barrier) const {
-  const int64_t(&places)[2] = layout_.maps[first >= layout_.stacked_from];
-  float* maps[2] = {scratch_ + places[0], scratch_ + places[1]};
   int now_in = 0;
-  for (size_t i = first; i < end; i++) {
+  for (size_t i = l.first; i < l.end; i++) {
     const BlockPlan& b = plan_.blocks[i];
     const int goes_to = b.projection ? 1 - now_in : now_in;  // without a projection, onto the shortcut
-    const float* input = maps[now_in];
-    const int64_t row = layout_.sizes[i].width * b.in_pixel();
+    const float* from = maps[now_in];
+    const int64_t row = l.sizes[i].width * b.in_pixel();
     block(i,
           {.images = images,
-           .input = input, .in_pixel = b.in_pixel(), .output = maps[goes_to], .out_pixel = b.out_pixel(),
-           .shortcut = input, .shortcut_pixel = b.in_pixel(),
-           .projected = input, .projected_pixel = b.stride * b.in_pixel(), .projected_row = b.stride * row,
-           .projected_image = layout_.sizes[i].height * row},
+           .input = from, .in_pixel = b.in_pixel(), .output = maps[goes_to], .out_pixel = b.out_pixel(),
+           .shortcut = from, .shortcut_pixel = b.in_pixel(),
+           .projected = from, .projected_pixel = b.stride * b.in_pixel(), .projected_row = b.stride * row,
+           .projected_image = l.sizes[i].height * row},
           member, members, barrier);
     now_in = goes_to;
   }
-  return maps[now_in];
+  copy_pixels(maps[now_in], back.out_pixel(), back.out, output, back.out, images * l.out_pixels(), member, members);
+  barrier.wait();
 }
 
 }  // namespace elastic

@@ -1,4 +1,4 @@
-// Runs a plan's blocks on one image, all threads together.
+// Runs blocks of a plan on images that lie behind one another.
 #pragma once
 #include <map>
 #include <tuple>
@@ -13,28 +13,26 @@ namespace elastic {
 using PaddedKey = std::tuple<int, int, int, bool>;  // height, width, panels, of a low branch
 int64_t padded_floats(const PaddedKey& key);        // of one image
 
-// Where things lie in the scratch memory of a call, in floats from its beginning.
+// Where things lie in the scratch memory of a run of blocks, in floats from its beginning.
 struct Layout {
-  int height, width;  // of the input
   struct Size {
     int height, width, out_height, out_width, low_height, low_width;
   };
-  std::vector<Size> sizes;                              // of each block
-  size_t stacked_from;                                  // blocks from here on take `stack` images together
-  int stack = 1;
-  // Maps with a border; blocks of equal sizes share them.
-  struct Padded {
-    int64_t at = 0, images = 0;
-  };
-  std::map<PaddedKey, Padded> padded;
-  int64_t maps[2][2];  // two that are read and written in turn, of one image and of a stack
+  size_t first, end;  // the blocks
+  int images;         // that they take together, at most
+  std::vector<Size> sizes;  // of every block of the plan
+  std::map<PaddedKey, int64_t> padded;  // maps with a border; blocks of equal sizes share them
+  int64_t maps[2];                      // read and written in turn
   int64_t inner, low_inner, low_out, pooled;
   int64_t mean_high, mean_low, hidden, gate, row_weights, column_weights;
   int64_t floats = 0;
-  Layout(const Plan& plan, int height, int width, int64_t images);
+  // height, width: of the plan's input.
+  Layout(const Plan& plan, size_t first, size_t end, int height, int width, int images);
+  static std::vector<Size> sizes_of(const Plan& plan, int height, int width);
+  int64_t in_pixels() const { return int64_t(sizes[first].height) * sizes[first].width; }
+  int64_t out_pixels() const { return int64_t(sizes[end - 1].out_height) * sizes[end - 1].out_width; }
 
  private:
-  void choose_stack(const Plan& plan, int64_t images);
   int64_t take(int64_t size);
 };
 
@@ -71,13 +69,10 @@ class Runner {
   void clear_borders(int member, int members, Barrier& barrier) const;
   // One block; ends with a barrier.
   void block(size_t index, const BlockMaps& maps, int member, int members, Barrier& barrier) const;
-  // At most `stack` images from (height, width, in) to (height', width', out), both dense, channels last.
-  void images(const float* input, float* output, int count, int member, int members, Barrier& barrier) const;
+  // The layout's blocks on so many images, from (height, width, in) to (height', width', out), dense, channels last.
+  void run(const float* input, float* output, int images, int member, int members, Barrier& barrier) const;
 
  private:
-  // Images that lie in the first of their two maps go through these blocks; returns where they lie then.
-  const float* blocks(size_t first, size_t end, int images, int member, int members, Barrier& barrier) const;
-
   const Kernels& kernels_;
   const Plan& plan_;
   const Layout& layout_;

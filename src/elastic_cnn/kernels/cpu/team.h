@@ -63,6 +63,16 @@ inline Range range_of(int count, int member, int members) {
   return {int(int64_t(count) * member / members), int(int64_t(count) * (member + 1) / members)};
 }
 
+// body(image, alone) for the images of a batch, which all members enter: where they may, each takes an image for itself
+// while there are as many as members; what is left over they compute together, in any one's memory.
+template <class Body>
+void for_each_image(int64_t images, bool may_be_alone, int member, int members, Barrier& barrier, const Body& body) {
+  const int64_t whole = may_be_alone ? images / members * members : 0;
+  for (int64_t image = member; image < whole; image += members) body(image, true);
+  if (may_be_alone) barrier.wait();
+  for (int64_t image = whole; image < images; image++) body(image, false);
+}
+
 // At least `floats` floats, aligned to a cache line, in huge pages where the system has them; content is what the last
 // call left. Memory goes back to a small pool that the next call takes from: fresh pages would cost more than a block.
 class Scratch {

@@ -73,7 +73,7 @@ struct TreeRun {
 
   void image(const float* x, const float* bottom, const std::vector<const float*>& children, float* output) const {
     const BlockPlan& first = plan.blocks.blocks[0];
-    const int64_t pixels = int64_t(layout.height) * layout.width;
+    const int64_t pixels = layout.in_pixels();
     copy_pixels(x, first.in, first.in, copy, first.in_pixel(), pixels, member, members);
     for (size_t i = 0; i < children.size(); i++)
       copy_pixels(children[i], plan.children[i], plan.children[i], wide + plan.slices[i], plan.pixel(), out_pixels(),
@@ -156,7 +156,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
   TORCH_CHECK_VALUE(children.size() == plan.children.size(), "the tree takes ", plan.children.size(),
                     " children, got ", children.size());
   const auto format = at::MemoryFormat::ChannelsLast;
-  const Layout layout(plan.blocks, int(x.size(2)), int(x.size(3)), 1);
+  const Layout layout(plan.blocks, 0, 2, int(x.size(2)), int(x.size(3)), 1);
   const Layout::Size& size = layout.sizes.back();
   check_like(bottom, "bottom", x.size(0), first.in, size);
   const Tensor input = x.contiguous(format), bottoms = bottom.contiguous(format);
@@ -168,23 +168,33 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
   Tensor output = empty_map(x, {x.size(0), plan.out(), size.out_height, size.out_width});
   const int64_t pixels = int64_t(size.out_height) * size.out_width;
   const int64_t wide = round_up(pixels * plan.pixel(), 64), bottom_floats = first.in % kPanel ? pixels * first.in_pixel() : 0;
-  const Scratch scratch(layout.floats + wide + bottom_floats);
-  float* const wides = scratch.data() + layout.floats;
+  const int threads = at::get_num_threads();
+  const bool may_be_alone = threads > 1 && x.size(0) >= threads && !omp_in_parallel();
+  const int64_t floats = layout.floats + wide + round_up(bottom_floats, 64);
+  const Scratch scratch(floats * (may_be_alone ? threads : 1));
   const float* packed = weights.const_data_ptr<float>();
-  const Runner runner(kernels, plan.blocks, layout, packed, scratch.data(), nullptr);
   const float *from = input.const_data_ptr<float>(), *from_bottom = bottoms.const_data_ptr<float>();
   float* to = output.mutable_data_ptr<float>();
-  together(at::get_num_threads(), [&](int member, int members, Barrier& barrier) {
-    runner.clear_borders(member, members, barrier);
-    const TreeRun run{plan, kernels, layout, runner, packed, wides, scratch.data() + layout.maps[0][0],
-                      bottom_floats ? wides + wide : nullptr, member, members, barrier};
+  together(threads, [&](int member, int members, Barrier& barrier) {
+    Barrier nobody(1);
+    float* const memory[2] = {scratch.data(), scratch.data() + (may_be_alone ? member * floats : 0)};
+    const Runner shared(kernels, plan.blocks, layout, packed, memory[0], nullptr);
+    const Runner own(kernels, plan.blocks, layout, packed, memory[1], nullptr);
+    if (may_be_alone)
+      own.clear_borders(0, 1, nobody);
+    else
+      shared.clear_borders(member, members, barrier);
     std::vector<const float*> maps(kept.size());
-    for (int64_t image = 0; image < x.size(0); image++) {
+    for_each_image(x.size(0), may_be_alone, member, members, barrier, [&](int64_t image, bool alone) {
+      float* const wides = memory[alone] + layout.floats;
+      const TreeRun run{plan, kernels, layout, alone ? own : shared, packed, wides, memory[alone] + layout.maps[0],
+                        bottom_floats ? wides + wide : nullptr, alone ? 0 : member, alone ? 1 : members,
+                        alone ? nobody : barrier};
       for (size_t i = 0; i < kept.size(); i++)
         maps[i] = kept[i].const_data_ptr<float>() + image * pixels * plan.children[i];
-      run.image(from + image * x.size(2) * x.size(3) * first.in, from_bottom + image * pixels * first.in, maps,
+      run.image(from + image * layout.in_pixels() * first.in, from_bottom + image * pixels * first.in, maps,
                 to + image * pixels * plan.out());
-    }
+    });
   });
   return output;
 }
