@@ -137,14 +137,16 @@ Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bia
   check_map(z, "the map");
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
   Tensor statistics = at::empty({4, z.size(1)}, z.options());
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics", [&] { statistics_pass<scalar_t>(z, norm, statistics); });
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics",
+                             [&] { statistics_pass<scalar_t>(z, norm, statistics); });
   return statistics;
 }
 
 Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
   check_map(z, "the map");
   Tensor y = empty_map(z, z.sizes());
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize", [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize",
+                             [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
   return y;
 }
 
@@ -168,7 +170,8 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
       "float momentum, float eps) -> Tensor");
   m.def("train_normalize(Tensor z, Tensor statistics, bool relu) -> Tensor");
   m.def(
-      "train_batch_norm_backward(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) -> (Tensor, Tensor)");
+      "train_batch_norm_backward(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) "
+      "-> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("train_statistics", &elastic_train::batch_statistics);

@@ -52,7 +52,8 @@ inline __attribute__((always_inline)) void store(T* to, const V& value) {
 
 template <class V, class T>
 inline __attribute__((always_inline)) void end_statistics(const Product<T>& p, int64_t row, int64_t rows,
-                                                          const Place<T>* places, int64_t j, const ColumnSums<T>& sums) {
+                                                          const Place<T>* places, int64_t j,
+                                                          const ColumnSums<T>& sums) {
   const V pivot = load<V>(sums.pivot + j);
   V a = load<V>(sums.a + j), b = load<V>(sums.b + j);
   T* c = p.c + row * p.n + j;

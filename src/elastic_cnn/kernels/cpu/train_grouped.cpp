@@ -114,7 +114,8 @@ Tensor grouped_weight_gradient(const Tensor& dz, const Tensor& x, const Tensor& 
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_grouped_weight_gradient", [&] {
     const Statistics<scalar_t> s(before);
     in_parts(x.size(0) * shape.out_height(), [&](int64_t part, int64_t begin, int64_t end) {
-      GroupedWeightGradient<scalar_t> own{shape, dz.data_ptr<scalar_t>(), x.data_ptr<scalar_t>(), s.scale, s.shift, nullptr};
+      GroupedWeightGradient<scalar_t> own{shape,   dz.data_ptr<scalar_t>(), x.data_ptr<scalar_t>(),
+                                          s.scale, s.shift,                 nullptr};
       own.sums = sums.data_ptr<scalar_t>() + part * weight.numel();
       convolutions<scalar_t>().weight_gradient(own, begin, end);
     });

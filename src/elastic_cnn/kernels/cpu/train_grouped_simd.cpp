@@ -1,9 +1,9 @@
 // Grouped 3 x 3 convolutions and their adjoint in slabs (train_slab.h), compiled once for each instruction set
 // (ELASTIC_LEVEL).
 //
-// Some rows of a slab's input are brought into the slab's layout, normalised on the way; each two output channels of all
-// its groups are summed in registers for a run of up to kRows pixels of a row; the rows of the output go back into the
-// map's layout, and what follows the convolution (train_ends.h) is done to them while they are in the cache.
+// Some rows of a slab's input are brought into the slab's layout, normalised on the way; each two output channels of
+// all its groups are summed in registers for a run of up to kRows pixels of a row; the rows of the output go back into
+// the map's layout, and what follows the convolution (train_ends.h) is done to them while they are in the cache.
 #include <array>
 #include <utility>
 

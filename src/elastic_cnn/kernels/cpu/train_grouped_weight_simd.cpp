@@ -1,6 +1,6 @@
-// Gradients of the weights of grouped 3 x 3 convolutions in slabs (train_slab.h), compiled once for each instruction set
-// (ELASTIC_LEVEL). Sums lie as [slab][output channel / kOut][input channel / 4][kernel's row][kOut][3][4][lanes]: those of
-// the last four are held in registers over some rows of the maps.
+// Gradients of the weights of grouped 3 x 3 convolutions in slabs (train_slab.h), compiled once for each instruction
+// set (ELASTIC_LEVEL). Sums lie as [slab][output channel / kOut][input channel / 4][kernel's row][kOut][3][4][lanes]:
+// those of the last four are held in registers over some rows of the maps.
 #include "train_slab.h"
 
 namespace elastic_train {

@@ -1,7 +1,7 @@
 // Operators of the training form's 1 x 1 convolutions (stride 1, no groups), on the products of train_pointwise.h.
 //
-//   forward    z = f(a) W^T [+ up(low)], and z's batch statistics, in one pass; f is the norm and ReLU before it, so that
-//              their output is never written
+//   forward    z = f(a) W^T [+ up(low)], and z's batch statistics, in one pass; f is the norm and ReLU before it, so
+//              that their output is never written
 //   backward   of the input: g = dz W where the ReLU before was active, and the sums of its norm's gradient; or, for a
 //              block's first convolution, dz W + the gradients of the shortcut and of the pooled map
 //              of the weight: dz^T f(a)
@@ -63,7 +63,8 @@ int64_t pixels(const Tensor& map) { return map.numel() / map.size(1); }
 
 Tensor check_weight(const Tensor& weight, int64_t in, int64_t out) {
   TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 1 && weight.size(3) == 1, "the weight is not of a 1 x 1 kernel");
-  TORCH_CHECK((in < 0 || weight.size(1) == in) && (out < 0 || weight.size(0) == out), "the weight does not fit the map");
+  TORCH_CHECK((in < 0 || weight.size(1) == in) && (out < 0 || weight.size(0) == out),
+              "the weight does not fit the map");
   return weight.contiguous();
 }
 

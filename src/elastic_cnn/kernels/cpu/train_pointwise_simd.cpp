@@ -21,7 +21,8 @@ int64_t packed_size(int64_t k, int64_t n) {
 
 // The panels [first, last) of B. Along whichever axis B is contiguous, it is read.
 template <class T>
-void pack(const T* b, int64_t row_step, int64_t column_step, int64_t k, int64_t n, int64_t first, int64_t last, T* packed) {
+void pack(const T* b, int64_t row_step, int64_t column_step, int64_t k, int64_t n, int64_t first, int64_t last,
+          T* packed) {
   constexpr int64_t kColumns = Vector<T>::columns;
   const int64_t panels = (n + kColumns - 1) / kColumns;
   for (int64_t k0 = 0; k0 < k; k0 += kDepth)

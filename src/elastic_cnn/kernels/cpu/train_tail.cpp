@@ -234,7 +234,8 @@ class Adjoint {
       auto high = [&](int64_t r) { return (image * shape.height + r); };
       if (first) make(high(2 * i), dz + high(2 * i) * row);
       if (first && 2 * i + 1 < shape.height) make(high(2 * i + 1), dz + high(2 * i + 1) * row);
-      for (int64_t r = 2 * i + 2; !last && r < std::min(2 * i + 4, shape.height); r++) make(high(r), dz + high(r) * row);
+      for (int64_t r = 2 * i + 2; !last && r < std::min(2 * i + 4, shape.height); r++)
+        make(high(r), dz + high(r) * row);
       int64_t taps[4];
       T weights[4];
       const T* rows[4];
@@ -261,15 +262,15 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, cons
     ChannelSums<T>& own = sums[part];
     const int64_t rows_in_float = std::max<int64_t>(kRowsInFloat / shape.width, 1);
     for (int64_t r = begin; r < end; r++) {
-      gradient_sum(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row, s.mean, shape.width, shape.channels,
-                   own.a.data(), own.b.data());
+      gradient_sum(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row, s.mean, shape.width,
+                   shape.channels, own.a.data(), own.b.data());
       if ((r - begin) % rows_in_float == rows_in_float - 1 || r + 1 == end) own.flush();
     }
   });
   const NormGradient<T> norm(sums, statistics, shape.rows() * shape.width);
   auto make = [&](int64_t r, T* to) {
-    gradient(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row, norm.on_gradient.data(), norm.on_map.data(),
-             norm.constant.data(), shape.width, shape.channels, to);
+    gradient(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row, norm.on_gradient.data(),
+             norm.on_map.data(), norm.constant.data(), shape.width, shape.channels, to);
   };
   if (dlow) {
     in_parts(shape.images * low_size(shape.height), [&](int64_t, int64_t begin, int64_t end) {
@@ -303,7 +304,8 @@ std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statist
   TORCH_CHECK(shortcut.sizes() == z.sizes(), "shortcut of size ", shortcut.sizes(), ", map of size ", z.sizes());
   const Shape shape(z);
   Tensor y = empty_map(z, z.sizes());
-  Tensor active = at::empty({shape.images, shape.height, (shape.width + 7) / 8, shape.channels}, z.options().dtype(at::kByte));
+  Tensor active =
+      at::empty({shape.images, shape.height, (shape.width + 7) / 8, shape.channels}, z.options().dtype(at::kByte));
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish", [&] {
     finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active);
   });

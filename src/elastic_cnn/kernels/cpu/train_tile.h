@@ -15,7 +15,8 @@ namespace elastic_train {
 namespace ELASTIC_LEVEL {
 
 #ifdef __AVX512F__
-constexpr int kVectorBytes = 64, kRows = 14, kWeightRows = 13;  // 28 of 32 registers; 13 divides 64 .. 512 with least waste
+// 28 of 32 registers; 13 divides 64 .. 512 with least waste
+constexpr int kVectorBytes = 64, kRows = 14, kWeightRows = 13;
 #else
 constexpr int kVectorBytes = 32, kRows = 6, kWeightRows = 6;
 #endif

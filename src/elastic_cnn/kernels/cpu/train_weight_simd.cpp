@@ -83,8 +83,8 @@ void weight_gradient(const WeightGradient<T>& p, int64_t begin, int64_t end, int
           next_dz.fetch_some();
           next_a.fetch_some();
         };
-        product_into<kWeightRows, 1, kPadded>(left.get() + tile * kDepth * kPadded, right.get() + panel * kDepth * kColumns,
-                                              depth, rows, columns, to, p.i, true, ahead);
+        const T *a = left.get() + tile * kDepth * kPadded, *b = right.get() + panel * kDepth * kColumns;
+        product_into<kWeightRows, 1, kPadded>(a, b, depth, rows, columns, to, p.i, true, ahead);
       }
     }
   }
