@@ -16,24 +16,15 @@
 #include "dense.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 namespace elastic {
 
 namespace {
 
-int half(int n) { return (n + 1) / 2; }
 int rows_in(int pixels, int width) { return std::max(1, pixels / width); }
 Range both(Range a, Range b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
 bool empty(Range r) { return r.begin >= r.end; }
-
-double evenness(int units, int members) {
-  const int most = (units + members - 1) / members;
-  return double(units) / (double(most) * members);
-}
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 

@@ -15,6 +15,7 @@ constexpr int kPanel = 32;  // output channels whose weights lie together: weigh
 constexpr int kGap = 16;    // unused floats after each pixel
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+inline int half(int n) { return (n + 1) / 2; }  // rows or columns of the low resolution
 
 // Which inputs the 32 outputs of a panel read: all of them in a dense convolution, those of their groups otherwise.
 struct Inputs {

@@ -6,12 +6,6 @@
 
 namespace elastic {
 
-namespace {
-
-int half(int n) { return (n + 1) / 2; }
-
-}  // namespace
-
 Layout::Layout(const Plan& plan, size_t first, size_t end, int height, int width, int images)
     : first(first), end(end), images(images) {
   sizes = sizes_of(plan, height, width);
@@ -50,9 +44,10 @@ Layout::Layout(const Plan& plan, size_t first, size_t end, int height, int width
 std::vector<Layout::Size> Layout::sizes_of(const Plan& plan, int height, int width) {
   std::vector<Size> sizes;
   for (const BlockPlan& b : plan.blocks) {
-    sizes.push_back({height, width, (height - 1) / b.stride + 1, (width - 1) / b.stride + 1, half(height), half(width)});
-    height = sizes.back().out_height;
-    width = sizes.back().out_width;
+    const int out_height = (height - 1) / b.stride + 1, out_width = (width - 1) / b.stride + 1;
+    sizes.push_back({height, width, out_height, out_width, half(height), half(width)});
+    height = out_height;
+    width = out_width;
   }
   return sizes;
 }

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <thread>
@@ -62,6 +63,15 @@ struct Range {
 inline Range range_of(int count, int member, int members) {
   return {int(int64_t(count) * member / members), int(int64_t(count) * (member + 1) / members)};
 }
+
+// How evenly so many units divide among members: 1 where nobody waits.
+inline double evenness(int units, int members) {
+  const int most = (units + members - 1) / members;
+  return double(units) / (double(most) * members);
+}
+
+// Seconds by a clock that never goes back.
+inline double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // body(image, alone) for the images of a batch, which all members enter: where they may, each takes an image for itself
 // while there are as many as members; what is left over they compute together, in any one's memory.
