@@ -3,7 +3,7 @@
 Every network of the paper beside its base in all forms (`elastic benchmark`), then the scripts of this folder. Results
 land in FOLDER (default: runs/benchmarks), a JSON file each; one that exists is measured anew. A benchmark that fails is
 reported at the end, the others run on. Let nothing else run meanwhile: the whole set takes hours, most of it compiling;
-`--quick` times the eager and optimized forms at batch 1 alone, in minutes.
+`--quick` times the eager, optimized and native forms at batch 1 alone, in minutes.
 """
 
 import argparse
@@ -20,10 +20,10 @@ PAIRS = (
     ("se_resnext50_elastic", "se_resnext50"),
     ("resnext101_elastic", "resnext101"),
 )
-QUICK = ("--forms", "eager,optimized", "--batch-sizes", "1", "--rounds", "5")
+QUICK = ("--forms", "eager,optimized,native", "--batch-sizes", "1", "--rounds", "5")
 WHOLE = ("--train-batch-sizes", "16", "--roofline", "--breakdown", "--memory")
 SCRIPTS = {  # file: arguments, "OUT" standing for its result
-    "inference_forms.py": ("-o", "OUT"),
+    "inference_forms.py": ("--modes", "native", "compiled", "-o", "OUT"),
     "native_kernels.py": ("--json", "OUT"),
     "training_step.py": ("-o", "OUT"),
     "coco_loading.py": (),
