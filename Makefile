@@ -25,6 +25,7 @@ demo: $(READY)
 	$(BIN)/elastic demo --overwrite -o runs/demo
 
 test: $(READY)
+	$(BIN)/elastic doctor  # compiles the native kernels where that was not done yet, so that no test waits for it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)

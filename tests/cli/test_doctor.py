@@ -107,14 +107,16 @@ def write_source(folder, text):
 
 
 @pytest.mark.skipif(not build.compiler(), reason="no C++ compiler here")
-def test_first_use_compiles_once_and_a_fault_is_told(monkeypatch, tmp_path):
+def test_first_use_compiles_once_and_says_so_and_a_fault_is_told(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(build, "SOURCES", tmp_path / "cpu")
     monkeypatch.setattr(build, "_torch_flags", list)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     write_source(tmp_path, 'extern "C" int answer() { return 42; }')
     first = build.find_or_build("inference")
+    assert capsys.readouterr().err == "compiling native kernels (inference), once for this machine ...\n"
     written = first.stat().st_mtime_ns
     assert build.find_or_build("inference") == first
+    assert capsys.readouterr().err == ""
     assert first.stat().st_mtime_ns == written
     write_source(tmp_path, 'extern "C" int answer() { return 43; }')
     assert build.find("inference") is None  # other sources, another name

@@ -117,8 +117,13 @@ def find(part: str) -> Path | None:
 
 
 def find_or_build(part: str) -> Path:
-    """The library of a part, compiled into the cache where none fits. `CannotBuild` says why there is none."""
-    return find(part) or build(part, cache_folder())
+    """The library of a part, compiled into the cache where none fits, which a line on stderr says before it takes about
+    a minute. `CannotBuild` says why there is none."""
+    if (found := find(part)) is not None:
+        return found
+    if compiler():
+        print(f"compiling native kernels ({part}), once for this machine ...", file=sys.stderr, flush=True)
+    return build(part, cache_folder())
 
 
 def build(part: str, folder: Path) -> Path:

@@ -34,7 +34,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at this process and this machine; loads the kernels, compiling the inference part where there is none."""
+    """Look at this process and this machine; loads the kernels, compiling them where there are none."""
     return [
         *_kernels(),
         _compiler(),
@@ -69,9 +69,9 @@ def _kernels() -> list[Finding]:
     wish = os.environ.get("ELASTIC_KERNELS_ISA")
     why = f"asked for by ELASTIC_KERNELS_ISA={wish}" if wish else "the widest that this processor has"
     text = f"{native.level()} ({why}); {inference.reason}: {inference.path}"
-    built = build.find("training")
-    training = f"compiled: {built}" if built else "not compiled yet; the first training run with them compiles them"
-    return [Finding("native kernels, inference", text), Finding("native kernels, training", training)]
+    training = native.load("training")
+    told = f"{training.reason}: {training.path}" if training else f"blocks train in the plain form: {training.reason}"
+    return [Finding("native kernels, inference", text), Finding("native kernels, training", told, bool(training))]
 
 
 def _compiler() -> Finding:
