@@ -3,14 +3,18 @@
 import fcntl
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from elastic_cnn.cli import main
+from elastic_cnn.files import write_json
 from elastic_cnn.study import runner, timing
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
 from elastic_cnn.study.runner import Place, is_done, run_missing, source_run
+from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multiprocessing:UserWarning")
@@ -69,6 +73,27 @@ def calls(monkeypatch):
     started = []
     monkeypatch.setattr(runner, "execute", lambda run, *_: started.append(run.name))
     return started
+
+
+def test_step_times_are_measured_once_for_all_processes(tmp_path, monkeypatch):
+    """Two processes that find none (threads here: the lock is of an open file) end with the same views."""
+    (tmp_path / "tiny.yaml").write_text(TEXT.replace("seeds: [0]", "seeds: [0, 1]").replace("views: 32", "views: 3200"))
+    runs = [run for run in load_study(tmp_path / "tiny.yaml").runs() if run.network == "quick"]
+    ratios = []
+
+    def measure(run, results, *_):
+        time.sleep(0.2)
+        ratios.append(2.0 if not ratios else 4.0)
+        write_json(timing.timing_path(results, run), {"ratio": ratios[-1]})
+        return {"ratio": ratios[-1]}
+
+    monkeypatch.setattr(runner, "measure_step_times", measure)
+    monkeypatch.setattr(timing, "read_timing", lambda path: json.loads(path.read_text()))
+    console = Console(False)
+    with ThreadPoolExecutor(2) as pool:
+        views = list(pool.map(lambda run: runner._views(run, place(tmp_path), None, console), runs))
+    assert views == [1600, 1600]
+    assert ratios == [2.0]
 
 
 def test_records_hold_what_a_reader_needs(finished):

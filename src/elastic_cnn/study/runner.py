@@ -138,7 +138,7 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
                 break
             if not _weights_ready(run, place):
                 continue
-            with _lock(run, place) as mine:
+            with _lock(run, run.name, place, wait=False) as mine:
                 if not mine:
                     outcome = "waiting"
                     continue
@@ -166,13 +166,16 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
 
 
 @contextmanager
-def _lock(run: Run, place: Place) -> Iterator[bool]:
-    """Whether this process may do the run; the system frees the lock of a process that ends in whatever way."""
-    path = place.work / run.study.name / f"{run.name}.lock"
+def _lock(run: Run, what: str, place: Place, wait: bool) -> Iterator[bool]:
+    """Whether this process may do `what` of the run's study, which one does at a time; `wait`: until it may.
+
+    The system frees the lock of a process that ends in whatever way.
+    """
+    path = place.work / run.study.name / f"{what}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
@@ -222,15 +225,24 @@ def _learned_spec(run: Run, place: Place, shelf: StoreShelf) -> dict[int, dict[s
     return {stage: {"shares": list(shares)} for stage, shares in learn_shares(network, batches).items()}
 
 
+def _views(run: Run, place: Place, shelf: StoreShelf, console: Console) -> int | None:
+    """`equal_time_views`; step times that are missing are measured by one process, for all runs of the cell."""
+    try:
+        return equal_time_views(run, place.results)
+    except LookupError:
+        pass
+    with _lock(run, f"{run.cell}-timing", place, wait=True):
+        try:
+            return equal_time_views(run, place.results)  # another process measured meanwhile
+        except LookupError:
+            found = measure_step_times(run, place.results, shelf, place.device)
+            console.line(f"{run.study.name}/{run.cell}: a step takes {found['ratio']:.2f} times its base's")
+            return equal_time_views(run, place.results)
+
+
 def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> results.Record:
     """Train and measure one run, and write its record."""
-    device = place.device
-    try:
-        views = equal_time_views(run, place.results)
-    except LookupError:
-        found = measure_step_times(run, place.results, shelf, device)
-        console.line(f"{run.study.name}/{run.cell}: a step takes {found['ratio']:.2f} times its base's")
-        views = equal_time_views(run, place.results)
+    views = _views(run, place, shelf, console)
     config = results.config_of(run, views)
     key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
     if source is not None:
