@@ -38,8 +38,8 @@ were measured in turns.
 """
 
 
-WITHOUT_GPU = """**Small and short.** All runs below were made without a GPU, on small pictures, in budgets of a minute
-or so a network, from scratch unless said otherwise: far from what these networks reach when trained
+WITHOUT_GPU = """**Small and short.** All runs below were made without a GPU, on small pictures, in budgets of half a
+minute to three minutes a network, from scratch unless said otherwise: far from what these networks reach when trained
 for long. They say which network learns more in such a budget, and nothing about ImageNet-sized
 training. Studies with full budgets are in `studies/full`; they were not run."""
 
