@@ -1,5 +1,7 @@
 """Blocks that have a training form, and what one pass through them gives."""
 
+import copy
+
 import torch
 from timm.models.dla import DlaBottleneck
 from timm.models.resnet import Bottleneck, downsample_conv
@@ -7,6 +9,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck as TorchvisionBottleneck
 
 from elastic_cnn import ElasticSpec
+from elastic_cnn.fast import optimize_for_training
 from elastic_cnn.surgery.rules import find_rule
 
 
@@ -72,3 +75,18 @@ def assert_near(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], tole
         b = two[name].to(a.dtype)
         assert a.shape == b.shape
         assert float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max())), name
+
+
+def assert_gradients_where_wanted(plain: nn.Module, height: int, width: int, of_input: bool, tolerance: float) -> None:
+    """Float64: the training form gives the gradients of `plain`, and none where a parameter or the input wants none."""
+    fused = copy.deepcopy(plain)
+    optimize_for_training(fused)
+    x, results = maps(plain, 2, height, width, torch.float64), []
+    for block in (plain, fused):
+        own = x.clone(memory_format=torch.preserve_format).requires_grad_(of_input)
+        block(own).pow(2).sum().backward()
+        results.append({name: p.grad for name, p in block.named_parameters()} | {"input": own.grad})
+    for key, gradient in results[0].items():
+        assert (gradient is None) == (results[1][key] is None), key
+        if gradient is not None:
+            torch.testing.assert_close(results[1][key], gradient, rtol=tolerance, atol=tolerance)

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from fused_cases import BLOCKS, assert_near, elastic, lively, maps, outcome, residual
+from fused_cases import BLOCKS, assert_gradients_where_wanted, assert_near, elastic, lively, maps, outcome, residual
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from timm.models.dla import DlaRoot
@@ -102,17 +102,7 @@ def test_parts_that_need_no_gradient(name, frozen):
     for parameter_name, parameter in plain.named_parameters():
         off = "bn3" not in parameter_name if frozen == "all but bn3" else frozen in parameter_name
         parameter.requires_grad_(not off)
-    fused = copy.deepcopy(plain)
-    optimize_for_training(fused)
-    x, results = maps(plain, 2, 6, 7, torch.float64), []
-    for block in (plain, fused):
-        own = x.clone(memory_format=torch.preserve_format).requires_grad_(frozen != "input")
-        block(own).pow(2).sum().backward()
-        results.append({n: p.grad for n, p in block.named_parameters()} | {"input": own.grad})
-    for key, gradient in results[0].items():
-        assert (gradient is None) == (results[1][key] is None), key
-        if gradient is not None:
-            torch.testing.assert_close(results[1][key], gradient, rtol=1e-8, atol=1e-8)
+    assert_gradients_where_wanted(plain, 6, 7, frozen != "input", 1e-8)
 
 
 def test_dla_blocks_take_a_shortcut():

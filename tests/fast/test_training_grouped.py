@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from fused_cases import assert_near, elastic, lively, maps, outcome, residual
+from fused_cases import assert_gradients_where_wanted, assert_near, elastic, lively, maps, outcome, residual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -43,17 +43,7 @@ def test_parts_that_need_no_gradient(frozen):
     plain = lively(BLOCKS["bottleneck"]()).double()
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(not any(part in name for part in frozen.split()))
-    fused = copy.deepcopy(plain)
-    optimize_for_training(fused)
-    x, results = maps(plain, 2, 5, 6, torch.float64), []
-    for block in (plain, fused):
-        own = x.clone(memory_format=torch.preserve_format).requires_grad_(frozen != "input")
-        block(own).pow(2).sum().backward()
-        results.append({name: p.grad for name, p in block.named_parameters()} | {"input": own.grad})
-    for key, gradient in results[0].items():
-        assert (gradient is None) == (results[1][key] is None), key
-        if gradient is not None:
-            torch.testing.assert_close(results[1][key], gradient, rtol=1e-8, atol=1e-8)
+    assert_gradients_where_wanted(plain, 5, 6, frozen != "input", 1e-8)
 
 
 def test_gradcheck():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from fused_cases import assert_near, lively, maps, outcome
+from fused_cases import assert_gradients_where_wanted, assert_near, lively, maps, outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -38,17 +38,7 @@ def test_parts_that_need_no_gradient(frozen):
     plain = lively(projection(2, True)).double()
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(name != frozen)
-    fused = copy.deepcopy(plain)
-    optimize_for_training(fused)
-    x, results = maps(plain, 2, 7, 8, torch.float64), []
-    for layers in (plain, fused):
-        own = x.clone(memory_format=torch.preserve_format).requires_grad_(frozen != "input")
-        layers(own).pow(2).sum().backward()
-        results.append({name: p.grad for name, p in layers.named_parameters()} | {"input": own.grad})
-    for key, gradient in results[0].items():
-        assert (gradient is None) == (results[1][key] is None), key
-        if gradient is not None:
-            torch.testing.assert_close(results[1][key], gradient, rtol=1e-9, atol=1e-9)
+    assert_gradients_where_wanted(plain, 7, 8, frozen != "input", 1e-9)
 
 
 def test_gradcheck():

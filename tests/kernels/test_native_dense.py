@@ -3,16 +3,12 @@ processor's instruction set, and on AVX2 in a process of its own (`test_dense_on
 
 Tolerance: as for the residual blocks, 1e-5 of the result's largest value."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_dense_reference import random_layer, random_transition, random_trunk, run_steps
+from on_avx2 import pytest_on_avx2
 
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.native import load
@@ -207,24 +203,4 @@ def test_dense_blocks_refuse_what_does_not_fit(changes, message):
 @pytest.mark.skipif(ops.ready() and torch.ops.elastic_cnn.kernel_level() == "avx2", reason="this is AVX2 already")
 def test_dense_on_avx2_too():
     """What computes in this file again, in a process whose kernels are told to use AVX2."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            "0",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            "block or shapes or join",
-            str(Path(__file__)),
-        ],
-        env={**os.environ, "ELASTIC_KERNELS_ISA": "avx2"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
+    assert " passed" in pytest_on_avx2("-k", "block or shapes or join", __file__)

@@ -5,9 +5,6 @@ Tolerance: sums of a few hundred to a few thousand float32 products of size one 
 largest value; 1e-5 leaves room for no wrong weight and no wrong pixel."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_blocks_reference import pool2, random, random_block, run_block, run_tree, up2
+from on_avx2 import pytest_on_avx2
 
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.native import load
@@ -231,17 +229,7 @@ def test_tests_catch_a_wrong_weight(count):
 @pytest.mark.skipif(ops.ready() and torch.ops.elastic_cnn.kernel_level() == "avx2", reason="this is AVX2 already")
 def test_on_avx2_too():
     """This file again, in a process whose kernels are told to use AVX2."""
-    environment = {**os.environ, "ELASTIC_KERNELS_ISA": "avx2"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(Path(__file__))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "1 skipped" in done.stdout
+    assert "1 skipped" in pytest_on_avx2(__file__)
 
 
 def test_the_instruction_set_is_the_one_asked_for():

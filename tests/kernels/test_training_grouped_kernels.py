@@ -1,14 +1,11 @@
 """The training form's grouped 3 x 3 convolutions, with the norms around them, against torch's autograd."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_avx2 import pytest_on_avx2
 from torch import Tensor
 
 from elastic_cnn.fast import training_ops
@@ -112,8 +109,4 @@ def test_fake_forms_have_the_shapes_of_the_real_ones():
 
 def test_the_narrower_instruction_set():
     """AVX2, in a process of its own: this file's first test there."""
-    environment = {**os.environ, "ELASTIC_KERNELS_ISA": "avx2"}
-    here = f"{__file__}::test_convolution_and_gradients"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", here]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in pytest_on_avx2(f"{__file__}::test_convolution_and_gradients")

@@ -221,3 +221,12 @@ print("equal")
     environment = {**os.environ, "ELASTIC_KERNELS_ISA": isa}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr
+
+
+def test_an_unknown_instruction_set_is_refused():
+    code = "from elastic_cnn.fast import training_ops; training_ops.unavailable(); import torch; "
+    code += "torch.ops.elastic_cnn.train_has_products()"
+    environment = {**os.environ, "ELASTIC_KERNELS_ISA": "sse"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ELASTIC_KERNELS_ISA must be avx512 or avx2, got sse" in done.stderr

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         for path in write_report(args.results, args.out, args.overwrite):
             print(path)
         return
-    from elastic_cnn.study import runner
+    from elastic_cnn.study import processes, runner
     from elastic_cnn.study.checks import check
     from elastic_cnn.study.grid import load_study
     from elastic_cnn.study.results import collect
@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> None:
         return
     check(studies, place)
     if args.processes > 1:
-        code = runner.start_processes(_arguments(args), args.processes)
+        code = processes.start_processes(_arguments(args), args.processes)
         if code:
             raise SystemExit(code)
     else:
-        runner.set_threads(args.threads)
+        processes.set_threads(args.threads)
         try:
             failed = runner.run_missing(studies, place)
         except Interrupted as interrupted:

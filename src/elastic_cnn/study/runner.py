@@ -3,10 +3,7 @@
 import csv
 import difflib
 import fcntl
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,14 +31,6 @@ WEIGHTS = "last.safetensors"
 NOT_KEPT = ("last.ckpt", "previous.ckpt", "best.safetensors", "tensorboard")
 POLL_S = 2.0
 CURVE_POINTS = 40
-
-# glibc gives large blocks back to the system each step, which then clears them anew: small networks train several times
-# faster when it keeps them. Read when a process starts.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 class UnknownMetric(ValueError):
@@ -322,28 +311,6 @@ def _curve(path: Path) -> list[tuple[int, float]]:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): remove {path.parent}, and the run starts anew") from error
     return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
-
-
-def start_processes(arguments: Sequence[str], number: int) -> int:
-    """Run `elastic study ARGUMENTS` in so many processes, which share the work; the greatest of their exit codes.
-
-    They keep their memory (`KEEP_MEMORY`) unless the environment says otherwise.
-    """
-    command = [sys.executable, "-m", "elastic_cnn", "study", *arguments]
-    environment = {**KEEP_MEMORY, **os.environ}
-    processes = [subprocess.Popen(command, env=environment) for _ in range(number)]
-    try:
-        return max(process.wait() for process in processes)
-    except KeyboardInterrupt:  # they get the signal too, save their state and end
-        for process in processes:
-            process.wait()
-        raise
-
-
-def set_threads(number: int | None) -> None:
-    """Processor threads of this process; torch's choice where none is asked for."""
-    if number is not None:
-        torch.set_num_threads(number)
 
 
 def list_runs(studies: Sequence[Study], place: Place) -> list[str]:

@@ -9,8 +9,8 @@ namespace elastic {
 
 const Kernels& chosen_kernels() {
 #if defined(__x86_64__)
-  if (level() == "avx512") return avx512::kernels;
-  if (level() == "avx2") return avx2::kernels;
+  if (level() == Level::avx512) return avx512::kernels;
+  if (level() == Level::avx2) return avx2::kernels;
 #endif
   TORCH_CHECK(false, "this processor has neither AVX-512 nor AVX2, which the native kernels need; use the plain form");
 }

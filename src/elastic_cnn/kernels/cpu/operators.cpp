@@ -144,6 +144,11 @@ Tensor mean_pool2(const Tensor& x) {
   return output;
 }
 
+std::string level_name() {  // empty where the processor has neither instruction set
+  const Level chosen = level();
+  return chosen == Level::avx512 ? "avx512" : chosen == Level::avx2 ? "avx2" : "";
+}
+
 void advise(const Tensor& x) { advise_huge_pages(x.const_data_ptr(), x.nbytes()); }
 
 }  // namespace
@@ -151,7 +156,7 @@ void advise(const Tensor& x) { advise_huge_pages(x.const_data_ptr(), x.nbytes())
 }  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("kernel_level() -> str", []() { return elastic::level(); });
+  m.def("kernel_level() -> str", []() { return elastic::level_name(); });
   m.def("residual_blocks(Tensor x, Tensor weights, int[] plan) -> Tensor");
   m.def("residual_blocks_profile(Tensor x, Tensor weights, int[] plan) -> Tensor");
   m.def("tail(Tensor x, Tensor? bias, Tensor? shortcut, Tensor? low, bool relu) -> Tensor");

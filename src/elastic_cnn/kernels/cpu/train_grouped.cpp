@@ -7,11 +7,14 @@
 
 #include <memory>
 
-#include "train_level.h"
+#include "level.h"
 #include "train_parts.h"
 
 namespace elastic_train {
 namespace {
+
+using elastic::Level;
+using elastic::level;
 
 template <class T>
 const GroupedConvolutions<T>& convolutions() {

@@ -9,11 +9,14 @@
 
 #include <memory>
 
-#include "train_level.h"
+#include "level.h"
 #include "train_parts.h"
 
 namespace elastic_train {
 namespace {
+
+using elastic::Level;
+using elastic::level;
 
 bool has_products() { return level() != Level::none; }
 
