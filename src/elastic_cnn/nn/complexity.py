@@ -1,15 +1,15 @@
 """Parameters and multiply-adds of networks, counted by torch."""
 
-import copy
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from elastic_cnn.nn.example import Example
+from elastic_cnn.nn.trial import call, run_trial
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,21 @@ class _UncountedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(network: nn.Module, input_size: Sequence[int] = (3, 224, 224)) -> Complexity:
-    """Parameters and multiply-adds of one forward pass in eval mode on `(1, C, H, W)`; nothing is computed for real."""
-    meta = copy.deepcopy(network).to("meta").eval()
-    images = torch.empty(1, *input_size, device="meta", dtype=next(meta.parameters()).dtype)
-    operators = _UncountedOperators()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, operators:
-        meta(images)
+def count(network: nn.Module, example: Any = (3, 224, 224)) -> Complexity:
+    """Parameters and multiply-adds of one forward pass in eval mode; nothing is computed for real where the meta device
+    can run the network.
+
+    example: (channels, height, width) of one image, or what else `elastic_cnn.nn.example.Example.of` takes. `CannotRun`
+    (a `ValueError`) where the network does not run on it.
+    """
+    counter, operators = FlopCounterMode(display=False), _UncountedOperators()
+
+    def run(twin: nn.Module, found: Example) -> None:
+        nonlocal counter, operators
+        counter, operators = FlopCounterMode(display=False), _UncountedOperators()
+        with counter, operators:
+            call(twin, found)
+
+    run_trial(network, tuple(example) if isinstance(example, list) else example, run=run)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Complexity(parameters, counter.get_total_flops() // 2, dict(operators.calls.most_common()))

@@ -88,7 +88,8 @@ def _staged_by_resolution(network: nn.Module, found: list[tuple[str, nn.Module, 
     blocks = {id(block) for _, block, _ in found}
     names = {name for name, module in network.named_modules() if id(module) in blocks}
     types = {type(block) for _, block, _ in found}
-    places = {n: p for n, p in measure_places(network, lambda module: type(module) in types).items() if n in names}
+    measured, _ = measure_places(network, lambda module: type(module) in types)
+    places = {name: place for name, place in measured.items() if name in names}
     areas = {place.output[0] * place.output[1] for place in places.values() if place.output != (1, 1)}
     stages = {area: number for number, area in enumerate(sorted(areas, reverse=True), start=1)}
     candidates = []
