@@ -62,7 +62,7 @@ def _tensor_error(found: Tensor, expected: Tensor) -> float:
         return math.inf if found.shape != expected.shape else 0.0
     if not found.is_floating_point() or not expected.is_floating_point():
         return 0.0 if torch.equal(found, expected) else math.inf
-    a, b = found.double(), expected.double()
+    a, b = found.detach().double(), expected.detach().double()
     finite = b.isfinite()
     if not torch.equal(a.isfinite(), finite) or not torch.equal(a[~finite].isnan(), b[~finite].isnan()):
         return math.inf

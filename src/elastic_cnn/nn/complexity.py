@@ -51,8 +51,9 @@ def count(network: nn.Module, example: Any = (3, 224, 224)) -> Complexity:
     def run(twin: nn.Module, found: Example) -> None:
         nonlocal counter, operators
         counter, operators = FlopCounterMode(display=False), _UncountedOperators()
+        placed = found.like(twin)  # before anything is counted
         with counter, operators:
-            call(twin, found)
+            call(twin, placed)
 
     run_trial(network, tuple(example) if isinstance(example, list) else example, run=run)
     parameters = sum(parameter.numel() for parameter in network.parameters())
