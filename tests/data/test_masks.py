@@ -183,12 +183,6 @@ def test_255_never_counts(tmp_path):
     assert read_mask(path, LABELS).tolist() == [[0, IGNORE, IGNORE]]
 
 
-def test_a_colour_mask_is_refused(tmp_path):
-    path = _save(tmp_path / "m.png", np.zeros((4, 5, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"m\.png is a picture of mode RGB"):
-        read_mask(path, LABELS)
-
-
 def test_broken_files_are_unreadable_samples(tmp_path):
     _pair(tmp_path, "one")
     (tmp_path / "trainannot" / "one.png").write_bytes(b"no picture")

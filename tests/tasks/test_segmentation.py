@@ -1,6 +1,7 @@
 """The segmentation task on tiny folders of masks: loss, results, groups, frozen norms, saving memory, runs, testing."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -259,6 +260,37 @@ def test_eval_refuses_other_classes(run_folder, shapes, tmp_path):
     (tmp_path / "labels.json").write_text('{"classes": ["ground", "sky"]}')
     with pytest.raises(ValueError, match="has the classes ground, sky, the checkpoint of smp_fpn ground, square, disc"):
         evaluate(run_folder, tmp_path, "val", settings=Settings(accelerator="cpu", progress=False))
+
+
+def test_black_and_white_masks_in_another_layout(shapes, recipe, tmp_path, capsys):
+    """0 and 255 in images/ and masks/: without `values` a class is never learnt, which is said; with them all is."""
+    for split in ("train", "val"):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / split).mkdir(parents=True)
+        for photo in (shapes / split).iterdir():
+            shutil.copy(photo, tmp_path / "images" / split / photo.name)
+            with Image.open(shapes / f"{split}annot" / photo.name) as mask:
+                white = np.asarray(mask) % 3 > 0
+            Image.fromarray(white * np.uint8(255)).save(tmp_path / "masks" / split / f"{photo.stem}_mask.png")
+    path = tmp_path / "recipe.yaml"
+    plain = {"classes": ["ground", "thing"], "mask_suffix": "_mask", "test_size": "own"}
+    path.write_text(replace(recipe, epochs=1, options=plain).to_yaml())
+    build(load_recipe(path), str(tmp_path), Settings())
+    assert "is of the class 'thing'; 255 is void here" in capsys.readouterr().err
+    told = load_recipe(path, ["options.values={0: ground, 255: thing}"])
+    run = tmp_path / "run"
+    train(told, tmp_path, run, Settings(accelerator="cpu", progress=False))
+    assert capsys.readouterr().err == ""
+    labels, known = card_labels(load_checkpoint(run)[1])
+    assert labels == Labels(("ground", "thing"), values={0: "ground", 255: "thing"})
+    assert known["mask_suffix"] == "_mask"
+    results = evaluate(run, tmp_path, options=TestOptions(batch_size=1), settings=Settings("cpu", progress=False))
+    assert results["iou_thing"] is not None
+
+
+def test_values_belong_to_classes():
+    with pytest.raises(ValueError, match=r"options\.values belong to options\.classes"):
+        Options(values={0: "a"})
 
 
 def test_a_fresh_process_gives_identical_masks(run_folder, shapes, tmp_path):

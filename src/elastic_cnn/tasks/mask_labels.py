@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from elastic_cnn.data.labels import Labels
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.data.masks import Labels
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
 LABELS_KEY = "labels"  # of a card's `info`
@@ -12,4 +12,5 @@ LABELS_KEY = "labels"  # of a card's `info`
 def card_labels(card: NetworkCard) -> tuple[Labels, dict[str, Any]]:
     """The labels that a segmentation network was trained with, and how its data is read (`dataset`, `test_size`)."""
     known = card.info.get(LABELS_KEY, {})
-    return Labels(card.classes, known.get("void", IGNORE), tuple(map(tuple, known.get("palette", ())))), known
+    palette = tuple(map(tuple, known.get("palette", ())))
+    return Labels(card.classes, known.get("void", IGNORE), palette, known.get("values", {})), known

@@ -1,7 +1,7 @@
 """A class for every pixel: PASCAL VOC 2012 and folders of photos with index masks (paper, section 4.3 and Table 5)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
+from elastic_cnn.data.labels import LABELS_FILE, VOC_LABELS, Labels, read_labels
+from elastic_cnn.data.left_out import warn
+from elastic_cnn.data.mask_files import classes_not_seen
+from elastic_cnn.data.mask_pairs import Layout, Pairs, folder_pairs, voc_pairs
 from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, save_picture
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.data.masks import VOC_LABELS, Labels, MaskSamples, Pairs, folder_pairs, read_labels, voc_pairs
+from elastic_cnn.data.masks import MaskSamples
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
 from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels
@@ -25,6 +29,7 @@ from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
+LAYOUT_KEYS = ("photos", "masks", "photo_suffix", "mask_suffix")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -32,7 +37,9 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class Options:
     """dataset: `folder` (photos in SPLIT/, masks in SPLITannot/) or `voc` (VOC 2012; training on `train_split`).
 
-    classes, void, palette: of a folder's masks; from its labels.json where no classes are given.
+    photos, masks, photo_suffix, mask_suffix: where a folder keeps them, see `data.mask_pairs.Layout`.
+    classes, void, palette, values: what a folder's masks mean, see `data.labels.Labels`; from its labels.json where no
+    classes are given.
     train_split, val_split: names of the splits; `train_aug` with `voc` adds SBD's masks.
     scale: range of the random scale in training. test_size: `crop` pads test photos to image_size at the least, with
     `own` they keep their size. head_lr: factor on the rate of everything but the backbone. freeze_norms: the
@@ -42,9 +49,14 @@ class Options:
     """
 
     dataset: Literal["folder", "voc"] = "folder"
+    photos: str = ""
+    masks: str = ""
+    photo_suffix: str = ""
+    mask_suffix: str = ""
     classes: tuple[str, ...] = ()
     void: int = IGNORE
     palette: tuple[tuple[int, int, int], ...] = ()
+    values: dict[int | str, int | str | None] = field(default_factory=dict)
     train_split: str = "train"
     val_split: str = "val"
     scale: tuple[float, float] = (0.5, 2.0)
@@ -62,12 +74,22 @@ class Options:
             raise ValueError(f"options.head_lr={self.head_lr} and options.sheet={self.sheet} must not be negative")
         if self.dataset == "voc" and self.classes:
             raise ValueError("options.classes belong to dataset: folder; VOC has its own")
+        if self.values and not self.classes:
+            raise ValueError("options.values belong to options.classes: give both, or both in the data's labels.json")
+        _ = self.layout
+
+    @property
+    def layout(self) -> Layout:
+        """Where a folder keeps photos and masks."""
+        return Layout(**{key: getattr(self, key) for key in LAYOUT_KEYS})
 
     def labels(self, data: str) -> Labels:
         """What the values in the masks of `data` mean."""
         if self.dataset == "voc":
             return VOC_LABELS
-        return Labels(self.classes, self.void, self.palette) if self.classes else read_labels(Path(data))
+        if not self.classes:
+            return read_labels(Path(data))
+        return Labels(self.classes, self.void, self.palette, self.values)
 
 
 def backbone_of(network: nn.Module) -> nn.Module | None:
@@ -181,7 +203,7 @@ def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _pairs(options: Options, data: str, split: str) -> Pairs:
-    return voc_pairs(data, split) if options.dataset == "voc" else folder_pairs(data, split)
+    return voc_pairs(data, split) if options.dataset == "voc" else folder_pairs(data, split, options.layout)
 
 
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
@@ -190,7 +212,9 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     labels = options.labels(data)
     train_pairs, val_pairs = (_pairs(options, data, split) for split in (options.train_split, options.val_split))
     network, card = make_network(recipe, labels.classes)
-    known = {"dataset": options.dataset, "void": labels.void, "palette": labels.palette, "test_size": options.test_size}
+    if unseen := classes_not_seen(train_pairs.masks, labels):
+        warn(unseen)
+    known = {"dataset": options.dataset, **labels.to_dict(), "test_size": options.test_size, **asdict(options.layout)}
     card = replace(card, info={**card.info, LABELS_KEY: known})
     spec = card.input
     train = MaskSamples(train_pairs, labels, size=spec.size, mean=spec.mean, std=spec.std, scale=options.scale)
@@ -214,8 +238,9 @@ def build_test(
 ) -> tuple[Task, MaskSamples]:
     """The task and a split to test it on. `ValueError` where the data's classes are not the checkpoint's."""
     labels, known = card_labels(card)
-    own = Options(dataset=known.get("dataset", "folder"))
-    if own.dataset == "folder" and (Path(data) / "labels.json").is_file():
+    layout = {key: known[key] for key in LAYOUT_KEYS if key in known}
+    own = Options(dataset=known.get("dataset", "folder"), **layout)
+    if own.dataset == "folder" and (Path(data) / LABELS_FILE).is_file():
         theirs = read_labels(Path(data))
         if theirs.classes != card.classes:
             raise ValueError(

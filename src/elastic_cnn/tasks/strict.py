@@ -160,8 +160,12 @@ def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
             return tuple(_convert(entry, inner[0], source, path) for entry in value)
         if len(inner) == len(value):
             return tuple(_convert(entry, kind, source, path) for entry, kind in zip(value, inner, strict=True))
-    if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return dict(value)
+    if origin is dict and isinstance(value, dict):
+        kinds = typing.get_args(hint)
+        return {
+            _convert(key, kinds[0], source, path): _convert(entry, kinds[1], source, (*path, str(key)))
+            for key, entry in value.items()
+        }
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, bool, str) and type(value) is hint:
