@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,6 +80,45 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[str | None]:
+    """Hold the lock file `path` within the block: None, or who holds it already ("process 12 on HOST").
+
+    The system frees it when the process ends, however it ends; the file is gone after the block. Its folder is made.
+    Raises `OSError`, naming the folder, where nothing can be written. No lock where the system has none (Windows).
+    """
+    path, holder = Path(path), None
+    try:
+        import fcntl
+    except ImportError:
+        yield None
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:  # not `flock`: processes that this one starts would hold it too, after its end
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+                break
+            if os.fstat(handle).st_nlink:  # else its last holder has just removed it
+                break
+            os.close(handle)
+    except OSError as error:
+        raise not_written(path.parent, error) from error
+    try:
+        if holder is None:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield holder
+    finally:
+        if holder is None:
+            with suppress(OSError):
+                os.unlink(path)
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from elastic_cnn.data.sampler import TestBatches, closed, make_loader
 from elastic_cnn.tasks.failures import readers_told_once
-from elastic_cnn.tasks.run_folder import RunFolder, RunLog
+from elastic_cnn.tasks.run_folder import RunFolder
+from elastic_cnn.tasks.run_log import RunLog
 
 
 class Numbers:

@@ -1,6 +1,5 @@
 """A run that was killed and resumed ends as one that was not: the same weights, to the bit, and the same logs."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killing import Killed, crash_at, rows
 from safetensors.torch import load_file
 
 from elastic_cnn.tasks import run_folder
@@ -21,30 +21,6 @@ from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import Interrupted, train
 from elastic_cnn.zoo.checkpoint import read_card
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program catches it."""
-
-
-def crash_at(monkeypatch, target, method, call, action=None):
-    """The `call`th call of `method` (from 1) raises `Killed`, or acts, before it does anything."""
-    original, calls = getattr(target, method), iter(range(1, 10_000))
-
-    def wrapped(*args, **kwargs):
-        if next(calls) == call:
-            if action is None:
-                raise Killed
-            action()
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(target, method, wrapped)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """A log without its column of speeds."""
-    with path.open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "images_per_s"} for row in csv.DictReader(file)]
 
 
 def assert_same_weights(one: Path, two: Path) -> None:

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in RUN_DIR (starts it where there is none)"
     )
+    parser.add_argument(
+        "--allow-other-data", action="store_true", help="with --resume: go on though the photos are not the same"
+    )
     parser.add_argument("--overwrite", action="store_true", help="start anew where RUN_DIR holds a run")
     parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
     parser.add_argument(
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+    if args.allow_other_data and not args.resume:
+        raise ValueError("--allow-other-data goes with --resume")
     restarted = was_restarted()
     overrides = list(args.overrides)
     if args.network is not None:
@@ -85,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite and not restarted,
         strict=args.strict,
         checkpoint_every=args.checkpoint_every,
+        allow_other_data=args.allow_other_data,
     )
     console = Console(settings.progress)
     try:

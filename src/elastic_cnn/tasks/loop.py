@@ -21,8 +21,10 @@ from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
 from elastic_cnn.tasks.optim import lr_factor, make_optimizer, set_learning_rate
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.tasks.run_folder import RunFolder, RunLog
+from elastic_cnn.tasks.run_folder import RunFolder
+from elastic_cnn.tasks.run_log import Logged, RunLog
 from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.state import describe_data, make_state, restore
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.training_form import use_training_form
 
@@ -41,7 +43,8 @@ def is_broken(value: Tensor) -> bool:
 class Loop:
     """Trains a job under a recipe, from its folder's state where there is one.
 
-    After `run`: `results` of the last validation, `keeper` with the best, `images_here`, `unreadable`.
+    After `run`: `results` of the last validation, `keeper` with the best, `unreadable`, and over all stretches of the
+    run up to its last state `seconds` and `images` (trained on by all processes).
     """
 
     def __init__(self, fabric: Fabric, job: Job, recipe: Recipe, settings: Settings, folder: RunFolder) -> None:
@@ -70,7 +73,8 @@ class Loop:
         self.keeper = Keeper(folder, job.card, self.task)
         self.unreadable = Unreadable(settings.strict)
         self.epoch = self.step = 0  # epochs finished, steps done in this one
-        self.images_here = 0  # trained on by this process since it began
+        self.images, self.seconds, self.began = 0, 0.0, 0.0
+        self.data = describe_data(job)
         self.pending = [0.0, 0]  # sum and number of losses since the last row of train.csv
         self.results: dict[str, Any] = {}
 
@@ -92,9 +96,10 @@ class Loop:
         self.console, self.interrupts = console, interrupts
         if self.training_form:
             console.line(self.training_form)
-        rows = self._restore()
+        logged = self._restore()
         check_same_start(self.fabric, self.folder.path, self.total_step)
-        self.log = RunLog(self.folder, rows, self.total_step) if self.fabric.is_global_zero else None
+        self.log = RunLog(self.folder, logged, console.warn) if self.fabric.is_global_zero else None
+        self.began = time.perf_counter()
         with closed(self.train_loader), closed(self.val_loader), self.log or nullcontext():
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
@@ -122,7 +127,7 @@ class Loop:
                 loss, seen = self._optimizer_step(parts)
                 parts = []
                 bar.update(size)
-                self.images_here += seen
+                self.images += seen * self.fabric.world_size
                 began = self._log_step(loss, bar, began)
                 every = self.settings.checkpoint_every
                 stop = self.interrupts.agreed(self.fabric)
@@ -298,44 +303,32 @@ class Loop:
                 torch.distributed.broadcast(buffer, 0)
 
     def _save_state(self) -> None:
-        """last.ckpt: all that `_restore` needs, tensors and primitives alone."""
+        """last.ckpt: all that `_restore` needs."""
+        self._note_time()
         if self.log is None:
             return
         self._check_weights()
-        self.folder.save_state(
-            {
-                "task": self.task.state_dict(),
-                "ema": None if self.ema is None else self.ema.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "precision": self.fabric._precision.state_dict(),
-                "progress": {"epoch": self.epoch, "step": self.step, "pending": self.pending},
-                "rows": self.log.rows(),
-                "keeper": self.keeper.state(),
-                "unreadable": sorted(self.unreadable.paths),
-                "results": self.results,
-            }
-        )
+        self.folder.save_state(make_state(self, self.log))
 
-    def _restore(self) -> dict[str, int] | None:
-        """Take up the folder's state, where there is one; returns its numbers of log rows."""
+    def _note_time(self) -> None:
+        """Add what passed since it was last noted."""
+        now = time.perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
+
+    def _restore(self) -> dict[str, Logged] | None:
+        """Take up the folder's state, where there is one; returns how far its logs had come."""
         if not self.settings.resume:
             return None
-        state, warnings = self.folder.load_state()
-        for warning in warnings:
-            self.console.warn(warning)
-        if state is None:
+        found = self.folder.load_state()
+        if found is None:
             self.console.line(f"{self.folder.path} holds no state yet: starting from the beginning")
             return None
-        self.task.load_state_dict(state["task"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric._precision.load_state_dict(state["precision"])
-        progress = state["progress"]
-        self.epoch, self.step = progress["epoch"], progress["step"]
-        self.pending = progress["pending"]
-        self.keeper.restore(state["keeper"])
-        self.unreadable.paths = set(state["unreadable"])
-        self.results = state["results"]
-        self.console.line(f"going on with {self.folder.path} after step {self.total_step} (epoch {self.epoch + 1})")
-        return state["rows"]
+        path, state, warnings = found
+        for warning in warnings:
+            self.console.warn(warning)
+        logged = restore(self, state, path)
+        if self.epoch == self.recipe.epochs:
+            self.console.line(f"{self.folder.path} has come to its end already, after step {self.total_step}")
+        else:
+            self.console.line(f"going on with {self.folder.path} after step {self.total_step} (epoch {self.epoch + 1})")
+        return logged

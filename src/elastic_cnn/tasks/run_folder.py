@@ -1,19 +1,16 @@
-"""The folder of a training run: what lies in it, its state for a resume, and its logs, never half written."""
+"""The folder of a training run: what lies in it, who works in it, and its state for a resume, never half written."""
 
-import csv
 import os
 import shutil
-import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write, not_written, write_text
+from elastic_cnn.files import atomic_write, locked, not_written, write_text
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.failures import reader_ended
 from elastic_cnn.tasks.recipe import Recipe
@@ -43,13 +40,23 @@ class RunFolder:
                 return self.path / file
         raise AttributeError(name)
 
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Within the block no other process may train here. `ValueError` where one does, named by its number."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file: choose another folder")
+        with locked(self.path / ".lock") as holder:
+            if holder is not None:
+                raise ValueError(
+                    f"{self.path} is being trained in by {holder}: wait for its end, or choose another folder"
+                )
+            yield
+
     def prepare(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a run of `recipe` and write recipe.yaml.
 
         Raises `ValueError` where it holds a run (and neither `resume` nor `overwrite`), or another recipe's (resume).
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file: choose another folder")
         present = [name for name in self.FILES if (self.path / name).exists()]
         if resume and self.recipe_yaml.is_file():
             self._check_recipe(recipe)
@@ -110,19 +117,19 @@ class RunFolder:
                 "the one before is kept: mend that, and go on with --resume"
             ) from error
 
-    def load_state(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that is whole, None where the run never saved one; and a warning for each damaged one."""
+    def load_state(self) -> tuple[Path, dict[str, Any], list[str]] | None:
+        """The newest state that is whole, its file, and a warning for each damaged one; None where none was saved."""
         warnings: list[str] = []
         for path in (self.last_ckpt, self.previous_ckpt):
             if not path.exists():
                 continue
             try:
-                return read_state(path), warnings
+                return path, read_state(path), warnings
             except ValueError as error:
                 warnings.append(f"{error}; taking the one before")
         if warnings:
             raise ValueError(f"no whole state in {self.path}: {'; '.join(warnings)}")
-        return None, warnings
+        return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -141,96 +148,3 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(version, int) or version > STATE_VERSION:
         raise ValueError(f"{path} has the version {version!r}, this package reads up to {STATE_VERSION}")
     return state
-
-
-class RowLog:
-    """A CSV file that grows by rows; cut back to `rows` rows when a run resumes."""
-
-    def __init__(self, path: Path, rows: int = 0) -> None:
-        self.path, self.rows = path, 0
-        self.columns: list[str] = []
-        kept: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                kept = [row for _, row in zip(range(rows), reader, strict=False)]
-                self.columns = list(reader.fieldnames or ())
-        if kept:
-            with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                self._write(file, kept, header=True)
-        elif path.exists():
-            path.unlink()
-            self.columns = []
-
-    def append(self, row: dict[str, Any]) -> None:
-        """One row; the first one names the columns."""
-        first = not self.columns
-        if first:
-            self.columns = list(row)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            self._write(file, [row], header=first)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _write(self, file: Any, rows: list[dict[str, Any]], header: bool) -> None:
-        writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        self.rows += len(rows)
-
-
-class RunLog:
-    """train.csv, val.csv and TensorBoard events of a run, without gaps or doubles over resumes; closed by `with`.
-
-    TensorBoard writes in a thread: what fails there is raised here, as `OSError`, by the next call.
-    """
-
-    def __init__(self, folder: RunFolder, rows: dict[str, int] | None = None, step: int = 0) -> None:
-        rows = rows or {"train": 0, "val": 0}
-        self.folder, self.step = folder, step
-        self.logs = {name: RowLog(folder.path / f"{name}.csv", rows[name]) for name in ("train", "val")}
-
-    def rows(self) -> dict[str, int]:
-        """Rows written so far, for the state."""
-        return {name: log.rows for name, log in self.logs.items()}
-
-    def append(self, name: str, epoch: int, step: int, values: dict[str, float]) -> None:
-        """A row of `train` or `val`: epoch (from 1), optimizer steps done, and the values."""
-        self.logs[name].append({"epoch": epoch, "step": step, **values})
-        for key, value in values.items():
-            with self._told():
-                self.events.add_scalar(f"{name}/{key}", value, step)
-
-    def __enter__(self) -> "RunLog":
-        tensorboard = require("torch.utils.tensorboard", "train")
-        self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
-        try:
-            with self._told():
-                purge = self.step + 1 if self.step else None
-                self.events = tensorboard.SummaryWriter(str(self.folder.tensorboard), purge_step=purge)
-        except OSError:
-            threading.excepthook = self._hook
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            with suppress(OSError) if kind else self._told():  # what came first is what is told
-                self.events.close()
-        finally:
-            threading.excepthook = self._hook
-
-    def _in_a_thread(self, failed: threading.ExceptHookArgs) -> None:
-        if not isinstance(failed.exc_value, OSError):
-            self._hook(failed)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(
-                f"{self.folder.tensorboard} could not be written ({reason}): mend that, and go on with --resume"
-            ) from error

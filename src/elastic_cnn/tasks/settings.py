@@ -17,6 +17,7 @@ class Settings:
     strategy: Lightning's (`auto`, `ddp`, `ddp_find_unused_parameters_true`).
     workers: processes a process that read images.
     checkpoint_every: optimizer steps from one saved state to the next; 0 for the ends of epochs alone.
+    allow_other_data: a resumed run may go on with other photos of the same classes.
     strict: an unreadable image is an error. progress: show bars (by default, on a terminal).
     """
 
@@ -30,6 +31,7 @@ class Settings:
     strict: bool = False
     checkpoint_every: int = 0
     progress: bool | None = None
+    allow_other_data: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("checkpoint_every", 0)):

@@ -48,6 +48,7 @@ schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, chan
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -81,7 +82,7 @@ PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mix
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run did; summary.json holds the same. Times are of the last stretch where it was resumed."""
+    """What a finished run did; summary.json holds the same. Times are of all its stretches where it was resumed."""
 
     network: str
     task: str
@@ -125,8 +126,9 @@ def train(
     module: the task's module, by default the one that the recipe names. With several devices every process calls this
     with the same arguments (the command line and torchrun do so); Fabric starts those that are missing.
 
-    Raises `ValueError` for bad data, a folder that holds a run, out of memory (says what to lower) and a loss that is
-    not finite (`NonFiniteLoss`); `Interrupted` where a signal ended the run and its state was saved.
+    Raises `ValueError` for bad data, a folder that holds a run or in which another process trains, a state of other
+    data, out of memory (says what to lower) and a loss that is not finite (`NonFiniteLoss`); `Interrupted` where a
+    signal ended the run and its state was saved.
     """
     folder = RunFolder(out)
     fabric = make_fabric(recipe, settings)
@@ -136,22 +138,22 @@ def train(
         console.warn(restarts)
     job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
     loop = Loop(fabric, job, recipe, settings, folder)
-    if fabric.is_global_zero:
-        folder.prepare(recipe, settings.resume, settings.overwrite)
-    fabric.barrier()
-    began = time.perf_counter()
-    interrupts = Interrupts()
-    try:
-        with interrupts.caught(), failures.readers_told_once():
-            loop.run(console, interrupts)
-    except (MemoryError, RuntimeError, ValueError, EOFError, OSError) as error:
-        if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
-            raise
-        raise reason from error
-    summary = _summarise(loop, time.perf_counter() - began)
-    if fabric.is_global_zero:
-        write_json(folder.summary_json, asdict(summary))
-    fabric.barrier()
+    with folder.ours() if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            folder.prepare(recipe, settings.resume, settings.overwrite)
+        fabric.barrier()
+        interrupts = Interrupts()
+        try:
+            with interrupts.caught(), failures.readers_told_once():
+                loop.run(console, interrupts)
+        except (MemoryError, RuntimeError, ValueError, EOFError, OSError) as error:
+            if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
+                raise
+            raise reason from error
+        summary = _summarise(loop)
+        if fabric.is_global_zero:
+            write_json(folder.summary_json, asdict(summary))
+        fabric.barrier()
     return summary
 
 
@@ -180,7 +182,7 @@ def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
     return fabric
 
 
-def _summarise(loop: Loop, seconds: float) -> Summary:
+def _summarise(loop: Loop) -> Summary:
     folder, recipe, keeper = loop.folder, loop.recipe, loop.keeper
     keeper.restore(loop.fabric.broadcast(keeper.state()))  # the first process alone keeps weights
     files = {name: str(path) for name in folder.FILES if (path := folder.path / name).exists()}
@@ -196,8 +198,8 @@ def _summarise(loop: Loop, seconds: float) -> Summary:
         parameters=sum(p.numel() for p in loop.task.network.parameters()),
         epochs=recipe.epochs,
         steps=loop.total_step,
-        seconds=round(seconds, 1),
-        images_per_s=round(loop.images_here * loop.fabric.world_size / seconds, 1),
+        seconds=round(loop.seconds, 1),
+        images_per_s=round(loop.images / max(loop.seconds, 1e-9), 1),
         train_images=len(loop.job.train),
         val_images=len(loop.job.val),
         unreadable=loop.unreadable_files(),
