@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := train,figures,data,seg,export,dev
+EXTRAS := dev,docs
 
-.PHONY: faults demo test lint bench coverage clean help
+.PHONY: faults demo test test-floor lint bench coverage clean help
 
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
+	@echo "make lint    ruff, mypy and pyright"
 	@echo "make faults  kills, full disks and dead processes against the real command line (docs/reliability.md; half an hour)"
 	@echo "make bench   the standing benchmarks"
 	@echo "make coverage  which of timm's architectures become elastic (docs/coverage.md; about an hour)"
@@ -24,6 +25,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/elastic demo --overwrite -o runs/demo
 
+test-floor: $(READY)
+	.ci/floor
+
 test: $(READY)
 	$(BIN)/elastic doctor  # compiles the native kernels where that was not done yet, so that no test waits for it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -32,6 +36,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src $(BIN)/mypy --strict --follow-imports=silent tests/typed/program.py
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -62,7 +62,7 @@ def test_every_room_has_its_rule():
 
 def test_the_core_needs_no_extra():
     extras = (
-        "lightning torchmetrics matplotlib openTSNE pyarrow sklearn tensorboard webdataset segmentation_models_pytorch "
+        "lightning torchmetrics matplotlib pyarrow sklearn scipy tensorboard webdataset segmentation_models_pytorch "
         "onnx onnxscript onnxruntime openvino simplejpeg"
     )
     code = f"import sys, elastic_cnn; print([name for name in {extras.split()!r} if name in sys.modules])"

@@ -240,7 +240,7 @@ def _map(results: Results) -> str:
     count, blocks = len(results.policy.shown), len(results.policy.blocks)
     colour = "the true height of its digit" if results.sizes is not None else "its mean score"
     caption = (
-        f"t-SNE of the scale policies of {count:,} images (openTSNE, seeded): each point is an image, placed by its "
+        f"t-SNE of the scale policies of {count:,} images (seeded): each point is an image, placed by its "
         f"{blocks} scores and coloured by {colour}. Distances between far groups mean little."
     )
     figure = _draw(results, charts.policy_map, "t-SNE of the scale policies", caption)

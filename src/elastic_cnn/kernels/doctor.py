@@ -15,7 +15,7 @@ from elastic_cnn.kernels import build, native, ops
 
 EXTRAS = {  # extra: packages that it brings
     "train": ("lightning", "torchmetrics", "tensorboard", "tqdm"),
-    "figures": ("matplotlib", "openTSNE", "pyarrow", "sklearn"),
+    "figures": ("matplotlib", "pyarrow", "sklearn", "scipy"),
     "data": ("webdataset", "datasets", "simplejpeg"),
     "seg": ("segmentation_models_pytorch", "scipy"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
