@@ -9,28 +9,34 @@ from typing import Any
 from PIL import Image
 
 from elastic_cnn.data.coco import CocoImages
+from elastic_cnn.data.folders import same_name
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import eval_transform
-from elastic_cnn.text import file_name
+from elastic_cnn.text import file_name, listed
 
 
 class FolderPhotos:
     """Photos of one class each, or of none: `ImageFolder` with labels in words, relative paths and object sizes.
 
     data: a folder with the split in it, or of class folders, or of photos alone; `wds/FOLDER`, `hfds/NAME`.
-    classes_from: as for `ImageFolder`.
+    classes: the network's; the photos may have others.
     Object sizes are read from `sizes.csv` (columns `path` and `size`) in the folder, where there is one.
     """
 
-    def __init__(self, data: str, split: str, transform: Callable[[Any], Any], classes_from: str = "folder") -> None:
+    def __init__(self, data: str, split: str, transform: Callable[[Any], Any], classes: Sequence[str] = ()) -> None:
         self.root = data
         if data.startswith(("wds/", "hfds/")):
             self.root = data.split("/", 1)[1]
+        classes_from = "path" if any("/" in name for name in classes) else "folder"
         self.images = ImageFolder(data, split, transform, labels="optional", classes_from=classes_from)
+        known = {same_name(name): name for name in classes}
+        self._names = [known.get(same_name(name), name) for name in self.images.classes]
         self.found_line, self.notices = self.images.found_line, self.images.notices
+        if strange := [name for name in self._names if name and known and name not in classes]:
+            self.notices += (f"{split} holds {listed(strange)}, which the network does not know: never right",)
         self._sizes = {} if is_url(self.root) else _read_sizes(Path(self.root))
 
     def __len__(self) -> int:
@@ -48,7 +54,7 @@ class FolderPhotos:
 
     def label(self, index: int, target: int | None = None) -> str | None:
         """The class's name; None for photos that lie in no class folder."""
-        return (self.images.classes[target] or None) if target is not None else None
+        return (self._names[target] or None) if target is not None else None
 
     def object_sizes(self, index: int) -> list[float] | None:
         size = self._sizes.get(self.path(index)) if self._sizes else None
@@ -101,7 +107,7 @@ def open_photos(
     """
     transform = eval_transform(**preparation)
     if task == "classification":
-        return FolderPhotos(data, split, transform, "path" if any("/" in name for name in classes) else "folder")
+        return FolderPhotos(data, split, transform, classes)
     if task == "multilabel":
         return CocoPhotos(data, split, classes, transform)
     raise ValueError(f"policies are collected for classification and multilabel checkpoints; this one is for {task}")
