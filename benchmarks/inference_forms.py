@@ -7,7 +7,6 @@ the ratios. Modes:
 
     plain      as built, eager
     optimized  `optimize_for_inference` in PyTorch alone, eager
-    prepacked  the same with oneDNN's fused convolutions
     compiled   compiled with the weights frozen, which takes minutes for each network and batch size
     native     the native kernels, and what they leave compiled
 
@@ -37,7 +36,7 @@ PAIRS = (
     "se_resnext50:se_resnext50_elastic",
     "resnext101:resnext101_elastic",
 )
-MODES = ("plain", "optimized", "prepacked", "compiled", "native")
+MODES = ("plain", "optimized", "compiled", "native")
 WARM_UP = 3
 Run = Callable[[], object]
 
@@ -63,7 +62,7 @@ def prepare(name: str, mode: str, images: Tensor) -> Run:
     runner = network
     if mode != "plain":
         native, compiled = mode == "native", mode in ("compiled", "native")
-        runner = optimize_for_inference(network, compile=compiled, prepack=mode == "prepacked", native=native)
+        runner = optimize_for_inference(network, compile=compiled, native=native)
 
     def run() -> object:
         with torch.inference_mode():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "elastic_cnn"
-UTILITIES = {"extras", "files", "text"}
+UTILITIES = {"extras", "files"}
 MAY_IMPORT = {
     "nn": set(),
     "kernels": set(),
@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "extras": set(),
     "files": set(),
-    "text": set(),
 }
 
 

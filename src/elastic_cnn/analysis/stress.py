@@ -69,8 +69,7 @@ def stress_test(
     settings: Settings | None = None,
     progress: Callable[[str], object] = lambda line: None,
 ) -> StressTest:
-    """Test a checkpoint, and the one to compare it `against`, with inputs of each of `sizes`: sides in pixels, or
-    heights where the network was trained on inputs that are no squares.
+    """Test a checkpoint, and the one to compare it `against`, with inputs of each of `sizes` (sides in pixels).
 
     progress: called with a line after each test. Raises `ValueError` for sizes that are not positive or repeated, more
     than one process, segmentation checkpoints, two checkpoints of different tasks or classes, and data that do not fit.
@@ -89,7 +88,7 @@ def stress_test(
     for label, path, card in zip(_labels(cards, paths), paths, cards, strict=True):
         results = {}
         for size in sizes:
-            found = evaluate(path, data, split, TestOptions(sides_at(size, card), batch_size), settings)
+            found = evaluate(path, data, split, TestOptions(image_size=size, batch_size=batch_size), settings)
             counted.add(found["images"])
             skipped = ("images", "unreadable", "classes", "images_per_s", "seconds")
             results[size] = {k: v for k, v in found.items() if isinstance(v, int | float) and k not in skipped}
@@ -97,12 +96,6 @@ def stress_test(
             progress(f"{label} at {size} px: {shown} ({found['seconds']:.0f} s)")
         networks.append(StressedNetwork(label, path, card.input.size[0], results))
     return StressTest(task, str(data), split, sizes, counted.pop(), tuple(networks))
-
-
-def sides_at(size: int, card: NetworkCard) -> tuple[int, int]:
-    """Height and width of the input of height `size`, in the shape that the network was trained with."""
-    height, width = card.input.size
-    return size, max(1, round(size * width / height))
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

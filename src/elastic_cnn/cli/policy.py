@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastic_cnn.extras import require
-
-if TYPE_CHECKING:
-    from elastic_cnn.policy.collect import Photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +49,8 @@ def run(args: argparse.Namespace) -> None:
     console.shown = processes.is_first
     with console.bar("policy", 0) as bar:
 
-        def start(photos: "Photos") -> None:
-            console.tell_found(photos)
-            bar.total = len(photos)
+        def start(images: int) -> None:
+            bar.total = images
             bar.refresh()
 
         done = collect_policy(

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elastic_cnn.data.json_keys import repeated_key
-from elastic_cnn.data.transforms import prepare
+from elastic_cnn.data.pixels import read_rgb
 
 SIZE_NAMES = ("small", "medium", "large")
 AREA_BOUNDS = (32**2, 96**2)  # square pixels of the native photo
@@ -271,8 +271,7 @@ def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
 class CocoImages(Dataset):
     """One split: samples `{"image": (3, H, W), "targets": (C,) float32, "size_targets": (3, C) bool}`, by image id.
 
-    root, split: see `find_split`. transform: a `Preparation`, or PIL image -> tensor (3, H, W). options: of
-    `read_annotations`.
+    root, split: see `find_split`. transform: PIL image -> tensor (3, H, W). options: of `read_annotations`.
 
     Raises `ValueError` as `read_annotations` and `find_split` do, and where images are missing, naming the first. A
     broken image raises `UnreadableSample` when it is read.
@@ -292,8 +291,9 @@ class CocoImages(Dataset):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        photo = read_rgb(self.folder / self.annotations.file_names[index])
         return {
-            "image": prepare(self.transform, self.folder / self.annotations.file_names[index]),
+            "image": self.transform(photo),
             "targets": torch.from_numpy(self.annotations.targets[index]).float(),
             "size_targets": torch.from_numpy(self.annotations.size_targets[index]),
         }

@@ -7,14 +7,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.image_folder import ImageFolder, eval_transform
 from elastic_cnn.data.left_out import LeftOut
+from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
-from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.zoo.checkpoint import InputSpec
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 BATCH = 16
 Run = Callable[[Tensor], Tensor]
+
+
+def find_photos(folder: str | Path) -> list[Path]:
+    """The picture files below `folder`, sorted. `ValueError` where there is no folder or none in it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder} of photos to calibrate on")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no photos ({', '.join(SUFFIXES)})")
+    return found
 
 
 def draw(photos: Sequence[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:
@@ -32,7 +44,7 @@ def read_images(photos: Sequence[Path], spec: InputSpec, left_out: LeftOut) -> T
     images = []
     for path in photos:
         try:
-            images.append(transform.read(path))
+            images.append(transform(read_rgb(path)))
         except UnreadableSample as error:
             left_out.note(error.path, error.reason)
     return torch.stack(images) if images else None

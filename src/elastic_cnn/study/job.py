@@ -37,9 +37,9 @@ class StoreShelf:
 
     def get(self, data: Data, recipe: Recipe) -> tuple[Store, Store]:
         """The stores to train and to test on."""
-        key = (data, recipe.side, repr(recipe.options))
+        key = (data, recipe.image_size, repr(recipe.options))
         if key not in self._stores:
-            self._stores[key] = load_stores(data, self.root, recipe.side, task_options(recipe))
+            self._stores[key] = load_stores(data, self.root, recipe.image_size, task_options(recipe))
         return self._stores[key]
 
 
@@ -54,7 +54,7 @@ def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean
     else:
         assert train.labels is not None  # stores of masks have them
         task = StoredSegmentation(network, train.labels, options)
-    task.equip(train, val, recipe.side, mean, std)
+    task.equip(train, val, recipe.image_size, mean, std)
     return task
 
 
@@ -65,7 +65,7 @@ def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> V
     if data.kind == "digits":
         return Views(train, None, length)
     if data.kind == "masks":
-        return Views(train, random_scale(train.images.shape[-2:], recipe.side, options.scale), length)
+        return Views(train, random_scale(train.images.shape[-2:], recipe.image_size, options.scale), length)
     return Views(train, random_crop(options.min_scale), length)
 
 

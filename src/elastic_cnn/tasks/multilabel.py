@@ -14,9 +14,8 @@ from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
 
 from elastic_cnn.data.coco import SIZE_NAMES, CocoImages
-from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.data.image_folder import eval_transform, train_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
-from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -27,7 +26,7 @@ DATA_KEYS = ("exclude", "crowds", "zero_area")
 
 
 @dataclass(frozen=True)
-class Options(GeometryOptions):
+class Options:
     """train_split, val_split: names of the splits (`train2014`, ...; see `find_split`).
 
     exclude: categories to leave out. crowds: `label` counts them like objects, `drop` leaves them out. zero_area: what
@@ -35,10 +34,7 @@ class Options(GeometryOptions):
     loss: `bce`, or `asymmetric` (Ridnik et al. 2021; timm's) with gamma_negative, gamma_positive and clip.
     head_lr_factor: learning rate of the classifier, as a multiple of the recipe's.
     min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none.
-    The other keys are those of `GeometryOptions`; without a crop_mode training crops freely and testing squashes.
     """
-
-    crop_mode: Literal["center", "border", "squash"] | None = None
 
     train_split: str = "train"
     val_split: str = "val"
@@ -54,7 +50,6 @@ class Options(GeometryOptions):
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("gamma_negative", "gamma_positive", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
@@ -162,26 +157,19 @@ def _number(value: Tensor) -> float | None:
 
 
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
-    """COCO's splits in the folder `data`, and the network for their classes."""
+    """COCO's splits in the folder `data`, and the network for their classes. Test images are squashed to a square."""
     options: Options = task_options(recipe)
     val = CocoImages(data, options.val_split, eval_transform(), **options.data)
     train = CocoImages(data, options.train_split, eval_transform(), **options.data)
     if train.classes != val.classes:
         raise ValueError(_difference(val, train.classes, f"the split {options.train_split}"))
-    network, card = make_network(recipe, train.classes, **options.input_fields(crop_mode="squash"))
+    network, card = make_network(recipe, train.classes, crop_mode="squash", crop_pct=1.0)
     card = replace(card, info={**card.info, "data": options.data})
     spec = card.input
-    val.transform = eval_transform(**asdict(spec))
     train.transform = train_transform(
-        spec.size,
-        spec.mean,
-        spec.std,
-        spec.interpolation,
-        options.min_scale,
-        options.color_jitter,
-        geometry=options.geometry(),
-        reading=val.transform.reading,
+        recipe.image_size, spec.mean, spec.std, spec.interpolation, options.min_scale, options.color_jitter
     )
+    val.transform = eval_transform(**asdict(spec))
     return Job(Multilabel(network, train.classes, options), card, train, val)
 
 
@@ -194,7 +182,7 @@ def build_test(
     """
     spec = asdict(card.input)
     if options.image_size is not None:
-        spec["size"] = both_sides(options.image_size)
+        spec["size"] = (options.image_size, options.image_size)
     kept = {key: value for key, value in card.info.get("data", {}).items() if key in DATA_KEYS}
     samples = CocoImages(data, split, eval_transform(**spec), **kept)
     if samples.classes != card.classes:

@@ -1,6 +1,6 @@
 """The network of a recipe: created by name, initialised, and given what fits of other weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,18 +123,12 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
 
 
 def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes: Any) -> InputSpec:
-    """Input of the recipe's size; mean, deviation and interpolation as the network's configuration has them.
+    """Square input of the recipe's size; mean, deviation and interpolation as the network's configuration has them.
 
-    A network of other than 3 channels (`network_kwargs.in_chans`) has the configuration's averages for each of them.
-    changes: fields to set besides (crop_pct, crop_mode, max_value, background).
+    changes: fields to set besides (crop_pct, crop_mode).
     """
     config = resolve_data_config(model=network) if hasattr(network, "pretrained_cfg") else {}
     known = {key: config[key] for key in ("mean", "std") if key in config}
     if config.get("interpolation") in ("bilinear", "bicubic"):
         known["interpolation"] = config["interpolation"]
-    spec = InputSpec(size=recipe.size, **{**known, **changes})
-    channels = recipe.network_kwargs.get("in_chans", len(spec.mean))
-    if channels != len(spec.mean):
-        mean, std = ((sum(values) / len(values),) * channels for values in (spec.mean, spec.std))
-        spec = replace(spec, mean=mean, std=std)
-    return spec
+    return InputSpec(size=(recipe.image_size, recipe.image_size), **{**known, **changes})

@@ -1,20 +1,73 @@
-"""Residual blocks and DLA's blocks: the shortcut is added to the enlarged map first.
+"""The modules of the optimized form in PyTorch. What becomes one of them `torch_form.py` decides.
 
-    relu(conv3(a) + (U(low) + shortcut))
-
-The bracket is one pass over memory, and a compiler hands it to the last convolution, which adds it and takes the ReLU
-as it writes: nothing is read or written again after it.
+Residual blocks add the shortcut to the enlarged map first: `relu(conv3(a) + (U(low) + shortcut))`. The bracket is one
+pass over memory, and a compiler hands it to the last convolution, which adds it and takes the ReLU as it writes.
 """
 
-from collections import OrderedDict
 from typing import Any
 
+import torch
 from timm.layers import SEModule
-from timm.models.resnet import Bottleneck
+from timm.models.densenet import DenseLayer
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import add_low, clean, divide, does_nothing
-from elastic_cnn.surgery.residual import ElasticResidual
+from elastic_cnn.nn.resample import crop
+
+
+class LowBranch(nn.Module):
+    """One low-resolution term of Equation 3, cropped: `(N, C, H, W)` -> `(N, C', H, W)`.
+
+    down, up: D and U. transform: convolutions and activations between them, under the names of the high branch's.
+    """
+
+    def __init__(self, scale: int, down: nn.Module, transform: nn.Sequential, up: nn.Module):
+        super().__init__()
+        self.scale = scale
+        self.down = down
+        self.transform = transform
+        self.up = up
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        return self.enlarge(self.transform(self.down(x)), height, width)
+
+    def enlarge(self, y: Tensor, height: int, width: int) -> Tensor:
+        """U of `y` (N, C', H / scale, W / scale), cropped to `height` and `width`."""
+        return y if isinstance(self.up, nn.Identity) else crop(self.up(y), height, width)
+
+
+def add_low(low: nn.ModuleList, x: Tensor, start: Tensor | None, height: int, width: int) -> Tensor | None:
+    """`start` plus every low branch of `x`: what the last convolution of the high branch is then added to."""
+    for branch in low:
+        y = branch(x, height, width)
+        start = y if start is None else y + start
+    return start
+
+
+class FoldedBranches(nn.Module):
+    """The sum of Equation 3, the high branch last: `(N, C_in, H, W)` -> `(N, C_out, H, W)`, any height and width."""
+
+    def __init__(self, high: nn.Sequential, low: nn.ModuleList):
+        super().__init__()
+        self.high = high
+        self.low = low
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The sum, and `start` (N, C_out, H, W) with it where given."""
+        y = self.high(x)
+        total = add_low(self.low, x, start, y.shape[-2], y.shape[-1])
+        return y if total is None else y + total
+
+
+class FoldedElasticDenseLayer(DenseLayer):
+    """DenseNet's layer: norm1 (it reads all features, so it stays) and branches of conv1, act, conv2."""
+
+    def __init__(self, norm1: nn.Module, branches: FoldedBranches):
+        nn.Module.__init__(self)
+        self.norm1 = norm1
+        self.branches = branches
+
+    def forward(self, x: Tensor | list[Tensor]) -> Tensor:  # lists of (N, C_i, H, W) -> (N, growth_rate, H, W)
+        return self.branches(self.norm1(torch.cat([x] if isinstance(x, Tensor) else x, 1)))
 
 
 class FoldedElasticBottleneck(nn.Module):
@@ -22,10 +75,11 @@ class FoldedElasticBottleneck(nn.Module):
 
     high: conv1 (1x1), act1, conv2 (3x3, grouped), act2, [aa], conv3 (1x1, with the bias of the whole block).
     low: `LowBranch`es, each .down, .transform (conv1, act1, conv2, act2, [aa], conv3 without bias), .up.
-    shortcut: a projection of `x`, or None for `x` itself; act: the last activation.
-
-    `shortcut` and `children` of `forward` are what DLA's trees hand over; a shortcut given there is taken as it is.
+    shortcut: a projection of `x`, or None for `x` itself; act: the last activation. given_shortcut: whether a caller
+    (DLA's trees) may hand over `shortcut` and `children`; a shortcut given so is taken as it is.
     """
+
+    given_shortcut: bool = False
 
     def __init__(self, high: nn.Sequential, low: nn.ModuleList, shortcut: nn.Module | None, act: nn.Module):
         super().__init__()
@@ -103,47 +157,3 @@ class FoldedElasticSEBottleneck(FoldedElasticBottleneck):
 def squeeze_to_gate(se: Any, squeezed: Tensor) -> Tensor:
     """The gate (N, C, 1, 1) of timm's `SEModule` from the map's means (N, C, 1, 1)."""
     return se.gate(se.fc2(se.act(se.bn(se.fc1(squeezed)))))
-
-
-def takes_mean_first(se: nn.Module, high: nn.Sequential, low: nn.ModuleList) -> bool:
-    """Whether `FoldedElasticSEBottleneck` computes what `se` on the block's sum does."""
-    last: Any = list(high.children())[-1]
-    return (
-        type(se) is SEModule
-        and not se.add_maxpool
-        and last.kernel_size == (1, 1)
-        and last.stride == (1, 1)
-        and getattr(high, "conv3", None) is last
-        and all(not hasattr(branch.up, "weight") for branch in low)
-    )
-
-
-def fold_residual(block: ElasticResidual) -> FoldedElasticBottleneck:
-    """The optimized form of an elastic residual or DLA block whose norms are folded already."""
-    high, low = divide(block.branches)
-    shortcut = None if does_nothing(block.shortcut) else block.shortcut
-    tail = clean(block.tail)
-    if len(tail) == 0:
-        return FoldedElasticBottleneck(high, low, shortcut, block.act)
-    if [name for name, _ in tail.named_children()] == ["se"] and takes_mean_first(tail.se, high, low):  # type: ignore[arg-type]
-        return FoldedElasticSEBottleneck(high, low, shortcut, block.act, tail.se)  # type: ignore[arg-type]
-    return FoldedElasticResidual(high, low, tail, shortcut, block.act)
-
-
-def fold_plain_bottleneck(block: Any) -> FoldedElasticSEBottleneck | None:
-    """timm's bottleneck with squeeze-and-excitation as `FoldedElasticSEBottleneck` without low branches.
-
-    None where it has no such layer, a norm is left, or a subclass may compute something else.
-    """
-    if type(block) is not Bottleneck:
-        return None
-    high = clean(block)
-    names = [name for name in ("conv1", "act1", "conv2", "act2", "aa", "conv3") if hasattr(high, name)]
-    others = {"se", "downsample", "act3"}
-    if not hasattr(high, "se") or {name for name, _ in high.named_children()} - {*names, *others}:
-        return None
-    layers = nn.Sequential(OrderedDict((name, high.get_submodule(name)) for name in names))
-    low = nn.ModuleList()
-    if not takes_mean_first(block.se, layers, low):
-        return None
-    return FoldedElasticSEBottleneck(layers, low, block.downsample, block.act3, block.se)
