@@ -4,10 +4,10 @@ from html import escape
 
 import numpy as np
 
-from elastic_cnn.analysis.summary import text_table
 from elastic_cnn.demo import charts
 from elastic_cnn.demo.page import bars, chart, page, paragraph, picture, section, table
 from elastic_cnn.demo.results import Results, SizeBin
+from elastic_cnn.measure.tables import text_table
 
 IN_THREE_SENTENCES = (
     "The designer of a convolutional network usually fixes at which resolution each layer works. An Elastic layer "

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from elastic_cnn.demo.measure import divide_by_size
-from elastic_cnn.demo.statistics import Difference, Proportion, spearman
+from elastic_cnn.measure.correlations import spearman
+from elastic_cnn.measure.proportions import Difference, Proportion
 
 
 @given(total=st.integers(1, 400), data=st.data())

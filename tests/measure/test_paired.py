@@ -1,4 +1,4 @@
-"""Differences and intervals against scipy and scikit-learn."""
+"""Paired differences, intervals and correlations against scipy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from elastic_cnn.study.statistics import (
-    PairedDifference,
-    Spread,
-    paired_difference,
-    rank_correlations,
-    size_readability,
-)
+from elastic_cnn.measure.correlations import rank_correlations, size_readability
+from elastic_cnn.measure.paired import MeanSpread, PairedDifference, paired_difference
 
 VALUES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=9)
 
@@ -53,15 +48,15 @@ def test_a_bootstrap_alone_decides_nothing():
 
 def test_one_pair_has_no_interval_and_none_is_an_error():
     assert paired_difference([1.0], [0.5]).low is None
-    assert Spread.of([2.0]) == Spread(2.0, None, 1)
+    assert MeanSpread.of([2.0]) == MeanSpread(2.0, None, 1)
     with pytest.raises(ValueError, match="as many values"):
         paired_difference([1.0], [])
     with pytest.raises(ValueError, match="nothing"):
-        Spread.of([])
+        MeanSpread.of([])
 
 
 def test_spread_is_the_sample_deviation():
-    assert Spread.of([1.0, 2.0, 4.0]).deviation == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert MeanSpread.of([1.0, 2.0, 4.0]).deviation == pytest.approx(np.std([1, 2, 4], ddof=1))
 
 
 def test_rank_correlations_are_scipys():

@@ -1,4 +1,4 @@
-"""Proportions with intervals, paired comparisons and rank correlations."""
+"""How many of the same images networks get right: proportions with intervals, and paired differences."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -27,10 +27,8 @@ class Proportion:
         count, total = int(hits.sum()), len(hits)
         if total == 0:
             raise ValueError("a proportion of nothing")
-        value = count / total
-        middle = (value + Z95**2 / (2 * total)) / (1 + Z95**2 / total)
-        half = Z95 / (1 + Z95**2 / total) * math.sqrt(value * (1 - value) / total + Z95**2 / (4 * total**2))
-        return cls(count, total, value, max(0.0, middle - half), min(1.0, middle + half))
+        interval = require("scipy.stats", "figures").binomtest(count, total).proportion_ci(method="wilson")
+        return cls(count, total, count / total, float(interval.low), float(interval.high))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,18 +68,3 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Spearman's rank correlation and its 95% interval (Fisher's, with Bonett and Wright's variance).
-
-    0 with the widest interval where one of them does not vary or there are too few.
-    """
-    if len(x) < 5 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0, -1.0, 1.0
-    rho = float(require("scipy.stats", "figures").spearmanr(x, y).statistic)
-    if abs(rho) > 1 - 1e-12:
-        return rho, rho, rho
-    half = Z95 * math.sqrt((1 + rho**2 / 2) / (len(x) - 3))
-    centre = math.atanh(rho)
-    return rho, math.tanh(centre - half), math.tanh(centre + half)

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and paired differences with 95% intervals."""
+"""Means and their spread over seeds, and paired differences with 95% intervals."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MOST_EXACT = 6  # pairs up to which all resamples are enumerated: 6^6 = 46,656
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanSpread:
     """Mean and standard deviation (n - 1; None of one value) of `count` values."""
 
     mean: float
@@ -21,7 +21,7 @@ class Spread:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> "MeanSpread":
         """`ValueError` where there are none."""
         if len(values) == 0:
             raise ValueError("a mean of nothing")
@@ -76,30 +76,3 @@ def bootstrap_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
     else:
         places = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     return values[places].mean(axis=1)
-
-
-def rank_correlations(size: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each column of scores (N, blocks) with size (N,); 0 where one of them is constant."""
-    ranks = require("scipy.stats", "figures").rankdata
-    x, y = ranks(size), ranks(scores, axis=0)
-    x, y = x - x.mean(), y - y.mean(axis=0)
-    norms = np.sqrt((x**2).sum() * (y**2).sum(axis=0))
-    return np.divide(x @ y, norms, out=np.zeros(y.shape[1]), where=norms > 0)
-
-
-def size_readability(size: np.ndarray, scores: np.ndarray, parts: int = 5) -> float:
-    """How much of the variance of log size a linear map of scores (N, blocks) tells, on parts held out in turn (R^2).
-
-    Below 0 where it tells less than the mean size does.
-    """
-    target = np.log(size)
-    deviation = scores.std(axis=0)
-    columns = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    columns = np.concatenate([columns, np.ones((len(columns), 1))], axis=1)
-    missed = total = 0.0
-    for part in range(parts):
-        held = np.arange(len(target)) % parts == part
-        solution = np.linalg.lstsq(columns[~held], target[~held], rcond=None)[0]
-        missed += float(((target[held] - columns[held] @ solution) ** 2).sum())
-        total += float(((target[held] - target[~held].mean()) ** 2).sum())
-    return 1 - missed / total
