@@ -14,11 +14,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-ROOM = ROOT / "src" / "elastic_cnn" / "kernels"
+KERNELS = ROOT / "src" / "elastic_cnn" / "kernels"
 
 
 def load_builder():
-    spec = importlib.util.spec_from_file_location("elastic_kernels_build", ROOM / "build.py")
+    spec = importlib.util.spec_from_file_location("elastic_kernels_build", KERNELS / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -34,7 +34,7 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext):
         builder = load_builder()
-        folder = ROOM if self.inplace else Path(self.build_lib, "elastic_cnn", "kernels")
+        folder = KERNELS if self.inplace else Path(self.build_lib, "elastic_cnn", "kernels")
         try:
             path = builder.build(ext.part, folder)
             path.with_suffix(".lock").unlink(missing_ok=True)
@@ -55,7 +55,7 @@ class BuildKernels(build_ext):
 
 def extensions():
     builder = load_builder()
-    if not builder.compiler() or importlib.util.find_spec("torch") is None:
+    if builder.why_not() or importlib.util.find_spec("torch") is None:
         return []
     found = []
     for part in builder.PARTS:
