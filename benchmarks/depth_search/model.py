@@ -1,14 +1,14 @@
 """A roofline model of a network's time: a kernel takes as long as its arithmetic or its traffic, the longer one.
 
-Operators (`time_trace.py`) are first joined into the kernels that would run them; a kernel then reads what comes from
-outside it and writes what is used outside. Machines are described by measured peaks (`time_machine.py`).
+Operators (`trace.py`) are first joined into the kernels that would run them; a kernel then reads what comes from
+outside it and writes what is used outside. Machines are described by measured peaks (`machine.py`).
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from elastic_cnn.analysis.time_trace import FOLDED_NORM, Op
+from benchmarks.depth_search.trace import FOLDED_NORM, Op
 
 # What joins other operators: each output pixel from few input pixels.
 POINTWISE = (

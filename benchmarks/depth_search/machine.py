@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from elastic_cnn.analysis.time_model import Machine
+from benchmarks.depth_search.model import Machine
 
 # NVIDIA H200, bfloat16: 990 TFLOP/s and 4.3 TB/s of the data sheet, at the parts of them that good kernels reach. A
 # grouped convolution of 4 channels a group fills a quarter of a tensor core's tile. Launches: of a captured CUDA graph.

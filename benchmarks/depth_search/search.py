@@ -4,7 +4,7 @@ For timm's ResNet family. Depths of the stages are searched together with how ea
 or three quarters at the low resolution. A stage costs its first block and so many of its others, whatever the other
 stages are: three traces of a short network price every candidate.
 
-    python -m elastic_cnn.analysis.time_search resnext50
+    python -m benchmarks.depth_search resnext50
 """
 
 import argparse
@@ -17,10 +17,10 @@ import torch
 from timm.models import ResNet
 from torch import nn
 
-from elastic_cnn.analysis.summary import text_table
-from elastic_cnn.analysis.time_machine import H200, measure_cpu
-from elastic_cnn.analysis.time_model import Machine, by_block, predict
-from elastic_cnn.analysis.time_trace import trace
+from benchmarks.depth_search.machine import H200, measure_cpu
+from benchmarks.depth_search.model import Machine, by_block, predict
+from benchmarks.depth_search.trace import trace
+from elastic_cnn.measure.tables import text_table
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.surgery.places import input_size
@@ -38,7 +38,7 @@ STAGES = 4
 class Setting:
     """One use of a network whose time shall not exceed `limit` times the base's.
 
-    fusion: see `time_model.fuse`. The model knows nothing of what resampling costs a CPU beyond its bytes; it predicted
+    fusion: see `model.fuse`. The model knows nothing of what resampling costs a CPU beyond its bytes; it predicted
     0.80 to 1.04 where 0.86 to 1.18 was measured, so CPU limits stand below 1.
     """
 
@@ -199,7 +199,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{cpu}\n{len(found)} networks fit; times are the model's, over the base's")
     print(report(found[: options.top], settings))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
