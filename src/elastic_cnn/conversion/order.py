@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from elastic_cnn.conversion.probe import Call, norms_after
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import crop, make_downsample, make_upsample
-from elastic_cnn.surgery.rules import Rule
+from elastic_cnn.surgery.report import Conversion
 from elastic_cnn.surgery.sections import Section, layer, permute, unit, width
 
 Errors = dict[str, list[Tensor]]  # of each section of each block: of its units, (units,), as they stand
@@ -25,16 +25,16 @@ Errors = dict[str, list[Tensor]]  # of each section of each block: of its units,
 
 @torch.no_grad()
 def order_channels(
-    network: nn.Module, blocks: Mapping[str, tuple[Rule, ElasticSpec]], images: Sequence[Tensor], *, move: bool = True
+    network: nn.Module, blocks: Mapping[str, Conversion], images: Sequence[Tensor], *, move: bool = True
 ) -> Errors:
     """Put the channels of each block of `network` into order, in place; returns their errors in the new order.
 
-    In eval mode; images: batches (N, C, H, W). blocks: {name: (rule, how it will be divided)}; the errors are those at
+    In eval mode; images: batches (N, C, H, W). blocks: {name: how it will be made elastic}; the errors are those at
     the first of its lower resolutions. move: False leaves all where it is and gives the errors as they stand.
     `ValueError` where a block does not run.
     """
-    sections = {name: rule.sections(network.get_submodule(name), spec) for name, (rule, spec) in blocks.items()}
-    measured = _measure(network, sections, {name: spec for name, (_, spec) in blocks.items()}, images)
+    sections = {name: how.sections(network.get_submodule(name), how.spec) for name, how in blocks.items()}
+    measured = _measure(network, sections, {name: how.spec for name, how in blocks.items()}, images)
     readers = [
         layer(network.get_submodule(n), s.last) for n, found in sections.items() for s in found if s.last is not None
     ]

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,9 @@ from torch import Tensor, nn
 from elastic_cnn.conversion.feed import Feed
 from elastic_cnn.conversion.probe import Call, Flow, Seen, run, tapped
 from elastic_cnn.conversion.ridge import NormalEquations, add_to_weight, rows_of, shifts
-from elastic_cnn.conversion.sites import Plan, Site, plan_sites
-from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.conversion.sites import Piece, Plan, Site, plan_sites
 from elastic_cnn.nn.resample import crop
-from elastic_cnn.surgery.rules import Rule
+from elastic_cnn.surgery.report import Conversion
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def refit(
     elastic: nn.Module,
     trained: nn.Module,
     images: Sequence[Tensor],
-    blocks: Mapping[str, tuple[Rule, ElasticSpec]],
+    blocks: Mapping[str, Conversion],
     flow: Flow,
     options: Refit,
     memory: float,
@@ -73,14 +73,14 @@ def refit(
         for feed in feeds:
             feed.move(name)
         if name in blocks:
-            reports.append(_refit_block(name, feeds, *blocks[name], options))
+            reports.append(_refit_block(name, feeds, blocks[name], options))
             done(reports[-1])
     return reports
 
 
-def _refit_block(name: str, feeds: tuple[Feed, Feed], rule: Rule, spec: ElasticSpec, options: Refit) -> BlockRefit:
+def _refit_block(name: str, feeds: tuple[Feed, Feed], how: Conversion, options: Refit) -> BlockRefit:
     own, other = feeds[0].block, feeds[1].block
-    plan = plan_sites(own, other, rule, spec, next(feeds[0].calls()), options.inner)
+    plan = plan_sites(own, other, how, next(feeds[0].calls()), options.inner)
     saved = copy.deepcopy(own.state_dict())
     before: float | None = None
     for site in plan.sites:
@@ -129,19 +129,17 @@ def _see(
     plan: Plan,
     feeds: tuple[Feed, Feed],
     calls: tuple[Call, Call],
-    inputs: dict[str, nn.Module],
-    own_outputs: dict[str, nn.Module],
-    other_outputs: dict[str, nn.Module],
+    inputs: Mapping[str, nn.Module],
+    own_outputs: Mapping[str, nn.Module],
+    other_outputs: Mapping[str, nn.Module],
 ) -> tuple[Seen, Seen]:
     """Run both blocks and note their ends and what else is asked for."""
     seen = []
-    for feed, end, call, entering, leaving in zip(
-        feeds, plan.ends, calls, (inputs, {}), (own_outputs, other_outputs), strict=True
-    ):
-        entering, leaving = (
-            ({**entering, "end": end}, leaving) if end is not None else (entering, {**leaving, "end": feed.block})
-        )
-        with tapped(entering, leaving) as values:
+    wished: Any = ((inputs, own_outputs), ({}, other_outputs))
+    for feed, end, call, (entering, leaving) in zip(feeds, plan.ends, calls, wished, strict=True):
+        before: dict[str, nn.Module] = {} if end is None else {"end": end}
+        after: dict[str, nn.Module] = {"end": feed.block} if end is None else {}
+        with tapped({**entering, **before}, {**leaving, **after}) as values:
             run(feed.block, call)
         seen.append(values)
     return seen[0], seen[1]
@@ -152,7 +150,8 @@ def _refit_site(site: Site, plan: Plan, feeds: tuple[Feed, Feed], options: Refit
     constant = site.norm is not None or site.bias is not None
     groups = site.groups
     outputs = site.pieces[0].conv.out_channels // groups
-    equations = NormalEquations(groups, site.features + constant, outputs)
+    device = site.pieces[0].conv.weight.device
+    equations = NormalEquations(groups, site.features + constant, outputs, device)
     generator = torch.Generator().manual_seed(options.seed)
     wanted = max(options.least, options.samples * site.features)
     images = sum(len(batch) for batch in feeds[0].images)
@@ -193,7 +192,7 @@ def _missing(site: Site, own: Seen, other: Seen) -> Tensor:
     return target - output
 
 
-def _features(piece, x: Tensor, shape: torch.Size, chosen: Tensor) -> Tensor:
+def _features(piece: Piece, x: Tensor, shape: torch.Size, chosen: Tensor) -> Tensor:
     """(M, kernel positions, channels): what the weights of a convolution multiply at the chosen positions."""
     columns = []
     for shifted in shifts(piece.conv, x):

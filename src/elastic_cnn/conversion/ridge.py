@@ -22,9 +22,9 @@ from torch import Tensor, nn
 class NormalEquations:
     """Totals for `groups` regressions side by side, of `outputs` on `features` (the last one may be a constant)."""
 
-    def __init__(self, groups: int, features: int, outputs: int) -> None:
-        self.gram = torch.zeros(groups, features, features, dtype=torch.float64)
-        self.moment = torch.zeros(groups, features, outputs, dtype=torch.float64)
+    def __init__(self, groups: int, features: int, outputs: int, device: torch.device) -> None:
+        self.gram = torch.zeros(groups, features, features, dtype=torch.float64, device=device)
+        self.moment = torch.zeros(groups, features, outputs, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor, missing: Tensor) -> None:
         """features: (G, M, K) at M positions; missing: (G, M, O)."""
@@ -36,7 +36,7 @@ class NormalEquations:
         """The change of the weights, (G, K, O); zero where a group saw nothing but zeros."""
         diagonal = self.gram.diagonal(dim1=1, dim2=2).mean(1)  # (G,)
         pull = (ridge * diagonal).clamp_min(torch.finfo(torch.float64).tiny)[:, None, None]
-        matrix = self.gram + pull * torch.eye(self.gram.shape[1], dtype=torch.float64)
+        matrix = self.gram + pull * torch.eye(self.gram.shape[1], dtype=torch.float64, device=pull.device)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         solution = torch.cholesky_solve(self.moment, factor)
         good = (failed == 0) & solution.isfinite().all(2).all(1)

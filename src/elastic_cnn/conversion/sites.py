@@ -15,8 +15,8 @@ from elastic_cnn.conversion.probe import Call, last_activation, norms_after, run
 from elastic_cnn.nn import ElasticBranches, ElasticSpec
 from elastic_cnn.nn.convolution import STANDARDIZED
 from elastic_cnn.surgery.layers import find_gate
-from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock, ParallelConvolutions
-from elastic_cnn.surgery.rules import Rule
+from elastic_cnn.surgery.report import Conversion
+from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock
 from elastic_cnn.surgery.sections import Section, layer
 
 MOST_FEATURES = 5000  # of one regression: more would take gigabytes and minutes
@@ -58,7 +58,7 @@ class Site:
         return self.pieces[0].conv.groups if len(self.pieces) == 1 else 1
 
     @property
-    def bias(self) -> nn.Parameter | None:
+    def bias(self) -> Tensor | None:
         return self.pieces[0].conv.bias if self.norm is None else None
 
     @property
@@ -91,8 +91,8 @@ class Plan:
             self.sites.append(site)
 
 
-def plan_sites(elastic: nn.Module, trained: nn.Module, rule: Rule, spec: ElasticSpec, call: Call, inner: bool) -> Plan:
-    """The sites of `elastic`, made by `rule` and `spec` of a block like `trained`; `call`: how it is called.
+def plan_sites(elastic: nn.Module, trained: nn.Module, how: Conversion, call: Call, inner: bool) -> Plan:
+    """The sites of `elastic`, made of a block like `trained` as `how` says; `call`: how it is called.
 
     inner: also the grouped convolutions within branches, at the branches' resolution.
     """
@@ -100,12 +100,12 @@ def plan_sites(elastic: nn.Module, trained: nn.Module, rule: Rule, spec: Elastic
     ends = (last_activation(elastic, call), last_activation(trained, call))
     plan = Plan(ends if all(ends) or not any(ends) else (None, None))
     members = [module for module in elastic.modules() if isinstance(module, ElasticBranches)]
-    for section, branches in zip(rule.sections(trained, spec), members, strict=True):
+    for section, branches in zip(how.sections(trained, how.spec), members, strict=True):
         if isinstance(elastic, ElasticRepVggBlock) and not elastic.reparameterized:
             _plan_parallel(plan, section, elastic, trained, call)
             continue
         if inner or section.last is None:
-            _plan_inside(plan, section, branches, trained, spec)
+            _plan_inside(plan, section, branches, trained, how.spec)
         if section.last is not None:
             pieces = _pieces(branches)
             target = layer(trained, section.last)
@@ -145,7 +145,7 @@ def _plan_parallel(plan: Plan, section: Section, elastic: ElasticRepVggBlock, tr
         return
     pieces = []
     for branch in found:
-        parallel: ParallelConvolutions = branch.transform.convs
+        parallel: Any = branch.transform.convs
         pieces.append(Piece(parallel[0], branch.up if branch.resamples else None))
     channels = slice(0, pieces[0].conv.out_channels)
     site = Site(

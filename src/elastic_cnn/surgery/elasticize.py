@@ -57,18 +57,18 @@ def elasticize(
         )
         matched.elastic_match = found
         return matched
-    if isinstance(spec, Mapping):
-        names = {key for key in spec if isinstance(key, str)}
-        if names:
-            where = _only(names, where)
-        elif stages is None:
-            stages = [key for key in spec if isinstance(key, int)]
+    narrowed = where is not None
+    named = {key for key in spec if isinstance(key, str)} if isinstance(spec, Mapping) else set()
+    if named:
+        where = _only(named, where)
+    elif isinstance(spec, Mapping) and stages is None:
+        stages = [key for key in spec if isinstance(key, int)]
     if not inplace:
         network = copy.deepcopy(network)
     report = SurgeryReport()
     if not convolutions:
         report = _convert_all(network, find_blocks(network), spec, where, stages)
-    if convolutions or (convolutions is None and not report.converted and where is None):
+    if convolutions or (convolutions is None and not report.converted and not narrowed):
         single = find_convolutions(network)
         report = _convert_all(network, single, spec, where, stages, report)
         if not report.converted and stages is None:  # one resolution alone: all that can be converted is "last"
@@ -76,6 +76,8 @@ def elasticize(
             report = _convert_all(network, single, spec, where, every)
     if not report.blocks:
         raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
+    if unknown := sorted(named - {block.name for block in report.blocks}):
+        raise ValueError(f"{type(network).__name__} has no block {', '.join(unknown)} to make elastic")
     if not report.converted:
         raise ValueError(f"no block of {type(network).__name__} could be made elastic: {report}")
     marked: Any = network
@@ -109,7 +111,9 @@ def _convert_all(
     for candidate, reason in chosen.values():
         name, block, rule = candidate.name, candidate.block, candidate.rule
         if not reason:
-            conversion = Conversion(copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate))
+            conversion = Conversion(
+                copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate), rule.sections
+            )
             try:
                 replace_module(network, block, rule.convert(block, conversion.spec))
                 report.conversions[name] = conversion

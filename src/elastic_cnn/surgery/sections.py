@@ -55,9 +55,9 @@ def unit(block: nn.Module, section: Section) -> int | None:
     """How many neighbouring channels (of those that the first layer makes) move together; None where none may move.
 
     Channels of one group of a grouped convolution, or of a group norm, stay together. Channels that the block is given
-    cannot be put in another order here: the layer before the block makes them.
+    or hands on cannot be put in another order here: other layers make and read them.
     """
-    if not section.layers:
+    if not section.layers or section.last is None:
         return None
     first = layer(block, section.layers[0])
     if not isinstance(first, nn.Linear) and (not isinstance(first, nn.Conv2d) or first.groups > 1):
@@ -104,8 +104,7 @@ def permute(block: nn.Module, section: Section, order: Tensor) -> None:
             mixing = [m for m in gate.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
             _reorder(mixing[0], order, count, 1, "weight")
             _reorder(mixing[-1], order, count, 0, "weight", "bias")
-    if section.last is not None:
-        _reorder(layer(block, section.last), order, count, 1, "weight")
+    _reorder(layer(block, str(section.last)), order, count, 1, "weight")
 
 
 def _reorder(module: nn.Module, order: Tensor, count: int, dim: int, *names: str) -> None:
