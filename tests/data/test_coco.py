@@ -132,15 +132,17 @@ def test_samples_carry_labels_and_sizes(tmp_path):
 
 def test_layouts_of_2014_and_2017_are_found(tmp_path):
     path = write_split(tmp_path, make_content(), "train2017", "train2017")
-    assert find_split(tmp_path, "train") == find_split(tmp_path, "train2017") == (path, tmp_path / "train2017")
+    for split in ("train", "train2017"):
+        found, folders = find_split(tmp_path, split)
+        assert (found, folders[0]) == (path, tmp_path / "train2017")
     write_split(tmp_path, make_content(), "train2014", "train2014")
     with pytest.raises(ValueError, match=r"more than one .*instances_train2014\.json, instances_train2017\.json"):
         find_split(tmp_path, "train")
     with pytest.raises(ValueError, match=r"no annotations for the split 'val'"):
         find_split(tmp_path, "val")
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"no images for .*images/train2014"):
-        find_split(tmp_path, "train2014")
+    with pytest.raises(ValueError, match=r"lacks 6 of the 6 images of .*instances_train2014\.json, the first is "):
+        CocoImages(tmp_path, "train2014", to_tensor)
 
 
 def changed(change) -> str:
@@ -161,7 +163,7 @@ BROKEN = {
     "a list": ("[1]", "holds a list"),
     "captions": ('{"images": [], "annotations": []}', "no list 'categories'"),
     "no image_id": (changed(lambda c: c["annotations"][4].pop("image_id")), "annotation number 4 lacks `image_id`"),
-    "no area": (changed(lambda c: c["annotations"][4].pop("area")), "`area` of annotation number 4 is no number"),
+    "no area": (changed(lambda c: c["annotations"][4].pop("area")), "annotation number 4 has no `area`, and no `bbox`"),
     "text as id": (changed(put("annotations", 2, category_id="17")), "`category_id` of annotation number 2"),
     "unknown image": (changed(put("annotations", 2, image_id=5)), "annotation 998 is of image 5"),
     "unknown category": (changed(put("annotations", 2, category_id=91)), "annotation 998 is of category 91"),

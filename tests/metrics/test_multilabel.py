@@ -1,6 +1,7 @@
 """F1 by class and by size against scikit-learn and a slow count, image by image; sums over processes."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -23,11 +24,11 @@ def make_case(seed: int, images: int, classes: int) -> tuple[torch.Tensor, torch
 
 
 def slow_scores(probabilities: np.ndarray, sizes: np.ndarray, threshold: float) -> dict[str, float]:
-    """The paper's definition, spelled out one image and one label at a time."""
+    """The paper's definition, spelled out one image and one label at a time; NaN for what no image holds."""
     images, _, classes = sizes.shape
     scores = {}
     for row, suffix in enumerate(["", *(f"_{name}" for name in SIZE_NAMES)]):
-        f1s, pooled = [], [0, 0, 0]
+        f1s, of_present, pooled = [], [], [0, 0, 0]
         for c in range(classes):
             hits = false_alarms = misses = 0
             for n in range(images):
@@ -43,6 +44,7 @@ def slow_scores(probabilities: np.ndarray, sizes: np.ndarray, threshold: float) 
             precision = hits / (hits + false_alarms) if hits else 0.0
             recall = hits / (hits + misses) if hits else 0.0
             f1s.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+            of_present += f1s[-1:] if hits + misses else []
             pooled = [pooled[0] + hits, pooled[1] + false_alarms, pooled[2] + misses]
         hits, false_alarms, misses = pooled
         precision = hits / (hits + false_alarms) if hits else 0.0
@@ -51,6 +53,9 @@ def slow_scores(probabilities: np.ndarray, sizes: np.ndarray, threshold: float) 
         scores[f"f1_overall{suffix}"] = 2 * precision * recall / (precision + recall) if hits else 0.0
         scores[f"precision_overall{suffix}"] = precision
         scores[f"recall_overall{suffix}"] = recall
+        scores[f"f1_per_class_present{suffix}"] = sum(of_present) / len(of_present) if of_present else math.nan
+        if suffix and not of_present:
+            scores |= {name: math.nan for name in scores if name.endswith(suffix)}
     return scores
 
 
@@ -71,7 +76,7 @@ def test_scores_equal_a_count_of_single_labels(seed, images, classes, threshold,
     scores = metric.compute()
     # 1e-12: both divide in float64, the reference by way of precision and recall
     for name, expected in slow_scores(probabilities.numpy(), sizes.numpy(), threshold).items():
-        assert scores[name].item() == pytest.approx(expected, abs=1e-12), name
+        assert scores[name].item() == pytest.approx(expected, abs=1e-12, nan_ok=True), name
         assert scores[name].dtype == torch.float64
 
 
@@ -88,7 +93,7 @@ def test_scores_equal_scikit_learn(seed, images, classes):
         micro = function(truth, predicted, average="micro", zero_division=0)
         assert scores[f"{name}_per_class"].item() == pytest.approx(macro, abs=1e-12)
         assert scores[f"{name}_overall"].item() == pytest.approx(micro, abs=1e-12)
-        each = function(truth, predicted, average=None, zero_division=0)
+        each = np.where(truth.any(0), function(truth, predicted, average=None, zero_division=0), np.nan)
         np.testing.assert_allclose(metric.per_class()[name].numpy(), each, atol=1e-12)
     assert "f1_per_class_small" not in scores
 
@@ -117,9 +122,29 @@ def test_false_positives_are_shared_by_the_sizes():
     scores = metric.compute()
     assert scores["f1_overall"].item() == 2 * 2 / (2 * 2 + 1 + 1)
     assert scores["f1_overall_small"].item() == 2 * 2 / (2 * 2 + 1 + 0)
-    assert scores["f1_overall_medium"].item() == 0
+    assert scores["f1_overall_medium"].isnan()  # no medium object at all
     assert scores["f1_overall_large"].item() == 2 * 1 / (2 * 1 + 1 + 1)
     assert metric.per_class()["positives_large"].tolist() == [2]
+
+
+def test_perfect_answers_score_1_on_what_occurs():
+    """Class 3 never occurs, nor do small and large objects: the paper's mean counts the class as 0."""
+    images = torch.arange(6)
+    sizes = torch.zeros(6, 3, 4, dtype=torch.bool)
+    sizes[images, 1, images % 3] = True
+    metric = MultilabelScores(4)
+    metric.update(sizes.any(1).float(), sizes.any(1), sizes)
+    scores, each = metric.compute(), metric.per_class()
+    assert [scores[f"f1_per_class{end}"].item() for end in ("", "_present", "_medium")] == [0.75, 1.0, 0.75]
+    assert scores["f1_per_class_present_medium"] == scores["f1_overall_medium"] == 1
+    absent = [name for name, value in scores.items() if value.isnan()]
+    assert len(absent) == 14
+    assert {name.rsplit("_", 1)[1] for name in absent} == {"small", "large"}
+    for name in ("precision", "recall", "f1", "f1_medium"):
+        assert each[name][:3].tolist() == [1, 1, 1]
+        assert each[name][3].isnan()
+    metric.update(torch.ones(1, 4), torch.zeros(1, 4), torch.zeros(1, 3, 4))  # a false alarm makes no class occur
+    assert metric.per_class()["f1"][3].isnan()
 
 
 def test_a_probability_at_the_threshold_is_no_prediction():
@@ -132,7 +157,9 @@ def test_no_images_score_zero():
     scores, precision = MultilabelScores(3), MeanAveragePrecision(3)
     scores.update(torch.zeros(0, 3), torch.zeros(0, 3))
     precision.update(torch.zeros(0, 3), torch.zeros(0, 3))
-    assert all(value == 0 for value in scores.compute().values())
+    found = scores.compute()
+    assert found.pop("f1_per_class_present").isnan()
+    assert all(value == 0 for value in found.values())
     assert precision.compute().isnan()
 
 
@@ -199,6 +226,6 @@ def test_two_processes_give_the_scores_of_one_to_the_last_digit(tmp_path):
         precision.update(probabilities[:images], targets[:images])
         expected.append({name: value.item().hex() for name, value in scores.compute().items()})
         expected[-1]["map"] = precision.compute().item().hex()
-    assert len(expected[0]) == 4 * 6 + 1
+    assert len(expected[0]) == 4 * 7 + 1
     for rank in range(2):
         assert json.loads((tmp_path / f"result_{rank}.json").read_text()) == expected

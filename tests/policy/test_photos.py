@@ -60,7 +60,7 @@ def test_coco_has_labels_and_sizes_of_the_networks_classes(tmp_path):
     assert [photos.object_sizes(i) for i in range(2)] == [[10.0, 5.0], []]
     assert photos.path(0) == "val/1.png"
     assert np.asarray(photos.photo(1))[0, 0, 0] == 2
-    with pytest.raises(ValueError, match="no class in common"):
+    with pytest.raises(ValueError, match="none of the classes to choose from"):
         open_photos(str(tmp_path), "val", "multilabel", ("bird",), PREPARATION)
 
 

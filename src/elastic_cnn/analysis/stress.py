@@ -6,9 +6,10 @@ COCO squashed to a square), at each resolution in turn.
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from elastic_cnn.files import refuse_to_overwrite, write_json, write_text
@@ -68,11 +69,13 @@ def stress_test(
     batch_size: int = 64,
     settings: Settings | None = None,
     progress: Callable[[str], object] = lambda line: None,
+    places: Mapping[str, Any] = MappingProxyType({}),
 ) -> StressTest:
     """Test a checkpoint, and the one to compare it `against`, with inputs of each of `sizes` (sides in pixels).
 
-    progress: called with a line after each test. Raises `ValueError` for sizes that are not positive or repeated, more
-    than one process, segmentation checkpoints, two checkpoints of different tasks or classes, and data that do not fit.
+    progress: called with a line after each test. places: `annotations` and `images` of `TestOptions`.
+    Raises `ValueError` for sizes that are not positive or repeated, more than one process, segmentation checkpoints,
+    two checkpoints of different tasks or classes, and data that do not fit.
     """
     sizes, settings = check_sizes(sizes), settings or Settings()
     if settings.devices * settings.nodes > 1:
@@ -88,7 +91,8 @@ def stress_test(
     for label, path, card in zip(_labels(cards, paths), paths, cards, strict=True):
         results = {}
         for size in sizes:
-            found = evaluate(path, data, split, TestOptions(image_size=size, batch_size=batch_size), settings)
+            options = TestOptions(image_size=size, batch_size=batch_size, **places)
+            found = evaluate(path, data, split, options, settings)
             counted.add(found["images"])
             skipped = ("images", "unreadable", "classes", "images_per_s", "seconds")
             results[size] = {k: v for k, v in found.items() if isinstance(v, int | float) and k not in skipped}

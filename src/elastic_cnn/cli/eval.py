@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_to_overwrite, write_json
@@ -10,7 +11,7 @@ from elastic_cnn.files import refuse_to_overwrite, write_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training")
+    add_data_arguments(parser, "the data, as for training")
     parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
     parser.add_argument("--image-size", type=int, metavar="PX", help="side of the input, in place of the checkpoint's")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
@@ -27,19 +28,18 @@ def run(args: argparse.Namespace) -> None:
 
     if args.json and not args.overwrite:
         refuse_to_overwrite(args.json)
-    options = training.TestOptions(args.image_size, args.batch_size, args.strict)
+    data = data_of(args)
+    options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places_of(args))
     settings = machine_settings(args)
     console = Console(settings.progress)
-    results = training.evaluate(args.checkpoint, args.data, args.split, options, settings, console)
+    results = training.evaluate(args.checkpoint, data, args.split, options, settings, console)
     console.line("\n".join(describe(results)))
     if args.json and console.shown:
-        write_json(
-            Path(args.json), {"checkpoint": str(args.checkpoint), "data": args.data, "split": args.split, **results}
-        )
+        write_json(Path(args.json), {"checkpoint": str(args.checkpoint), "data": data, "split": args.split, **results})
 
 
 def describe(results: dict) -> list[str]:
-    """The results as lines: fractions of errors and scores in per cent."""
+    """The results as lines: fractions of errors and scores in per cent, `-` for what does not occur in the data."""
     head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
     lines = [
         f"{results['network']} ({results['task']}, {results['classes']} classes): {results['images']} images in "
@@ -47,7 +47,9 @@ def describe(results: dict) -> list[str]:
         + (f", {results['unreadable']} unreadable left out" if results["unreadable"] else "")
     ]
     for name, value in results.items():
-        if name not in head and isinstance(value, int | float):
+        if name not in head and value is None:
+            lines.append(f"  {name}: -")
+        elif name not in head and isinstance(value, int | float):
             lines.append(
                 f"  {name}: {100 * value:.2f}%" if 0 <= value <= 1 and name != "loss" else f"  {name}: {value:.4g}"
             )

@@ -1,14 +1,20 @@
 """`elastic policy CHECKPOINT --data DIR`: collect the scale policy of every photo, and draw it."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
+
+if TYPE_CHECKING:
+    from elastic_cnn.policy.run import Subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an elastic network: a file or a run folder")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training, or a folder of photos")
+    add_data_arguments(parser, "the data, as for training, or a folder of photos")
     parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
     parser.add_argument("-o", "--out", metavar="OUT", help="folder to write (default: policy, beside the checkpoint)")
     parser.add_argument("--against", metavar="BASE", help="the base network's checkpoint: its answers stand beside")
@@ -34,12 +40,13 @@ def run(args: argparse.Namespace) -> None:
 
     from elastic_cnn.policy.collect import Settings
     from elastic_cnn.policy.processes import Processes
-    from elastic_cnn.policy.run import collect_policy, load_subject
+    from elastic_cnn.policy.run import collect_policy
     from elastic_cnn.tasks.console import Console
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no usable CUDA device here; choose --device cpu")
+    data = data_of(args)
     settings = Settings(args.batch_size, args.part_size, args.workers, device, args.precision, args.strict)
     subject = load_subject(args.checkpoint)
     against = load_subject(args.against) if args.against else None
@@ -55,10 +62,11 @@ def run(args: argparse.Namespace) -> None:
 
         done = collect_policy(
             subject,
-            args.data,
+            data,
             out,
             split=args.split,
             against=against,
+            places=places_of(args),
             settings=settings,
             overwrite=args.overwrite,
             progress=lambda count: bar.update(count * processes.count),
@@ -79,13 +87,26 @@ def run(args: argparse.Namespace) -> None:
         _draw(args, done.path, console)
 
 
+def load_subject(path: str) -> "Subject":
+    """The network of a checkpoint, as the policy's functions take it."""
+    from elastic_cnn.policy.run import Subject
+    from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
+
+    network, card = load_checkpoint(path)
+    if not card.classes and card.task != "segmentation":
+        raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
+    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
+
+
 def _draw(args: argparse.Namespace, table_path: Path, console: object) -> None:
     from elastic_cnn.policy.figures import draw_all
     from elastic_cnn.policy.photos import open_or_none, open_photos
     from elastic_cnn.policy.table import read_policy
 
     table = read_policy(table_path)
-    photos = open_photos(args.data, args.split, table.info.task, table.info.classes, table.info.input)
+    photos = open_photos(
+        data_of(args), args.split, table.info.task, table.info.classes, table.info.input, places_of(args)
+    )
     opener = open_or_none(photos, table.column("id"))
     for path in draw_all(table, table_path.parent / "figures", opener, seed=args.seed, note=console.line):  # type: ignore[attr-defined]
         if path.suffix == ".png":

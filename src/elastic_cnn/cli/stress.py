@@ -3,13 +3,14 @@
 import argparse
 import sys
 
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
     parser.add_argument("--against", metavar="BASE", help="the checkpoint to compare with, of the base network")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training")
+    add_data_arguments(parser, "the data, as for training")
     parser.add_argument("--split", default="val", help="the split to test on (default: val)")
     parser.add_argument(
         "--sizes", type=_sizes, default=None, metavar="PX,...", help="sides of the input (default: 112,224,336,448)"
@@ -46,13 +47,14 @@ def run(args: argparse.Namespace) -> None:
     workers = default_workers() if args.workers is None else args.workers
     test = stress.stress_test(
         args.checkpoint,
-        args.data,
+        data_of(args),
         stress.SIZES if args.sizes is None else args.sizes,
         against=args.against,
         split=args.split,
         batch_size=args.batch_size,
         settings=Settings(args.accelerator, workers=workers, progress=False if args.no_progress else None),
         progress=lambda line: print(line, file=sys.stderr),
+        places=places_of(args),
     )
     print(stress.format_table(test))
     if args.out:

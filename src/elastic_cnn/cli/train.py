@@ -1,10 +1,12 @@
 """`elastic train RECIPE --data DIR`: train a network by a recipe."""
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
 
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
 from elastic_cnn.tasks.settings import Settings, default_workers
 
@@ -18,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe of the package by name, or a .yaml file")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
     _accept_overrides_anywhere(parser)
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with train/ and val/, hfds/NAME, wds/DIR or wds/URL"
-    )
+    add_data_arguments(parser, "folder with train/ and val/, hfds/NAME, wds/DIR or wds/URL", ", {split} for the split")
     parser.add_argument("--network", metavar="NAME", help="the network, in place of the recipe's")
     parser.add_argument(
         "-o", "--out", required=True, metavar="RUN_DIR", help="folder for everything that the run writes"
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     overrides = list(args.overrides)
     if args.network is not None:
         overrides.append(f"network={args.network}")
+    overrides += [f"options.{name}={json.dumps(path)}" for name, path in places_of(args).items()]
     recipe = training.load_recipe(args.recipe, overrides)
     settings = replace(
         machine_settings(args),
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     )
     console = Console(settings.progress)
     try:
-        summary = training.train(recipe, args.data, args.out, settings, console=console)
+        summary = training.train(recipe, data_of(args), args.out, settings, console=console)
     except training.Interrupted as interrupted:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted

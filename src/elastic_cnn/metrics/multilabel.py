@@ -6,6 +6,9 @@ end: the result does not depend on how the images were divided, to the last digi
 An image is positive for a class if it holds an object of the class, and for (class, size) if it holds one of that size.
 True positives and misses are counted for each size; false positives are shared by the sizes: the class is predicted
 and the image holds no object of it, of any size (paper, section 4.2). A class without a true positive has F1 = 0.
+
+A class or a size that no image holds has no score: its precision, recall and F1 are NaN. The paper's mean over the
+classes takes them as 0 (`f1_per_class`); `f1_per_class_present` is the mean over the classes that occur.
 """
 
 from collections.abc import Sequence
@@ -46,8 +49,9 @@ class MultilabelScores(Metric):
     threshold: a label is predicted when its probability exceeds it.
 
     `compute()` gives fractions as float64 scalars: `f1_per_class` (the mean of the classes' F1), `f1_overall` (F1 of
-    the pooled counts), `precision_...` and `recall_...` likewise, and, when `size_targets` were given, each of them by
-    size as `f1_per_class_small`. `per_class()` gives the values of every class. Over no image at all: zeros.
+    the pooled counts), `precision_...` and `recall_...` likewise, `f1_per_class_present` (the mean over the classes
+    that occur; NaN where none does), and, when `size_targets` were given, each of them by size as `f1_per_class_small`,
+    NaN where no object of the size occurs. `per_class()` gives the values of every class. Over no image at all: zeros.
     """
 
     higher_is_better = True
@@ -122,22 +126,31 @@ class MultilabelScores(Metric):
         scores: dict[str, Tensor] = {}
         for suffix, true_positives, misses in self._rows():
             counts = (true_positives, self.false_positives, misses)  # each (C,)
+            present = true_positives + misses > 0  # (C,)
+            of_row = {}
             for name, value in precision_recall_f1(*counts).items():
-                scores[f"{name}_per_class{suffix}"] = value.mean()
+                of_row[f"{name}_per_class{suffix}"] = value.mean()
+                if name == "f1":
+                    of_row[f"f1_per_class_present{suffix}"] = value[present].mean()
             for name, value in precision_recall_f1(*(count.sum() for count in counts)).items():
-                scores[f"{name}_overall{suffix}"] = value
+                of_row[f"{name}_overall{suffix}"] = value
+            if suffix and not present.any():
+                of_row = {name: torch.full_like(value, torch.nan) for name, value in of_row.items()}
+            scores |= of_row
         return scores
 
     def per_class(self) -> dict[str, Tensor]:
         """{"precision", "recall", "f1": float64 (C,), "positives": int64 (C,)}, by size too as `f1_small`.
 
+        NaN for a class that does not occur (at that size), also where it was predicted.
         Of this process's counts alone, unless called inside `sync_context()`.
         """
         scores: dict[str, Tensor] = {}
         for suffix, true_positives, misses in self._rows():
-            values = precision_recall_f1(true_positives, self.false_positives, misses)
-            scores |= {f"{name}{suffix}": value for name, value in values.items()}
-            scores[f"positives{suffix}"] = true_positives + misses
+            positives = true_positives + misses
+            for name, value in precision_recall_f1(true_positives, self.false_positives, misses).items():
+                scores[f"{name}{suffix}"] = value.masked_fill(positives == 0, torch.nan)
+            scores[f"positives{suffix}"] = positives
         return scores
 
     def _rows(self) -> list[tuple[str, Tensor, Tensor]]:

@@ -4,11 +4,12 @@ import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
 
-from elastic_cnn.data.coco import CocoImages
+from elastic_cnn.data.coco import ANYWHERE, CocoImages, CocoPlaces
 from elastic_cnn.data.image_folder import SPLITS, ImageFolder, eval_transform
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
@@ -63,14 +64,15 @@ class FolderPhotos:
 class CocoPhotos:
     """COCO's photos with the classes that the network knows; sizes of objects as the square root of their area."""
 
-    def __init__(self, data: str, split: str, classes: Sequence[str], transform: Callable[[Image.Image], Any]) -> None:
-        self.images = CocoImages(data, split, transform, zero_area="keep")
-        if strange := sorted(set(self.images.classes) - set(classes)):
-            if len(strange) == len(self.images.classes):
-                raise ValueError(
-                    f"{data} and the checkpoint have no class in common; it knows {', '.join(classes[:5])}"
-                )
-            self.images = CocoImages(data, split, transform, zero_area="keep", exclude=strange)
+    def __init__(
+        self,
+        data: str,
+        split: str,
+        classes: Sequence[str],
+        transform: Callable[[Image.Image], Any],
+        places: CocoPlaces = ANYWHERE,
+    ) -> None:
+        self.images = CocoImages(data, split, transform, places, zero_area="keep", classes=classes, others="drop")
         self.root = data
 
     def __len__(self) -> int:
@@ -90,21 +92,29 @@ class CocoPhotos:
 
     def photo(self, index: int) -> Image.Image:
         """The picture as it is stored, upright. `UnreadableSample` where it is broken."""
-        return read_rgb(self.images.root / self.images.path(index))
+        return read_rgb(self.images.files[index])
 
 
 def open_photos(
-    data: str, split: str, task: str, classes: Sequence[str], preparation: Mapping[str, Any]
+    data: str,
+    split: str,
+    task: str,
+    classes: Sequence[str],
+    preparation: Mapping[str, Any],
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> FolderPhotos | CocoPhotos:
     """The photos of a split, prepared as `preparation` says (the fields of a checkpoint's `InputSpec`).
 
+    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`).
     Raises `ValueError` where the data is missing, empty or of another layout, or the task has no policy table.
     """
     transform = eval_transform(**preparation)
+    if places and task != "multilabel":
+        raise ValueError(f"--annotations and --images are for multi-label data; this checkpoint is for {task}")
     if task == "classification":
         return FolderPhotos(data, split, transform)
     if task == "multilabel":
-        return CocoPhotos(data, split, classes, transform)
+        return CocoPhotos(data, split, classes, transform, CocoPlaces(**places))
     raise ValueError(f"policies are collected for classification and multilabel checkpoints; this one is for {task}")
 
 

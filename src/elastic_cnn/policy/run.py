@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,6 @@ from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Settings, collect
 from elastic_cnn.policy.photos import open_photos
 from elastic_cnn.policy.table import PolicyInfo
-from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,6 @@ class Subject:
     preparation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_subject(path: str | Path) -> Subject:
-    """The network of a checkpoint or run folder, as the policy's functions take it.
-
-    Raises `ValueError` where it is broken, or does not name the classes that its answers mean.
-    """
-    network, card = load_checkpoint(path)
-    if not card.classes and card.task != "segmentation":
-        raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
-    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
-
-
 def collect_policy(
     subject: Subject,
     data: str,
@@ -49,6 +38,7 @@ def collect_policy(
     *,
     split: str = "val",
     against: Subject | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
     settings: Settings | None = None,
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -56,12 +46,13 @@ def collect_policy(
 ) -> Collection:
     """Collect the policy of `subject` on a split of `data` into `out/policy.parquet` (see `collect`).
 
-    `started` is called with the number of photos before the first. Raises `ValueError` also where `against` is for
-    another task, for other input, or shares no class with `subject`.
+    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`). `started` is called with the number
+    of photos before the first. Raises `ValueError` also where `against` is for another task, for other input, or shares
+    no class with `subject`.
     """
     if against is not None:
         _check_pair(subject, against)
-    photos = open_photos(data, split, subject.task, subject.classes, subject.preparation)
+    photos = open_photos(data, split, subject.task, subject.classes, subject.preparation, places)
     source = {"split": split, "photos": fingerprint.of_photos(photos)}
     source["weights"] = fingerprint.of_file(subject.checkpoint)
     if against is not None:

@@ -166,7 +166,8 @@ def load_stores(data: Data, root: str | Path, image_size: int, options: Any) -> 
         return train, _photos(folder, data.test_split, data.test, data.seed, image_size, train.classes)
     if data.kind == "coco":
         train = _coco(folder, options.train_split, data.train, data.seed, (height, width), options)
-        return train, _coco(folder, data.test_split, data.test, data.seed, (image_size, image_size), options)
+        size = (image_size, image_size)
+        return train, _coco(folder, data.test_split, data.test, data.seed, size, options, train.classes)
     labels = options.labels(str(folder))
     train = _masks(folder, options.train_split, data.train, data.seed, (height, width), labels)
     return train, _masks(folder, data.test_split, data.test, data.seed, (height, width), labels)
@@ -185,8 +186,12 @@ def _photos(folder: Path, split: str, most: int | None, seed: int, side: int, cl
     return Store(photos.name, torch.stack([s["image"] for s in samples]), {"target": targets}, photos.classes)
 
 
-def _coco(folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], options: Any) -> Store:
-    photos = CocoImages(folder, split, lambda photo: _to_tensor(_resize(photo, size)), **options.data)
+def _coco(
+    folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], options: Any,
+    classes: Sequence[str] | None = None,
+) -> Store:  # fmt: skip
+    known = {**options.data, "classes": classes}
+    photos = CocoImages(folder, split, lambda photo: _to_tensor(_resize(photo, size)), options.places, **known)
     samples = [photos[index] for index in _drawn(len(photos), most, seed)]
     targets = {name: torch.stack([sample[name] for sample in samples]) for name in ("targets", "size_targets")}
     return Store(f"{folder.name} ({split})", torch.stack([s["image"] for s in samples]), targets, photos.classes)

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,9 @@ from torch.nn import functional
 from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
 
-from elastic_cnn.data.coco import SIZE_NAMES, CocoImages
+from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
 from elastic_cnn.data.image_folder import eval_transform, train_transform
+from elastic_cnn.data.left_out import warn
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
@@ -27,8 +29,9 @@ DATA_KEYS = ("exclude", "crowds", "zero_area")
 
 @dataclass(frozen=True)
 class Options:
-    """train_split, val_split: names of the splits (`train2014`, ...; see `find_split`).
+    """train_split, val_split: names of the splits (`train2014`, ...; see `find_annotations`).
 
+    annotations, images: where a split's file and photos lie, see `data.coco_files.CocoPlaces`.
     exclude: categories to leave out. crowds: `label` counts them like objects, `drop` leaves them out. zero_area: what
     to do with objects of area 0: refuse the file (`error`), `keep` them as small, `drop` them.
     loss: `bce`, or `asymmetric` (Ridnik et al. 2021; timm's) with gamma_negative, gamma_positive and clip.
@@ -38,6 +41,8 @@ class Options:
 
     train_split: str = "train"
     val_split: str = "val"
+    annotations: str = ""
+    images: str = ""
     exclude: tuple[str, ...] = ()
     crowds: Literal["label", "drop"] = "label"
     zero_area: Literal["error", "keep", "drop"] = "error"
@@ -53,15 +58,18 @@ class Options:
         for name in ("gamma_negative", "gamma_positive", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
-        for name in ("gamma_negative", "gamma_positive", "clip"):
-            if self.loss != "asymmetric" and getattr(self, name) != getattr(Options, name):
-                raise ValueError(f"options.{name}={getattr(self, name)} would do nothing: it is of loss=asymmetric")
         if not 0 <= self.clip < 1:
             raise ValueError(f"options.clip={self.clip} must lie in 0..1")
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"options.min_scale={self.min_scale} must lie in 0..1")
         if self.head_lr_factor <= 0:
             raise ValueError(f"options.head_lr_factor={self.head_lr_factor} must be positive")
+        self.places.check_splits(self.train_split, self.val_split)
+
+    @property
+    def places(self) -> CocoPlaces:
+        """Where annotations and photos lie."""
+        return CocoPlaces(self.annotations, self.images)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -102,14 +110,16 @@ class Multilabel(Task):
 
     def validation_results(self) -> dict[str, Any]:
         """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each by size too (`f1_overall_small`); a
-        class in lists: class_names, class_f1, class_f1_small, class_positives, class_average_precision."""
+        class in lists: class_names, class_f1, class_f1_small, class_positives, class_average_precision. None for a
+        class or a size that does not occur; `f1_per_class_present` is the mean over the classes that do."""
         results: dict[str, Any] = {"loss": self._mean_loss(), "map": _number(self.precision.compute())}
-        results |= {name: float(value) for name, value in self.scores.compute().items()}
+        results |= {name: _number(value) for name, value in self.scores.compute().items()}
         results["class_names"] = self.classes
         with self.scores.sync_context():
-            results |= {f"class_{name}": values.tolist() for name, values in self.scores.per_class().items()}
+            for name, values in self.scores.per_class().items():
+                results[f"class_{name}"] = values.tolist() if name.startswith("positives") else _numbers(values)
         with self.precision.sync_context():
-            results["class_average_precision"] = [_number(value) for value in self.precision.class_precisions()]
+            results["class_average_precision"] = _numbers(self.precision.class_precisions())
         for metric in (self.scores, self.precision, self.losses):
             metric.reset()
         return results
@@ -135,10 +145,13 @@ class Multilabel(Task):
         ]
 
     def headline(self, results: dict[str, Any]) -> str:
-        sizes = " / ".join(f"{100 * results[f'f1_per_class_{size}']:.2f}" for size in SIZE_NAMES)
+        sizes = " / ".join(_per_cent(results[f"f1_per_class_{size}"]) for size in SIZE_NAMES)
         mean = "" if results["map"] is None else f", mAP {100 * results['map']:.2f}%"
+        absent = results["class_positives"].count(0)
+        present = len(self.classes) - absent
+        of = f" ({_per_cent(results['f1_per_class_present'])}% of the {present} that occur)" if absent else ""
         return (
-            f"loss {results['loss']:.3f}, F1 per class {100 * results['f1_per_class']:.2f}% "
+            f"loss {results['loss']:.3f}, F1 per class {100 * results['f1_per_class']:.2f}%{of} "
             f"({', '.join(SIZE_NAMES)}: {sizes}), overall {100 * results['f1_overall']:.2f}%{mean}"
         )
 
@@ -159,15 +172,31 @@ def _number(value: Tensor) -> float | None:
     return None if torch.isnan(value) else float(value)
 
 
+def _numbers(values: Tensor) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _per_cent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     """COCO's splits in the folder `data`, and the network for their classes. Test images are squashed to a square."""
     options: Options = task_options(recipe)
-    val = CocoImages(data, options.val_split, eval_transform(), **options.data)
-    train = CocoImages(data, options.train_split, eval_transform(), **options.data)
-    if train.classes != val.classes:
-        raise ValueError(_difference(val, train.classes, f"the split {options.train_split}"))
+    train = CocoImages(data, options.train_split, eval_transform(), options.places, **options.data)
+    val = CocoImages(data, options.val_split, eval_transform(), options.places, **options.data, classes=train.classes)
+    if train.annotations.path == val.annotations.path:
+        warn(
+            f"training and testing read the same file, {val.annotations.path}: the scores say nothing about new photos"
+        )
+    if unused := train.annotations.unused:
+        names = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
+        warn(
+            f"no object in {train.annotations.path} is of the class{'es' * (len(unused) > 1)} {names}, which cannot be "
+            f"learnt: leave out what is no class with options.exclude=[{', '.join(unused[:8])}]"
+        )
     network, card = make_network(recipe, train.classes, crop_mode="squash", crop_pct=1.0)
-    card = replace(card, info={**card.info, "data": options.data})
+    card = replace(card, info={**card.info, "data": {**options.data, **_portable(options.places)}})
     spec = card.input
     train.transform = train_transform(
         recipe.image_size, spec.mean, spec.std, spec.interpolation, options.min_scale, options.color_jitter
@@ -181,24 +210,18 @@ def build_test(
 ) -> tuple[Task, CocoImages]:
     """The task and a split to test it on, without the categories that training left out.
 
-    `ValueError` where the split's other categories are not the checkpoint's classes.
+    `ValueError` where objects are of a category that is not among the checkpoint's classes.
     """
     spec = asdict(card.input)
     if options.image_size is not None:
         spec["size"] = (options.image_size, options.image_size)
-    kept = {key: value for key, value in card.info.get("data", {}).items() if key in DATA_KEYS}
-    samples = CocoImages(data, split, eval_transform(**spec), **kept)
-    if samples.classes != card.classes:
-        raise ValueError(_difference(samples, card.classes, f"the checkpoint of {card.network}"))
+    known = card.info.get("data", {})
+    kept = {key: value for key, value in known.items() if key in DATA_KEYS}
+    places = CocoPlaces(options.annotations or known.get("annotations", ""), options.images or known.get("images", ""))
+    samples = CocoImages(data, split, eval_transform(**spec), places, **kept, classes=card.classes)
     return Multilabel(network, card.classes), samples
 
 
-def _difference(samples: CocoImages, classes: tuple[str, ...], owner: str) -> str:
-    missing = [name for name in classes if name not in samples.classes]
-    extra = [name for name in samples.classes if name not in classes]
-    parts = [f"it lacks {', '.join(missing[:8])}"] * bool(missing) + [f"it has besides {', '.join(extra[:8])}"] * bool(
-        extra
-    )
-    return f"{samples.annotations.path} has {len(samples.classes)} classes, {owner} has {len(classes)}: " + (
-        " and ".join(parts) or "they stand in another order"
-    )
+def _portable(places: CocoPlaces) -> dict[str, str]:
+    """What a checkpoint keeps of the places: those below the data folder."""
+    return {key: value for key, value in asdict(places).items() if value and not Path(value).is_absolute()}

@@ -65,13 +65,19 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | N
 
 @dataclass(frozen=True)
 class TestOptions:
-    """How a checkpoint is tested. image_size: side in pixels in place of the checkpoint's own."""
+    """How a checkpoint is tested. image_size: side in pixels in place of the checkpoint's own.
+
+    annotations, images: the file and the folder of photos of data in COCO's format, where they are not in their usual
+    places below the data folder.
+    """
 
     __test__ = False  # no test case, for pytest
 
     image_size: int | None = None
     batch_size: int = 64
     strict: bool = False
+    annotations: str = ""
+    images: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:

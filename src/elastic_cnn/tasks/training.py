@@ -227,6 +227,8 @@ def evaluate(
     `images_per_s` and `seconds`. Raises `ValueError` where the checkpoint or the data do not fit.
     """
     network, card = load_checkpoint(checkpoint)
+    if (options.annotations or options.images) and card.task != "multilabel":
+        raise ValueError(f"--annotations and --images are for multi-label data; this checkpoint is for {card.task}")
     fabric = make_fabric(Recipe(), settings)
     console = console or Console(settings.progress)
     console.shown = fabric.is_global_zero
