@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := train,figures,data,seg,export,dev
+EXTRAS := dev,docs
 
-.PHONY: faults demo test lint bench coverage clean help
+.PHONY: faults demo test test-floor lint format aarch64 bench coverage clean help
+CPP := $(wildcard src/elastic_cnn/kernels/cpu/*/*.cpp src/elastic_cnn/kernels/cpu/*/*.h src/elastic_cnn/analysis/benchmark/*.cpp)
 
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
+	@echo "make lint    ruff, mypy, pyright and clang-format (make format lays sources out)"
+	@echo "make aarch64 whether the native kernels' sources compile for 64-bit ARM, where a cross compiler is at hand"
 	@echo "make faults  kills, full disks and dead processes against the real command line (docs/reliability.md; half an hour)"
 	@echo "make bench   the standing benchmarks"
 	@echo "make coverage  which of timm's architectures become elastic (docs/coverage.md; about an hour)"
@@ -24,14 +27,28 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/elastic demo --overwrite -o runs/demo
 
+test-floor: $(READY)
+	.ci/floor
+
 test: $(READY)
 	$(BIN)/elastic doctor  # compiles the native kernels where that was not done yet, so that no test waits for it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src $(BIN)/mypy --strict --follow-imports=silent tests/typed/program.py
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+aarch64: $(READY)
+	$(BIN)/python tests/kernels/aarch64.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -5,6 +5,7 @@ none, and the kernels are compiled on first use instead. Everything else stands 
 """
 
 import importlib.util
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ROOM = Path(__file__).resolve().parent / "src" / "elastic_cnn" / "kernels"
+ROOT = Path(__file__).resolve().parent
+KERNELS = ROOT / "src" / "elastic_cnn" / "kernels"
 
 
 def load_builder():
-    spec = importlib.util.spec_from_file_location("elastic_kernels_build", ROOM / "build.py")
+    spec = importlib.util.spec_from_file_location("elastic_kernels_build", KERNELS / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -32,7 +34,7 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext):
         builder = load_builder()
-        folder = ROOM if self.inplace else Path(self.build_lib, "elastic_cnn", "kernels")
+        folder = KERNELS if self.inplace else Path(self.build_lib, "elastic_cnn", "kernels")
         try:
             path = builder.build(ext.part, folder)
             path.with_suffix(".lock").unlink(missing_ok=True)
@@ -53,11 +55,7 @@ class BuildKernels(build_ext):
 
 def extensions():
     builder = load_builder()
-    try:
-        import torch  # noqa: F401
-    except Exception:
-        return []
-    if not builder.compiler():
+    if builder.why_not() or importlib.util.find_spec("torch") is None:
         return []
     found = []
     for part in builder.PARTS:
@@ -68,4 +66,24 @@ def extensions():
     return found
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
+def long_description():
+    """The README with its links made absolute, for pages that show it without the files beside it.
+
+    They lead to the `Repository` of pyproject.toml; while it names none, links become plain text and pictures go.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r'^Repository = "(\S+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]+\)\n*", "", text)
+        return re.sub(r"\[([^]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
+    home = found[1].rstrip("/")
+    text = re.sub(r"(!\[[^]]*\])\((?!https?:)([^)]+)\)", rf"\1({home}/raw/main/\2)", text)
+    return re.sub(r"(\[[^]]+\])\((?!https?:|#)([^)]+)\)", rf"\1({home}/blob/main/\2)", text)
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildKernels},
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+)

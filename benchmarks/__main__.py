@@ -22,27 +22,17 @@ PAIRS = (
 )
 QUICK = ("--forms", "eager,optimized,native", "--batch-sizes", "1", "--rounds", "5")
 WHOLE = ("--train-batch-sizes", "16", "--roofline", "--breakdown", "--memory")
-SCRIPTS = {  # file: arguments, "OUT" standing for its result
-    "inference_forms.py": ("--modes", "native", "compiled", "-o", "OUT"),
-    "native_kernels.py": ("--json", "OUT"),
-    "training_step.py": ("-o", "OUT"),
-    "coco_loading.py": (),
-    "explorer_bench.py": (),
-}
+SCRIPTS = ("coco_loading.py", "explorer_bench.py")
 
 
 def standing_set(folder: Path, quick: bool) -> list[tuple[str, list[str]]]:
-    """(title, command) of every benchmark; scripts that are not there are left out."""
+    """(title, command) of every benchmark."""
     commands = []
     for network, base in PAIRS:
         out = ["-o", str(folder / f"{network}.json"), "--overwrite"]
         arguments = [network, "--against", base, *(QUICK if quick else WHOLE), *out]
         commands.append((f"{network} beside {base}", [sys.executable, "-m", "elastic_cnn", "benchmark", *arguments]))
-    for name, arguments in {} if quick else SCRIPTS.items():
-        if (HERE / name).is_file():
-            out = str(folder / f"{Path(name).stem}.json")
-            command = [sys.executable, str(HERE / name), *(out if word == "OUT" else word for word in arguments)]
-            commands.append((name, command))
+    commands += [(name, [sys.executable, str(HERE / name)]) for name in SCRIPTS if not quick]
     if not quick and _has_gpu():
         commands.append(("gpu.py", [sys.executable, str(HERE / "gpu.py"), "-o", str(folder / "gpu.json")]))
     return commands

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from elastic_cnn.files import write_json, write_text
+from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.training import evaluate, load_recipe, train
 
@@ -50,16 +51,14 @@ def table(results: dict[str, dict]) -> str:
     """Markdown, per cent: mIoU, pixel accuracy, the small classes, and all classes below."""
     classes = [key.removeprefix("iou_") for key in next(iter(results.values())) if key.startswith("iou_")]
     head = ["network", "parameters", "training", "mIoU", "pixel accuracy", *SMALL]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    others = [entry for entry in classes if entry not in SMALL]
+    rows, rest = [], []
     for name, row in results.items():
         scores = [row["miou"], row["pixel_accuracy"], *(row[f"iou_{entry}"] for entry in SMALL)]
-        cells = [name, f"{row['parameters'] / 1e6:.1f}M", f"{row['train_seconds']:.0f} s", *map(_per_cent, scores)]
-        lines.append(f"| {' | '.join(cells)} |")
-    others = [entry for entry in classes if entry not in SMALL]
-    lines += ["", f"| network | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
-    for name, row in results.items():
-        lines.append(f"| {name} | {' | '.join(_per_cent(row[f'iou_{entry}']) for entry in others)} |")
-    return "\n".join(lines) + "\n"
+        cost = [f"{row['parameters'] / 1e6:.1f}M", f"{row['train_seconds']:.0f} s"]
+        rows.append([name, *cost, *map(_per_cent, scores)])
+        rest.append([name, *(_per_cent(row[f"iou_{entry}"]) for entry in others)])
+    return f"{markdown_table(head, rows)}\n\n{markdown_table(['network', *others], rest)}\n"
 
 
 def _per_cent(value: float | None) -> str:

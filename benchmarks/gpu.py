@@ -11,11 +11,12 @@ form and to the compiled base. As of this writing it has run in smoke mode alone
 import argparse
 import gc
 import json
-import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.fast.gpu import use_gpu_kernels
 from elastic_cnn.files import write_json
 from elastic_cnn.kernels.triton import serves
+from elastic_cnn.measure.machine import describe_machine
+from elastic_cnn.measure.medians import ratio_of
+from elastic_cnn.measure.turns import in_turns
 
 NETWORKS = ("resnext50", "resnext50_selastic", "resnext50_elastic_fast", "resnext50_elastic")
 SMOKE_NETWORKS = ("resnext_small", "resnext_small_elastic_fast")
@@ -168,15 +172,6 @@ def seconds(run: Run, options: argparse.Namespace) -> float:
         calls *= 2
 
 
-def time_together(runs: dict[tuple[str, str], Run], options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
-    """Every run in every round, in a new order each time, so that a drifting clock meets all alike."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    for _ in range(options.rounds):
-        for key in random.sample(list(runs), len(runs)):
-            times[key].append(seconds(runs[key], options))
-    return times
-
-
 def peak_memory(run: Run, options: argparse.Namespace) -> int | None:
     """Bytes above what is held already, None on the CPU."""
     if options.device.type != "cuda":
@@ -194,7 +189,8 @@ def measure(task: str, batch: int, options: argparse.Namespace) -> list[dict[str
     make = inference_forms if task == "inference" else training_forms
     runs = {(name, form): run for name in options.networks for form, run in make(name, batch, options).items()}
     memory = {key: peak_memory(run, options) for key, run in runs.items() if not key[1].startswith("graph")}
-    times = time_together(runs, options)
+    timers = [partial(seconds, run, options) for run in runs.values()]
+    times = dict(zip(runs, in_turns(timers, options.rounds, warm_up=0, reverse=True), strict=True))
     base = options.networks[0]
     rows = []
     for (name, form), values in times.items():
@@ -205,8 +201,8 @@ def measure(task: str, batch: int, options: argparse.Namespace) -> list[dict[str
                 "network": name,
                 "form": form,
                 "milliseconds": 1e3 * statistics.median(values),
-                "of_base_in_this_form": paired(values, times[base, form]),
-                "of_compiled_base": paired(values, times[base, "compiled"]),
+                "of_base_in_this_form": asdict(ratio_of(values, times[base, form])),
+                "of_compiled_base": asdict(ratio_of(values, times[base, "compiled"])),
                 "peak_bytes": memory.get((name, form)),
             }
         )
@@ -217,16 +213,10 @@ def measure(task: str, batch: int, options: argparse.Namespace) -> list[dict[str
     return rows
 
 
-def paired(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of the ratios round by round."""
-    ratios = sorted(value / reference for value, reference in zip(values, base, strict=True))
-    quarter = len(ratios) // 4
-    return {"median": statistics.median(ratios), "low": ratios[quarter], "high": ratios[-1 - quarter]}
-
-
 def describe_device(options: argparse.Namespace) -> dict[str, Any]:
     """Names and versions, and the bandwidth of a large copy."""
     facts: dict[str, Any] = {
+        "machine": describe_machine(),
         "torch": torch.__version__,
         "smoke": options.smoke,
         "dtype": str(options.dtype),

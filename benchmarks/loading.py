@@ -12,8 +12,8 @@ import io
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from torchvision import datasets, transforms
 
 from elastic_cnn.data.image_folder import ImageFolder, train_transform
 from elastic_cnn.data.sampler import SeededSamples, collate
+from elastic_cnn.measure.tables import markdown_table
+from elastic_cnn.measure.turns import in_turns, timer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 32
@@ -77,12 +79,10 @@ def pipelines(folder: Path, size: int) -> dict[str, Callable[[list[int]], object
     }
 
 
-def rate(function: Callable[[list[int]], object], count: int) -> float:
-    """Images a second over all files once."""
-    began = time.perf_counter()
+def read_all(function: Callable[[list[int]], object], count: int) -> None:
+    """All files once, in batches."""
     for start in range(0, count, BATCH):
         function(list(range(start, min(start + BATCH, count))))
-    return count / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -102,17 +102,21 @@ def main() -> None:
             shape = f"{first.width}x{first.height}"
         kilobytes = sum(file.stat().st_size for file in files) / len(files) / 1000
         functions = pipelines(Path(name), args.size)
-        rates: dict[str, list[float]] = {name: [] for name in functions}
-        for _ in range(args.rounds + 1):  # the first warms up
-            for label, function in functions.items():
-                rates[label].append(rate(function, args.images))
+        timers = [timer(partial(read_all, function, args.images)) for function in functions.values()]
+        times = in_turns(timers, args.rounds)
+    rates = [[args.images / seconds for seconds in one] for one in times]
+    base = statistics.median(rates[0])
+    rows = [
+        [
+            label,
+            f"{statistics.median(one):.0f}",
+            f"{min(one):.0f} to {max(one):.0f}",
+            f"{statistics.median(one) / base:.2f}",
+        ]
+        for label, one in zip(functions, rates, strict=True)
+    ]
     print(f"{args.images} files such as {shape}, {kilobytes:.0f} kB each, to {args.size} pixels; {args.rounds} rounds")
-    print("| pipeline | images/s and core | span | times torchvision |")
-    print("|---|---|---|---|")
-    base = statistics.median(next(iter(rates.values()))[1:])
-    for label, found in rates.items():
-        middle = statistics.median(found[1:])
-        print(f"| {label} | {middle:.0f} | {min(found[1:]):.0f} to {max(found[1:]):.0f} | {middle / base:.2f} |")
+    print(markdown_table(["pipeline", "images/s and core", "span", "times torchvision"], rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from elastic_cnn.zoo import NetworkCard, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-MAKE_TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+MAKE_TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
@@ -60,6 +60,17 @@ def test_commands_are_accepted(name, line):
 @pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("make ")])
 def test_make_targets_exist(name, line):
     assert set(shlex.split(line)[1:]) <= set(MAKE_TARGETS)
+
+
+def test_packages_that_are_installed_exist():
+    declared = (ROOT / "pyproject.toml").read_text()
+    lines = [line for _, line in commands() if line.startswith("pip install ")]
+    assert lines
+    for line in lines:
+        for word in shlex.split(line)[2:]:
+            assert re.fullmatch(r"--no-build-isolation|(\.|elastic-cnn)(\[[\w,]+\])?", word) or word in declared, line
+            for extra in re.findall(r"\w+", word.partition("[")[2]):
+                assert re.search(rf"^{extra} = \[", declared, re.MULTILINE), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -16,13 +16,16 @@ MAY_IMPORT = {
     "zoo": {"surgery", "nn"} | UTILITIES,
     "data": UTILITIES,
     "metrics": UTILITIES,
+    "measure": UTILITIES,
     "tasks": {"zoo", "surgery", "nn", "data", "metrics", "fast"} | UTILITIES,
     "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
-    "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels"} | UTILITIES,
-    "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics"} | UTILITIES,
-    "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast"} | UTILITIES,
+    "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels", "measure"}
+    | UTILITIES,
+    "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics", "measure"} | UTILITIES,
+    "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast", "measure"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
+    "conversion": {"surgery", "nn", "data"} | UTILITIES,
     "extras": set(),
     "files": set(),
 }
@@ -62,7 +65,7 @@ def test_every_room_has_its_rule():
 
 def test_the_core_needs_no_extra():
     extras = (
-        "lightning torchmetrics matplotlib openTSNE pyarrow sklearn tensorboard webdataset segmentation_models_pytorch "
+        "lightning torchmetrics matplotlib pyarrow sklearn scipy tensorboard webdataset segmentation_models_pytorch "
         "onnx onnxscript onnxruntime openvino simplejpeg"
     )
     code = f"import sys, elastic_cnn; print([name for name in {extras.split()!r} if name in sys.modules])"

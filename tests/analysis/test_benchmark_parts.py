@@ -1,66 +1,17 @@
 """The benchmark's arithmetic: medians and intervals, turns, the roofline, tables."""
 
-import statistics
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from elastic_cnn.analysis.benchmark import Request, format_table, pool
+from elastic_cnn.analysis.benchmark import Request, format_table
 from elastic_cnn.analysis.benchmark.breakdown import breakdown, format_breakdown
 from elastic_cnn.analysis.benchmark.forms import Subject, Unavailable, prepare
-from elastic_cnn.analysis.benchmark.machine import describe_machine
 from elastic_cnn.analysis.benchmark.roofline import Peaks, bound
-from elastic_cnn.analysis.benchmark.spread import median_of, ratio_of
 from elastic_cnn.analysis.benchmark.worker import peak, resident
+from elastic_cnn.measure.machine import describe_machine
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.zoo import create_model
-
-times = st.lists(st.floats(0.1, 10), min_size=2, max_size=20)
-
-
-@given(times)
-def test_the_interval_holds_the_median(values):
-    spread = median_of(values)
-    assert spread.median == statistics.median(values)
-    assert min(values) <= spread.low <= spread.median <= spread.high <= max(values)
-
-
-@given(times, st.floats(0.5, 2))
-def test_what_slows_whole_rounds_falls_out_of_ratios(values, factor):
-    spread = ratio_of([factor * value for value in values], values)
-    assert spread.low == pytest.approx(factor)
-    assert spread.high == pytest.approx(factor)
-
-
-def test_intervals_are_those_of_the_bootstrap():
-    """For 1..101 the median's interval is that of the binomial's order statistics: 51 -+ 1.96 sqrt(101) / 2."""
-    spread = median_of([float(value) for value in range(1, 102)])
-    assert spread.low == pytest.approx(51 - 9.85, abs=3)
-    assert spread.high == pytest.approx(51 + 9.85, abs=3)
-
-
-class Clock:
-    """A worker whose calls take as long as they are told."""
-
-    def __init__(self, seconds, log):
-        self.seconds, self.log = seconds, log
-
-    def ask(self, do, index):
-        self.log.append((self, index))
-        return {"seconds": self.seconds[index]}
-
-
-def test_turns_alternate_and_leave_out_the_warm_up():
-    log = []
-    worker, other = Clock([1.0, 2.0], log), Clock([4.0], log)
-    found = pool.in_turns([(worker, 0), (worker, 1), (other, 0)], rounds=3, warm_up=2, seconds=1e9)
-    assert found == [[1.0] * 3, [2.0] * 3, [4.0] * 3]
-    assert log[:6] == [(worker, 0), (worker, 1), (other, 0), (other, 0), (worker, 1), (worker, 0)]
-    assert len(log) == 15
-    assert len(pool.in_turns([(worker, 0)], rounds=100, warm_up=2, seconds=3)[0]) == 5  # time is up, yet 5 rounds
 
 
 def test_the_roofline_of_one_convolution():

@@ -7,11 +7,11 @@ import timm
 import torch
 from torch import nn
 
+from benchmarks.depth_search.machine import H200, measure_cpu
+from benchmarks.depth_search.model import Machine, by_block, fuse, predict, traffic
+from benchmarks.depth_search.search import Setting, main, report, search
+from benchmarks.depth_search.trace import trace
 from elastic_cnn import elasticize
-from elastic_cnn.analysis.time_machine import H200, measure_cpu
-from elastic_cnn.analysis.time_model import Machine, by_block, fuse, predict, traffic
-from elastic_cnn.analysis.time_search import Setting, main, report, search
-from elastic_cnn.analysis.time_trace import trace
 from elastic_cnn.nn.complexity import count
 
 MAP = 4 * 8 * 8 * 4  # bytes of a map of 4 channels, 8 x 8, float32

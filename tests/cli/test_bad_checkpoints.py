@@ -157,7 +157,7 @@ def test_every_command_refuses_it_in_one_line(kind, good, tiny, tmp_path, shell)
         ("unknown network", "resnext_small_elastic"),  # the nearest name
         ("nan", "not finite; take an earlier checkpoint"),
         ("without card", "does not say of which network"),
-        ("another number of classes", "does not fit resnext_small_elastic"),
+        ("another number of classes", "names 2 classes for 5 outputs"),
     ],
 )
 def test_the_line_says_what_to_do(kind, says, good, tiny, tmp_path, shell):

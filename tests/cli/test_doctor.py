@@ -102,8 +102,8 @@ def test_switches_of_the_loader(monkeypatch, tmp_path):
 
 
 def write_source(folder, text):
-    (folder / "cpu").mkdir(exist_ok=True)
-    (folder / "cpu" / "only.cpp").write_text(text)
+    (folder / "cpu" / "inference").mkdir(parents=True, exist_ok=True)
+    (folder / "cpu" / "inference" / "only.cpp").write_text(text)
 
 
 @pytest.mark.skipif(not build.compiler(), reason="no C++ compiler here")

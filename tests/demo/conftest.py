@@ -8,7 +8,8 @@ import pytest
 from elastic_cnn.data.digits import CLASSES, make_digits
 from elastic_cnn.demo.measure import divide_by_size
 from elastic_cnn.demo.results import NetworkResult, Policy, Results
-from elastic_cnn.demo.statistics import Difference, Proportion, spearman
+from elastic_cnn.measure.correlations import spearman
+from elastic_cnn.measure.proportions import Difference, Proportion
 from elastic_cnn.policy.scores import BlockInfo
 
 

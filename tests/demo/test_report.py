@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from elastic_cnn.demo.report import render, terminal_table, verdict
-from elastic_cnn.demo.statistics import Difference, Proportion
+from elastic_cnn.measure.proportions import Difference, Proportion
 
 VOID = {"meta", "img", "br", "source", "link", "hr", "input"}
 

@@ -7,9 +7,10 @@ import torch
 
 from elastic_cnn import load_checkpoint
 from elastic_cnn.data.left_out import LeftOut
+from elastic_cnn.data.photo_files import draw, find_photos
 from elastic_cnn.export import export_checkpoint, job, load_exported
 from elastic_cnn.export.check import agreement
-from elastic_cnn.export.photos import draw, find_photos, open_split, read_images, top1
+from elastic_cnn.export.photos import open_split, read_images, top1
 from elastic_cnn.export.quantize import quantize_onnx
 from elastic_cnn.zoo.checkpoint import InputSpec
 

@@ -15,8 +15,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from elastic_cnn import ElasticSpec, optimize_for_inference
-from elastic_cnn.fast.branches_form import LowBranch
-from elastic_cnn.fast.residual_form import FoldedElasticBottleneck, FoldedElasticSEBottleneck
+from elastic_cnn.fast.forms import FoldedElasticBottleneck, FoldedElasticSEBottleneck, LowBranch
 from elastic_cnn.nn import convert_convolution
 from elastic_cnn.surgery.rules import find_rule
 

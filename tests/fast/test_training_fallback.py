@@ -39,7 +39,7 @@ OBSTACLES = {
     "evaluation": (lambda block, x: [block.eval(), x][1], "evaluation mode"),
     "a frozen norm": (frozen_norm, "frozen"),
     "a hook": (hooked, "hook"),
-    "blending": (blended, "blended"),
+    "blending": (blended, "blend below 1"),
     "nchw": (lambda block, x: x.contiguous(), "channels_last"),
     "half precision": (lambda block, x: [block.bfloat16(), x.bfloat16()][1], "bfloat16"),
     "another norm": (synchronised, "SyncBatchNorm"),
@@ -80,9 +80,9 @@ def test_blocks_without_a_form_are_reported():
     )
     report = optimize_for_training(network)
     assert "divided through all its layers" in report.plain["resnet"]
-    assert "interpolate" in report.plain["nearest"]
+    assert "upsampling by nearest" in report.plain["nearest"]
     assert "SiLU" in report.plain["silu"]
-    assert "plain" in str(report)
+    assert "left, its activation is SiLU: silu" in str(report)
     assert type(network["resnet"]) is type(elastic(Bottleneck(16, 4)))
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_blocks_reference import pool2, random, random_block, run_block, run_tree, up2
+from native_blocks_reference import random, random_block, run_block, run_tree
 from on_avx2 import pytest_on_avx2
 
 from elastic_cnn.kernels import ops
@@ -133,40 +133,6 @@ def test_groups_take_the_layout_that_wastes_less():
 @quick
 @given(
     batch=batches,
-    channels=st.integers(1, 70),
-    height=sizes,
-    width=sizes,
-    count=threads,
-    parts=st.integers(0, 7),
-    relu=st.booleans(),
-)
-def test_tail(batch, channels, height, width, count, parts, relu):
-    torch.set_num_threads(count)
-    x = torch.randn(batch, channels, height, width)
-    bias = torch.randn(channels) if parts & 1 else None
-    shortcut = torch.randn(batch, channels, height, width) if parts & 2 else None
-    low = torch.randn(batch, channels, -(-height // 2), -(-width // 2)) if parts & 4 else None
-    wanted = x.double()
-    if bias is not None:
-        wanted = wanted + bias.double()[:, None, None]
-    if shortcut is not None:
-        wanted = wanted + shortcut
-    if low is not None:
-        wanted = wanted + up2(low.double(), height, width)
-    assert_close(ops.tail(x, bias, shortcut, low, relu), F.relu(wanted) if relu else wanted)
-
-
-@quick
-@given(batch=batches, channels=st.integers(1, 70), height=sizes, width=sizes, count=threads)
-def test_mean_pool(batch, channels, height, width, count):
-    torch.set_num_threads(count)
-    x = torch.randn(batch, channels, height, width)
-    assert_close(ops.mean_pool2(x), pool2(x.double()))
-
-
-@quick
-@given(
-    batch=batches,
     channels=st.integers(1, 5),
     out=st.integers(1, 70),
     kernel=st.sampled_from((1, 3, 5, 7)),
@@ -192,9 +158,6 @@ def test_any_memory_layout_is_taken():
     x = torch.randn(2, 9, 14, 20)[:, 1:, ::2, ::2]  # strides of no known format
     wanted = ops.residual_blocks(x.contiguous(), packed.weights, packed.plan)
     assert torch.equal(ops.residual_blocks(x, packed.weights, packed.plan), wanted)
-    low = torch.randn(2, 8, 4, 5)
-    assert torch.equal(ops.tail(x, None, x, low), ops.tail(x.contiguous(), None, x.contiguous(), low))
-    assert torch.equal(ops.mean_pool2(x), ops.mean_pool2(x.contiguous()))
     weight, bias = pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6)
     assert torch.equal(ops.stem(x, weight, bias, 3, 2), ops.stem(x.contiguous(), weight, bias, 3, 2))
 
@@ -202,13 +165,9 @@ def test_any_memory_layout_is_taken():
 def test_an_empty_batch_gives_an_empty_batch():
     packed = pack([random_block(8, 12, (4, 2), stride=2, projection=True)])
     assert ops.residual_blocks(torch.empty(0, 8, 9, 9), packed.weights, packed.plan).shape == (0, 12, 5, 5)
-    assert ops.mean_pool2(torch.empty(0, 8, 9, 9)).shape == (0, 8, 5, 5)
 
 
 def test_what_is_not_a_number_stays_visible():
-    x = torch.zeros(1, 20, 4, 4)
-    x[0, 17, 1, 2] = float("nan")
-    assert ops.tail(x, None, None, None).isnan().sum() == 1
     block = random_block(8, 8, (4, 2))
     packed = pack([block])
     assert ops.residual_blocks(torch.full((1, 8, 4, 4), float("nan")), packed.weights, packed.plan).isnan().all()

@@ -26,8 +26,6 @@ def examples():
     x = torch.randn(2, 8, 9, 7)
     return {
         "residual_blocks": (x, packed.weights, packed.plan),
-        "tail": (x, torch.randn(8), torch.randn(2, 8, 9, 7), torch.randn(2, 8, 5, 4), True),
-        "mean_pool2": (x,),
         "dla_tree": tree_example(),
         "stem": (x, pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6), 3, 2),
     }
@@ -55,9 +53,7 @@ class Layers(torch.nn.Module):
 
     def forward(self, x):
         x = torch.ops.elastic_cnn.stem(x, self.stem, self.bias, 3, 2)
-        x = torch.ops.elastic_cnn.residual_blocks(x, self.weights, self.packed.plan)
-        low = torch.ops.elastic_cnn.mean_pool2(x)
-        return torch.ops.elastic_cnn.tail(x, None, x, low, True)
+        return torch.ops.elastic_cnn.residual_blocks(x, self.weights, self.packed.plan)
 
 
 def test_export_for_any_size_and_batch():
@@ -118,14 +114,6 @@ MAP = torch.randn(1, 8, 6, 5)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.tail(MAP.double()), "float32"),
-        (lambda: ops.tail(MAP, bias=torch.randn(7)), "bias"),
-        (lambda: ops.tail(MAP, bias=torch.randn(8).double()), "bias"),
-        (lambda: ops.tail(MAP, shortcut=torch.randn(1, 8, 6, 6)), "shortcut"),
-        (lambda: ops.tail(MAP, low=torch.randn(1, 8, 3, 2)), "low"),
-        (lambda: ops.tail(MAP[0]), "map"),
-        (lambda: ops.mean_pool2(MAP.bfloat16()), "float32"),
-        (lambda: ops.mean_pool2(MAP.flatten(2)), "map"),
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 2), "packed weights"),
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 4, 2), "odd"),
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 0), "stride"),

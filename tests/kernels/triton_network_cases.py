@@ -62,9 +62,9 @@ def test_evaluation(calls):
     net = network().eval()
     fused = copy.deepcopy(net)
     report = use_gpu_kernels(fused)
-    assert report.fused == ["layer1.0", "layer1.1", "layer1.2", "layer2.1"]
+    assert list(report.fused) == ["layer1.0", "layer1.1", "layer1.2", "layer2.1"]
     assert report.left == {}
-    assert report.handed_over == ["layer1"]
+    assert report.notes == ["a block hands the next one its pooled map in layer1"]
     with torch.no_grad():
         torch.testing.assert_close(fused(images()), net(images()), rtol=1e-10, atol=1e-10)
     assert calls == {"pool": 2, "tail": 2, "tail with pool": 2}  # layer1.1 and layer1.2 are handed theirs
@@ -136,7 +136,7 @@ def test_dla():
 @pytest.mark.parametrize(
     ("spec", "kwargs", "reason"),
     [
-        (ElasticSpec((1, 4)), {}, "averaged over 2 x 2"),
+        (ElasticSpec((1, 4)), {}, "resolution of 1/4"),
         (ElasticSpec((1, 2, 4), (0.5, 0.25, 0.25)), {"cardinality": 4}, "3 branches"),
         (ElasticSpec(upsample="nearest"), {}, "bilinearly"),
         (ElasticSpec(downsample="trained"), {}, "averaged over 2 x 2"),

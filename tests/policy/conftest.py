@@ -52,7 +52,7 @@ def save_network(
 @pytest.fixture
 def multilabel(tmp_path) -> Subject:
     """A network for the classes cat and dog."""
-    from elastic_cnn.cli.policy import load_subject
+    from elastic_cnn.policy.run import load_subject
 
     card = {"task": "multilabel", "classes": ("cat", "dog"), "kwargs": NARROW | {"num_classes": 2}}
     return load_subject(save_network(tmp_path / "multilabel.safetensors", **card))
@@ -70,13 +70,13 @@ def base_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def subject(checkpoint) -> Subject:
-    from elastic_cnn.cli.policy import load_subject
+    from elastic_cnn.policy.run import load_subject
 
     return load_subject(checkpoint)
 
 
 @pytest.fixture
 def base(base_checkpoint) -> Subject:
-    from elastic_cnn.cli.policy import load_subject
+    from elastic_cnn.policy.run import load_subject
 
     return load_subject(base_checkpoint)

@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_and_repeats_no_finished_part(subject, photos
 
 KILLED = """
 import os, signal, sys
-from elastic_cnn.cli.policy import load_subject
+from elastic_cnn.policy.run import load_subject
 from elastic_cnn.policy.collect import Settings
 from elastic_cnn.policy.run import collect_policy
 seen = 0

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from elastic_cnn.cli import main
+from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.report import make_sections, write_report
 from elastic_cnn.study.results import PARQUET, Record, collect, read_table, write_record
-from elastic_cnn.study.statistics import paired_difference
 from elastic_cnn.study.tables import compare, make_cells
 from elastic_cnn.study.units import metric_title, show_difference
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from elastic_cnn.fast import training_ops
-from elastic_cnn.fast.training_blocks import FusedElasticResidual, TrainingForm
+from elastic_cnn.fast.training_blocks import FusedResidual, TrainingForm
 from elastic_cnn.tasks.classification import Classification
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.settings import Settings
@@ -33,14 +33,14 @@ def fused_recipe(recipe_path) -> Recipe:
 def test_a_killed_run_ends_as_one_that_was_not(fused_recipe, photos, tmp_path, monkeypatch):
     """To the bit, and every block computed in the fused form in both."""
     seen = set()
-    original = FusedElasticResidual.forward
+    original = FusedResidual.forward
 
-    def forward(self, x):
-        y = original(self, x)
+    def forward(self, *arguments):
+        y = original(self, *arguments)
         seen.add(self.plain_because if self.training else "-")
         return y
 
-    monkeypatch.setattr(FusedElasticResidual, "forward", forward)
+    monkeypatch.setattr(FusedResidual, "forward", forward)
     settings = Settings(accelerator="cpu", checkpoint_every=1)
     train(fused_recipe, photos, tmp_path / "whole", settings)
     calls = iter(range(100))

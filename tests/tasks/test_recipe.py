@@ -58,7 +58,12 @@ def test_overrides_reach_every_depth():
         ("optimizer.lr.x=1", "lr is a value and has no keys below it"),
         ("precision=fp8", "precision must be one of fp32, bf16-mixed, 16-mixed"),
         ("schedule.milestones=[a]", "schedule.milestones must be a whole number"),
-        ("schedule.name=cosine", "schedule.milestones belong to the step schedule"),
+        ("schedule.milestones=[]", "schedule.milestones belong to the step schedule"),
+        ("schedule.power=2", "schedule.power=2.0 would do nothing: it belongs to poly, schedule.name is step"),
+        ("schedule.final=.1", "schedule.final=0.1 would do nothing: it belongs to cosine and poly"),
+        ("schedule.factor=-1", "schedule.factor=-1.0 must not be negative"),
+        ("clip_grad=0", "clip_grad=0.0 must be positive"),
+        ("val_batch_size=0", "val_batch_size=0 must be positive"),
         ("options.mixupp=1", "unknown key 'options.mixupp'; did you mean options.mixup"),
         ("options.label_smoothing=1", "label_smoothing=1.0 must lie in 0..1"),
         ("task=detection", "unknown task 'detection'"),
@@ -129,3 +134,72 @@ def test_any_mapping_is_a_recipe_or_a_clear_error(values):
 @given(st.text(max_size=40))
 def test_any_text_is_a_value(text):
     strict.parse_scalar(text)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["schedule.name=step", "schedule.milestones=[2,3]", "schedule.factor=0.5"],
+        ["schedule.name=constant"],
+        ["schedule.name=poly", "schedule.power=2"],
+    ],
+)
+def test_another_schedule_leaves_the_recipes_keys_of_its_own_behind(overrides):
+    """small_images is a cosine that ends at `final`."""
+    schedule = load_recipe("small_images", overrides).schedule
+    assert schedule.final == (0.001 if schedule.name == "poly" else 0)
+    assert schedule.warmup_epochs == 0.5
+
+
+LEVELS = [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+BOMB = "\n".join(["  a0: &a0 [x, x, x, x, x, x, x, x, x, x]", *LEVELS])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"network_kwargs:\n{BOMB}\n",
+        f"options:\n{BOMB}\n  more: {{<<: *a11}}\n",
+        "network_kwargs: &a {inner: *a}\n",
+        "options: &o [1, [2, *o]]\n",
+        "network_kwargs: " + "[" * 2000 + "]" * 2000 + "\n",
+    ],
+)
+def test_yaml_that_stands_for_endless_values_is_refused(text, tmp_path):
+    """Ten lines of aliases are 10^12 values when they are written out."""
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"bomb\.yaml.*(stands for more than 100000 values|nested too deeply)"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "[" * 3000 + "]" * 3000])
+def test_so_is_it_on_the_command_line(text):
+    with pytest.raises(ValueError, match=r"network_kwargs must be|nested too deeply"):
+        load_recipe("small_images", [f"network_kwargs={text}"])
+
+
+def test_a_few_aliases_are_fine(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("optimizer: {options: {betas: &b [0.9, 0.95]}}\nnetwork_kwargs: {drop: *b, again: *b}\n")
+    assert load_recipe(path).network_kwargs == {"drop": [0.9, 0.95], "again": [0.9, 0.95]}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "says"),
+    [
+        (
+            "small_images",
+            ["options.auto_augment=rand-m9", "options.color_jitter=0.3"],
+            "options.color_jitter=0.3",
+        ),
+        ("coco_short", ["options.gamma_negative=2"], "options.gamma_negative=2.0 would do nothing"),
+        ("coco_short", ["options.clip=0.2"], "options.clip=0.2 would do nothing"),
+        ("voc_deeplabv3", ["options.void=3"], "options.void=3 would do nothing"),
+        ("voc_deeplabv3", ["options.palette=[[1,2,3]]"], "options.palette"),
+        ("voc_deeplabv3", ["options.mask_suffix=_m"], "options.mask_suffix"),
+    ],
+)
+def test_keys_of_a_task_that_would_do_nothing_are_refused(recipe, overrides, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        load_recipe(recipe, overrides)

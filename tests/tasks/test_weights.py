@@ -1,5 +1,6 @@
 """Networks of recipes: initialisation, initial weights and the report of what did not fit."""
 
+import copy
 import math
 import re
 
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.tasks.weights import he_fan_in, load_weights, make_network, read_state_dict
+from elastic_cnn.tasks.weight_files import read_state_dict
+from elastic_cnn.tasks.weights import he_fan_in, load_weights, make_network
 from elastic_cnn.zoo.checkpoint import NetworkCard, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
 
@@ -64,7 +66,7 @@ class Code:
 def test_files_that_are_no_weights_are_refused_without_running_code(tmp_path, capsys):
     network = create_model("resnet10t", num_classes=5, **KWARGS)
     torch.save(Code(), tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="holds code, which is never run"):
+    with pytest.raises(ValueError, match="code in a file is never run"):
         load_weights(network, tmp_path / "code.pth")
     assert "code ran" not in capsys.readouterr().out
     (tmp_path / "text.pth").write_text("hello")
@@ -74,8 +76,8 @@ def test_files_that_are_no_weights_are_refused_without_running_code(tmp_path, ca
     )
     torch.save(create_model("vit_tiny_patch16_224", depth=1).state_dict(), tmp_path / "other.pth")
     for name, message in (
-        ("text", "is not a file of weights"),
-        ("list", "does not hold named tensors"),
+        ("text", "no checkpoint|not a readable checkpoint"),
+        ("list", "holds a list instead of a dict"),
         ("nan", "not finite"),
         ("other", "the weights do not fit this network"),
         ("missing", "no checkpoint at"),
@@ -116,6 +118,122 @@ def test_plain_tensors_are_read_from_both_formats(tmp_path):
     network = create_model("resnet10t", num_classes=2, **KWARGS)
     torch.save({"model": network.state_dict()}, tmp_path / "w.pth")
     save_checkpoint(tmp_path / "w.safetensors", network, NetworkCard("resnet10t", {"num_classes": 2, **KWARGS}))
-    one, two = read_state_dict(tmp_path / "w.pth"), read_state_dict(tmp_path / "w.safetensors")
+    one, two = (read_state_dict(tmp_path / name).tensors for name in ("w.pth", "w.safetensors"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def wrapped(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def spoiled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As many tensors that must not be taken."""
+    return {name: tensor + 9 for name, tensor in state.items()}
+
+
+FILES = {  # as frameworks and people write them: of the state dict s
+    "plain": lambda s: s,
+    "timm": lambda s: {"state_dict": s, "epoch": 3, "arch": "x", "optimizer": {"state": {}, "param_groups": []}},
+    "compiled": lambda s: wrapped("_orig_mod.", s),
+    "compiled, processes": lambda s: wrapped("_orig_mod.module.", s),
+    "processes, compiled": lambda s: wrapped("module._orig_mod.", s),
+    "a compiled part": lambda s: {n.replace("layer1.", "layer1._orig_mod.", 1): t for n, t in s.items()},
+    "Lightning": lambda s: {"state_dict": wrapped("model.", s), "hyper_parameters": {"lr": 0.1}},
+    "Lightning with a loss": lambda s: {"state_dict": {**wrapped("net.", s), "criterion.weight": torch.ones(3)}},
+    "Lightning, compiled": lambda s: {"state_dict": wrapped("network._orig_mod.", s), "callbacks": {}},
+    "a tutorial": lambda s: {"model_state_dict": s, "optimizer_state_dict": {}, "epoch": 1, "loss": torch.ones(())},
+    "CIFAR": lambda s: {"net": wrapped("module.", s), "acc": 93.1, "epoch": 7},
+    "detectron": lambda s: {"model": wrapped("backbone.", s), "iteration": 3, "__author__": "x"},
+    "averages of timm": lambda s: {"state_dict": spoiled(s), "state_dict_ema": s},
+    "averages of DINO": lambda s: {"model": spoiled(s), "model_ema": wrapped("module.", s), "args": None},
+    "averages in a wrapper": lambda s: {"state_dict": spoiled(s), "ema": {"module": s, "decay": 0.9}},
+    "weights": lambda s: {"weights": s},
+    "params": lambda s: {"params": wrapped("module.net.", s)},
+    "nested": lambda s: {"model": {"state_dict": wrapped("module.model.", s)}, "step": 2},
+    "backbone and head": lambda s: {"state_dict": {**wrapped("backbone.", s), "head.fc.weight": torch.ones(2, 16)}},
+    "an extra state": lambda s: {**s, "bn1._extra_state": {"x": 1}},
+    "half": lambda s: {name: t.half() if t.is_floating_point() else t for name, t in s.items()},
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_weights_as_people_have_them(kind, tmp_path):
+    source = create_model("resnet10t", num_classes=5, **KWARGS)
+    state = source.state_dict()
+    torch.save(FILES[kind](dict(state)), tmp_path / "w.pth")
+    network = create_model("resnet10t", num_classes=5, **KWARGS)
+    report = load_weights(network, tmp_path / "w.pth")
+    loaded = network.state_dict()
+    assert set(report.loaded) == set(state)
+    for name, tensor in state.items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3 if kind == "half" else 0, atol=1e-6)
+    assert ("ema" in str(report)) == kind.startswith("averages"), str(report)
+    assert ("unused" in str(report)) == (kind in ("Lightning with a loss", "backbone and head"))
+
+
+def test_a_network_with_the_names_of_wrappers_keeps_them(tmp_path):
+    """Its own `backbone.` and `net.` are no wrappers."""
+    whole = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "net": nn.Conv2d(4, 4, 1)})
+    part = nn.ModuleDict({"net": nn.ModuleDict({"net": nn.Conv2d(3, 4, 1)})})
+    for network in (whole, part):
+        torch.save({"state_dict": wrapped("model.", network.state_dict())}, tmp_path / "w.pth")
+        other = copy.deepcopy(network)
+        for parameter in other.parameters():
+            nn.init.zeros_(parameter)
+        assert not load_weights(other, tmp_path / "w.pth").new
+        assert same(other, network.state_dict(), network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda n: n, r"code in a file is never run. Load it .*, and save its state_dict\(\) alone"),
+        (lambda n: {"model": n}, r"save its state_dict\(\) alone"),
+        (lambda n: {"epoch": 3, "lr": 0.1}, r"does not hold named tensors.* it holds epoch \(int\), lr \(float\)"),
+        (lambda n: {"model": "resnet50", "state_dict": {}}, r"it holds model \(str\), state_dict \(dict\)"),
+        (lambda n: {}, "it holds nothing"),
+        (lambda n: {"task": {}, "progress": {}, "optimizer": {}}, "the state of a run: give the run's folder"),
+        (lambda n: torch.zeros(3), "holds a Tensor instead of a dict"),
+        (lambda n: {"head.weight": torch.ones(2)}, "the weights do not fit this network. .*unused: head.weight"),
+    ],
+)
+def test_what_holds_no_weights_says_what_to_do(content, says, tmp_path, capfd):
+    network = create_model("resnet10t", num_classes=5, **KWARGS)
+    torch.save(content(network), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=says) as caught:
+        load_weights(network, tmp_path / "w.pth")
+    assert "\x1b" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert "w.pth" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"network": "resnext_small_elastic", "weights": "timm"},
+            "no published weights of resnext_small_elastic",
+        ),
+        ({"network": "resnet26s", "weights": "timm"}, "unknown network"),
+        (
+            {"network_kwargs": {"pretrained": True}},
+            r"argument pretrained=True would .*: name the architecture",
+        ),
+        ({"network_kwargs": {"checkpoint_path": "x.pth"}}, "argument checkpoint_path='x.pth' would load"),
+        ({"network": "hf-hub:timm/resnet18.a1_in1k"}, "names a place to load from.*: name the architecture"),
+        ({"network": "resnext_small", "network_kwargs": {"block": "x"}}, "cannot be built with"),
+    ],
+)
+def test_networks_whose_weights_cannot_be_had(changes, says):
+    with pytest.raises(ValueError, match=says):
+        make_network(Recipe(**{"network": "resnet18", **changes}), ("a", "b"))
+
+
+def test_published_weights_that_cannot_be_fetched(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("We couldn't connect\nto load the file")
+
+    monkeypatch.setattr("elastic_cnn.tasks.weights.create_model", offline)
+    with pytest.raises(ValueError, match=r"of resnet18 cannot be had from here \(We couldn't connect\)"):
+        make_network(Recipe(network="resnet18", weights="timm"), ("a", "b"))

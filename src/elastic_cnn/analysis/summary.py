@@ -11,20 +11,8 @@ from elastic_cnn.analysis.complexity import Complexity, LayerCost, count
 from elastic_cnn.analysis.paper import PAPER_ROWS, PaperRow, paper_row
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
+from elastic_cnn.measure.tables import text_table
 from elastic_cnn.zoo import create_model
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned by spaces: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
 
 
 def describe_network(name: str, network: nn.Module, input_size: Sequence[int]) -> str:

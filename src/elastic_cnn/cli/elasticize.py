@@ -75,7 +75,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 def _compare(name: str, base: nn.Module, elastic: nn.Module) -> str:
     """What changed: blocks, parameters and multiply-adds before and after."""
-    from elastic_cnn.analysis.summary import text_table
+    from elastic_cnn.measure.tables import text_table
     from elastic_cnn.nn.complexity import count
     from elastic_cnn.surgery.places import input_size
 

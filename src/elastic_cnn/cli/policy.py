@@ -1,15 +1,10 @@
 """`elastic policy CHECKPOINT --data DIR`: collect the scale policy of every photo, and draw it."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
-
-if TYPE_CHECKING:
-    from elastic_cnn.policy.run import Subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     from elastic_cnn.policy.collect import Settings
     from elastic_cnn.policy.processes import Processes
-    from elastic_cnn.policy.run import collect_policy
+    from elastic_cnn.policy.run import collect_policy, load_subject
     from elastic_cnn.tasks.console import Console
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
@@ -85,17 +80,6 @@ def run(args: argparse.Namespace) -> None:
     )
     if not args.no_figures:
         _draw(args, done.path, console)
-
-
-def load_subject(path: str) -> "Subject":
-    """The network of a checkpoint, as the policy's functions take it."""
-    from elastic_cnn.policy.run import Subject
-    from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
-
-    network, card = load_checkpoint(path)
-    if not card.classes and card.task != "segmentation":
-        raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
-    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
 
 
 def _draw(args: argparse.Namespace, table_path: Path, console: object) -> None:

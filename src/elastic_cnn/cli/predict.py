@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from elastic_cnn.cli.policy import load_subject
+    from elastic_cnn.policy.run import load_subject
 
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")

@@ -1,7 +1,7 @@
 """From two trained networks to `Results`: answers, errors by size, speed, scale policy."""
 
 import csv
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from elastic_cnn.analysis.complexity import count
 from elastic_cnn.demo.data import DemoData, normalise
 from elastic_cnn.demo.results import NetworkResult, Policy, SizeBin
-from elastic_cnn.demo.statistics import Proportion, spearman
+from elastic_cnn.measure.correlations import spearman
+from elastic_cnn.measure.proportions import Proportion
+from elastic_cnn.measure.turns import in_turns, timer
 from elastic_cnn.policy.embedding import MINIMUM, embed
 from elastic_cnn.policy.scores import block_info, scale_policy
 from elastic_cnn.tasks.console import Console
@@ -51,15 +53,12 @@ def _to_input(images: Tensor, spec: InputSpec) -> Tensor:
 def measure_speed(networks: list[nn.Module], image_size: int, batch: int = 64, rounds: int = 5) -> list[float]:
     """Images a second of each network in testing: the median over `rounds`, the networks taking turns."""
     images = torch.rand(batch, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    rates: list[list[float]] = [[] for _ in networks]
-    for turn in range(rounds + 1):
-        for network, found in zip(networks, rates, strict=True):
-            began = time.perf_counter()
-            for _ in range(2):
-                network.eval()(images)
-            if turn > 0:  # the first warms up
-                found.append(2 * batch / (time.perf_counter() - began))
-    return [float(np.median(found)) for found in rates]
+
+    def forward_twice(network: nn.Module) -> Callable[[], object]:
+        return lambda: (network.eval()(images), network(images))
+
+    times = in_turns([timer(forward_twice(network)) for network in networks], rounds)
+    return [2 * batch / float(np.median(seconds)) for seconds in times]
 
 
 def describe_run(

@@ -4,10 +4,10 @@ from html import escape
 
 import numpy as np
 
-from elastic_cnn.analysis.summary import text_table
 from elastic_cnn.demo import charts
 from elastic_cnn.demo.page import bars, chart, page, paragraph, picture, section, table
 from elastic_cnn.demo.results import Results, SizeBin
+from elastic_cnn.measure.tables import text_table
 
 IN_THREE_SENTENCES = (
     "The designer of a convolutional network usually fixes at which resolution each layer works. An Elastic layer "
@@ -240,7 +240,7 @@ def _map(results: Results) -> str:
     count, blocks = len(results.policy.shown), len(results.policy.blocks)
     colour = "the true height of its digit" if results.sizes is not None else "its mean score"
     caption = (
-        f"t-SNE of the scale policies of {count:,} images (openTSNE, seeded): each point is an image, placed by its "
+        f"t-SNE of the scale policies of {count:,} images (seeded): each point is an image, placed by its "
         f"{blocks} scores and coloured by {colour}. Distances between far groups mean little."
     )
     figure = _draw(results, charts.policy_map, "t-SNE of the scale policies", caption)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from elastic_cnn.demo.statistics import Difference, Proportion
+from elastic_cnn.measure.proportions import Difference, Proportion
 from elastic_cnn.policy.scores import BlockInfo
 
 

@@ -1,12 +1,10 @@
 """The demo from data to report."""
 
-import os
 import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from elastic_cnn.demo import measure
@@ -14,8 +12,9 @@ from elastic_cnn.demo.data import DemoData, load_digits, load_photos
 from elastic_cnn.demo.job import DemoJob
 from elastic_cnn.demo.report import render, terminal_table, verdict
 from elastic_cnn.demo.results import NetworkResult, Results
-from elastic_cnn.demo.statistics import Difference, Proportion
 from elastic_cnn.files import refuse_to_overwrite, write_json, write_text
+from elastic_cnn.measure import machine
+from elastic_cnn.measure.proportions import Difference, Proportion
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.training import Settings, Summary, load_recipe, make_input_spec, train
@@ -151,24 +150,6 @@ def _compare(
 
 def describe_machine() -> dict[str, str]:
     """Versions and hardware, for a reader who wants the same numbers."""
-    import timm
-
-    from elastic_cnn import __version__
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "versions": f"elastic-cnn {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"timm {timm.__version__}, numpy {np.__version__}",
-        "hardware": f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads, "
-        f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    threads = f"{torch.get_num_threads()} threads, {platform.system()} {platform.machine()}"
+    hardware = f"{machine.processor()}, {machine.cores()} cores, {threads}"
+    return {"versions": machine.versions_line("numpy"), "hardware": hardware}

@@ -13,26 +13,8 @@ from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.zoo.checkpoint import InputSpec
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 BATCH = 16
 Run = Callable[[Tensor], Tensor]
-
-
-def find_photos(folder: str | Path) -> list[Path]:
-    """The picture files below `folder`, sorted. `ValueError` where there is no folder or none in it."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} of photos to calibrate on")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise ValueError(f"{folder} holds no photos ({', '.join(SUFFIXES)})")
-    return found
-
-
-def draw(photos: Sequence[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """`count` photos at random to calibrate on, and as many others, where there are, to compare on."""
-    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [photos[i] for i in order[:count]], [photos[i] for i in order[count : 2 * count]]
 
 
 def read_images(photos: Sequence[Path], spec: InputSpec, left_out: LeftOut) -> Tensor | None:

@@ -8,34 +8,39 @@ branch are a quarter as large). Elsewhere than on CUDA the blocks compute their 
 `use_gpu_kernels` changes classes alone: parameters, buffers and their names stay the same objects.
 """
 
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import LowBranch, does_nothing, obstacle
-from elastic_cnn.fast.residual_form import FoldedElasticBottleneck
+from elastic_cnn.fast.describe import BlockDescription, Unsupported, describe
+from elastic_cnn.fast.describe.judge import (
+    does_nothing,
+    has_hooks,
+    is_absent,
+    is_exactly,
+    require,
+    require_half,
+    require_plain_convolution,
+    require_relu,
+    require_unblended,
+    require_unhooked,
+    scale_and_shift,
+)
+from elastic_cnn.fast.forms import FoldedElasticBottleneck
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.rewrite import Change, Root
 from elastic_cnn.kernels.triton import area_pool, elastic_tail, elastic_tail_train, serves
-from elastic_cnn.nn import Branch
-from elastic_cnn.nn.resample import AreaDownsample, Upsample
 from elastic_cnn.surgery.dla_block import ElasticDlaBlock
 from elastic_cnn.surgery.residual import ElasticResidual
 
-
-@dataclass
-class GpuReport:
-    """fused: names of blocks whose tail is one kernel on CUDA; left: {name of an elastic block: why it is not};
-    handed_over: names of sequences in which a block hands the next one its pooled map."""
-
-    fused: list[str] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
-    handed_over: list[str] = field(default_factory=list)
+GPU_FORM = "block that ends in one kernel on the GPU"
 
 
 class GpuResidual(ElasticResidual):
     """`ElasticResidual` of two branches with a batch norm after their sum; in training and in evaluation."""
+
+    plain_class: ClassVar[type[nn.Module]] = ElasticResidual
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, None, False)[0]
@@ -49,6 +54,8 @@ class GpuResidual(ElasticResidual):
 
 class GpuDlaBlock(ElasticDlaBlock):
     """`ElasticDlaBlock`, likewise; DLA's trees compute its shortcut, and no block's output goes to one block alone."""
+
+    plain_class: ClassVar[type[nn.Module]] = ElasticDlaBlock
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
         if not serves(x) or blends(self):
@@ -65,21 +72,20 @@ def blends(block: Any) -> bool:
 def run_tail(
     block: Any, x: Tensor, shortcut: Tensor, pooled: Tensor | None, pool: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Branches by library convolutions, the rest by one kernel; `obstacle_to_kernels` has checked the block."""
+    """Branches by library convolutions, the rest by one kernel; `_require_kernels` has checked the block."""
     high = block.branches.high.transform(x)  # (N, C, H, W)
     low = block.branches.low[0].transform(area_pool(x) if pooled is None else pooled)  # (N, C, ceil(H/2), ceil(W/2))
     norm = block.tail[0]
     if norm.training or norm.running_mean is None:
         return elastic_tail_train(high, low, norm, shortcut, True, pool)
-    scale = (norm.running_var + norm.eps).rsqrt()  # a few numbers a channel
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    bias = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
+    scale, bias = scale_and_shift(norm, None)  # a few numbers a channel
     return elastic_tail(high, low, scale, bias, shortcut, True, pool)
 
 
 class GpuBottleneck(FoldedElasticBottleneck):
     """`FoldedElasticBottleneck` of two branches: norms are folded, and the last convolution's bias joins the kernel."""
+
+    plain_class: ClassVar[type[nn.Module]] = FoldedElasticBottleneck
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
         if not serves(x):
@@ -117,7 +123,7 @@ class PoolHandingSequential(nn.Sequential):
         return x
 
 
-FORMS: dict[type[nn.Module], type[nn.Module]] = {
+GPU_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     ElasticResidual: GpuResidual,
     ElasticDlaBlock: GpuDlaBlock,
     FoldedElasticBottleneck: GpuBottleneck,
@@ -129,7 +135,7 @@ def is_on_gpu(network: nn.Module) -> bool:
     return any(parameter.is_cuda for parameter in network.parameters())
 
 
-def use_gpu_kernels(network: nn.Module) -> GpuReport:
+def use_gpu_kernels(network: nn.Module) -> FormReport:
     """Let elastic residual blocks of `network` run fused kernels on CUDA, in place; elsewhere they compute as before.
 
     Takes plain networks, for training and evaluation, and those of `optimize_for_inference`. Parameters, buffers and
@@ -137,54 +143,55 @@ def use_gpu_kernels(network: nn.Module) -> GpuReport:
     bfloat16 it rounds less often). Hooks on a block's inner `branches`, `tail` or `act` would not run: blocks that have
     some are left, and so are those of other scales, resamplings, norms or activations than the kernels compute.
     """
-    report = GpuReport()
-    for name, module in network.named_modules():
-        form = FORMS.get(type(module))
-        if form is None:
-            continue
-        if reason := obstacle(module) or obstacle_to_kernels(module):
-            report.left[name] = reason
-        else:
-            module.__class__ = form
-            report.fused.append(name)
-    for name, module in network.named_modules():
-        if type(module) is nn.Sequential and _hands_over(module):
-            module.__class__ = PoolHandingSequential
-            report.handed_over.append(name)
+    report = FormReport()
+    changes = gpu_blocks(Root(network), report)
+    report.rewritten |= {change.name: change.form for change in changes if change.table}
+    handing_over = [change.name for change in changes if not change.table]
+    if handing_over:
+        report.notes.append(f"a block hands the next one its pooled map in {', '.join(handing_over)}")
     return report
+
+
+def gpu_blocks(root: Root, report: FormReport) -> list[Change]:
+    """Every block that the kernels compute in its form for the GPU, and the sequences that they stand in."""
+    changes = []
+    for name, module in root.network.named_modules():
+        if type(module) not in GPU_CLASSES:
+            continue
+        try:
+            _require_kernels(describe(module))
+        except Unsupported as reason:
+            report.left[name] = str(reason)
+            continue
+        changes.append(Change(name, GPU_FORM))
+        changes[-1].set_class(module, GPU_CLASSES[type(module)])
+    for name, module in root.network.named_modules():
+        if type(module) is nn.Sequential and _hands_over(module):
+            changes.append(Change(name, "sequence that hands on pooled maps", None))
+            changes[-1].set_class(module, PoolHandingSequential)
+    return changes
 
 
 def _hands_over(sequence: nn.Sequential) -> bool:
     kinds = [isinstance(layer, (GpuResidual, GpuBottleneck)) for layer in sequence]
-    hooks = any(layer._forward_hooks or layer._forward_pre_hooks for layer in sequence)
-    return not hooks and any(a and b for a, b in pairwise(kinds))
+    return not any(map(has_hooks, sequence)) and any(a and b for a, b in pairwise(kinds))
 
 
-def obstacle_to_kernels(block: Any) -> str:
-    """Why the kernels do not compute this block; empty where they do."""
-    if type(block.act) is not nn.ReLU:
-        return f"its activation is {type(block.act).__name__}"
-    if isinstance(block, FoldedElasticBottleneck):
-        lows: list[Any] = list(block.low)
-        last = list(block.high.children())[-1]
-        if type(last) is not nn.Conv2d or last.padding_mode != "zeros":
-            return f"its high branch ends in {type(last).__name__}"
+def _require_kernels(block: BlockDescription) -> None:
+    """`Unsupported` says why the kernels do not compute this block."""
+    require_unhooked(block.module)
+    require_unblended(block)
+    require_relu(block.act)
+    require(is_absent(block.high.up) and is_absent(block.high.down), "its high branch is resampled")
+    if isinstance(block.module, FoldedElasticBottleneck):
+        require(not block.after, "something follows its branches' sum")
+        last = block.high.layers[-1]
+        require_plain_convolution(last.conv)
+        require(last.norm is last.act is None and not last.others, "its high branch does not end in a convolution")
     else:
-        lows = list(block.branches.low)
-        if not does_nothing(block.branches.high.up) or not does_nothing(block.branches.high.down):
-            return "its high branch is resampled"
-        if len(block.tail) != 1 or type(block.tail[0]) is not nn.BatchNorm2d:
-            return "something else than one batch norm follows the branches' sum"
-        if isinstance(block.drop_path, DropPath) and block.drop_path.drop_prob:
-            return "it drops paths"
-    if len(lows) != 1:
-        return f"it has {len(lows) + 1} branches"
-    return _obstacle_of_low(lows[0])
-
-
-def _obstacle_of_low(branch: Branch | LowBranch) -> str:
-    if branch.scale != 2 or type(branch.down) is not AreaDownsample:
-        return "its low branch is not averaged over 2 x 2"
-    if type(branch.up) is not Upsample or branch.up.mode != "bilinear":
-        return "its low branch is not upsampled bilinearly"
-    return ""
+        norms = [module for _, module in block.after if not does_nothing(module)]
+        one = len(norms) == 1 and is_exactly(norms[0], nn.BatchNorm2d)
+        require(one, "something else than one batch norm follows the branches' sum")
+        require(not getattr(block.drop_path, "drop_prob", block.drop_path), "it drops paths")
+    require(len(block.low) == 1, f"it has {len(block.branches)} branches")
+    require_half(block.low[0])

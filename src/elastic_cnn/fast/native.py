@@ -1,12 +1,12 @@
-"""Residual blocks of an optimized network as native CPU kernels: runs of blocks become one call each.
+"""Blocks of an optimized network as native CPU kernels: rows of blocks become one call each.
 
-`to_native` takes what `optimize_for_inference` yields (norms folded, branches merged) and replaces what the kernels
-compute: ResNet's and ResNeXt's bottlenecks and their elastic kin, with projections, strides and squeeze-and-excitation,
-and DLA's trees of such blocks, and DenseNet's layers.
-Everything else keeps its form, and the network's report says what and why.
+In what `optimize_for_inference` yields (norms folded, branches merged) blocks are replaced by native ones: ResNet's and
+ResNeXt's bottlenecks and their elastic kin, with projections, strides and squeeze-and-excitation, DLA's trees of such
+blocks, and DenseNet's blocks. Every block keeps its place and can be called, hooked and walked over by itself; a row of
+neighbours in an `nn.Sequential`, called as a whole, is one call. What stays as it was, the report names.
 """
 
-import copy
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,25 +15,33 @@ import timm.models.resnet as timm_resnet
 import torch
 from torch import Tensor, nn
 
-from elastic_cnn.fast.flow import has_hooks
-from elastic_cnn.fast.native_blocks import BLOCKS, CannotBeNative, describe
-from elastic_cnn.fast.native_dense import NativeDenseBlocks, to_native_dense
-from elastic_cnn.fast.native_dla import NativeDlaTree, smallest_trees, to_native_tree
+from elastic_cnn.fast.describe import Unsupported, describe, is_block
+from elastic_cnn.fast.describe.judge import has_hooks, is_exactly, require
+from elastic_cnn.fast.native_dense import NativeDenseBlocks, count_dense, dense_blocks, dense_trunk
+from elastic_cnn.fast.native_dla import NativeDlaTree, dla_trees
+from elastic_cnn.fast.native_residual import residual_block
 from elastic_cnn.fast.native_stem import native_stem
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.rewrite import Change, Root
+from elastic_cnn.fast.verify import Check, Step, apply_steps, hooks_suspended, nothing_checked
 from elastic_cnn.kernels import ops
-from elastic_cnn.kernels.packing import Packed, ResidualBlock, pack
+from elastic_cnn.kernels.packing import pack
+from elastic_cnn.nn.example import Example
 
 STEM = ("conv1", "bn1", "act1", "maxpool")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class NativeBlocks(nn.Module):
-    """A run of residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU."""
+Row = tuple[int, int, str, list[int]]
 
-    def __init__(self, packed: Packed):
+
+class NativeBlocks(nn.Module):
+    """Residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU."""
+
+    def __init__(self, weights: Tensor, plan: list[int]):
         super().__init__()
-        self.plan = packed.plan
-        self.register_buffer("weights", ops.in_huge_pages([packed.weights]), persistent=False)
+        self.plan = plan
+        self.register_buffer("weights", weights, persistent=False)
         self.weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,6 +49,29 @@ class NativeBlocks(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.plan) // ops.FIELDS} blocks"
+
+
+class NativeRow(nn.Sequential):
+    """A sequence that is called as a whole: each row of neighbouring `NativeBlocks` in it is one call.
+
+    native_rows: (index of the first, number of blocks, name of the buffer of their joint weights, of which each block's
+    own are a part, plan).
+    """
+
+    native_rows: list[Row]
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = list(self)
+        if any(has_hooks(layer) for layer in layers):
+            return super().forward(x)
+        done = 0
+        for first, count, weights, plan in self.native_rows:
+            for layer in layers[done:first]:
+                x = layer(x)
+            x, done = torch.ops.elastic_cnn.residual_blocks(x, getattr(self, weights), plan), first + count
+        for layer in layers[done:]:
+            x = layer(x)
+        return x
 
 
 class NativeResNet(timm_resnet.ResNet):
@@ -54,29 +85,26 @@ class NativeResNet(timm_resnet.ResNet):
     native_trunk: NativeBlocks
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, C, H / 32, W / 32)
-        if any(has_hooks(self.get_submodule(name)) for name in (*STEM, *STAGES)):
+        if any(has_hooks(part) for name in (*STEM, *STAGES) for part in self.get_submodule(name).modules()):
             return super().forward_features(x)
         return self.native_trunk(self.native_stem(x))
 
 
-def native_available(network: nn.Module) -> bool:
-    """Whether the native kernels can serve `network` here; its report says why where they cannot."""
-    report: Any = getattr(network, "optimization_report", None)
+NATIVE = (NativeBlocks, NativeDenseBlocks, NativeDlaTree)
+
+
+def native_available(network: nn.Module) -> str:
+    """Why the native kernels cannot serve `network` here; empty where they can."""
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type != "cpu" or parameter.dtype != torch.float32:
-        reason = "no native kernels: they take float32 on the CPU"
-    else:
-        try:
-            ops.require()
-            return True
-        except ops.NativeKernelsMissing as error:
-            reason = str(error)
-    if report is not None:
-        report.notes.append(reason)
-    return False
+        return "no native kernels: they take float32 on the CPU"
+    try:
+        ops.require()
+        return ""
+    except ops.NativeKernelsMissing as error:
+        return str(error)
 
 
-@torch.no_grad()
 def to_native(network: nn.Module) -> nn.Module:
     """Replace the blocks that the native kernels compute, in place; returns `network`.
 
@@ -84,122 +112,147 @@ def to_native(network: nn.Module) -> nn.Module:
     became native and, for each block that did not, the reason. Raises `NativeKernelsMissing` where there are no
     kernels (`native_available` asks beforehand).
     """
-    ops.require()
-    report: Any = getattr(network, "optimization_report", None)
-    blocks, calls = 0, 0
-    for name, sequence in list(network.named_modules()):
-        if not isinstance(sequence, nn.Sequential):
-            continue
-        for run in _runs(name, sequence, report):
-            packed = pack([described for _, described in run])
-            _put(sequence, [key for key, _ in run], NativeBlocks(packed))
-            blocks += len(run)
-            calls += 1
-    trees = _put_trees(network, report)
-    blocks, calls = blocks + 2 * trees, calls + trees
-    dense, dense_calls = to_native_dense(network, report)
-    blocks, calls = blocks + dense, calls + dense_calls
-    if type(network) is timm_resnet.ResNet:
-        calls -= _join_stages(network)
-    if report is not None:
-        _report_others(network, report)
-        level = torch.ops.elastic_cnn.kernel_level()
-        report.notes.append(f"native kernels ({level}): {blocks} blocks in {calls} calls")
-    return network
+    report = getattr(network, "optimization_report", None) or FormReport()
+    return make_native(Root(network), report, nothing_checked, None)
 
 
 def is_native(network: nn.Module) -> bool:
     """Whether native kernels compute any of its blocks."""
-    return any(isinstance(module, (NativeBlocks, NativeDenseBlocks, NativeDlaTree)) for module in network.modules())
+    return any(isinstance(module, NATIVE) for module in network.modules())
 
 
-def native_where_faster(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
-    """`network` with native blocks, or as it is where that is faster on `example`; its report says which.
+@torch.no_grad()
+def make_native(root: Root, report: FormReport, check: Check, example: Example | None) -> nn.Module:
+    """The network of `root` with native blocks, or as it is where that is faster on `example`; `report` says which.
 
-    example: inputs on the CPU, on which both forms are timed; where there are none, or without values (a meta tensor),
-    the kernels are taken.
+    check: what a form must pass. example: inputs on the CPU, on which both forms are timed; without one, the kernels
+    are taken.
     """
-    if not example or any(x.device.type != "cpu" for x in example):
-        return to_native(network)
-    native = to_native(copy.deepcopy(network))
-    if not is_native(native):
-        return native
-    plain_seconds, native_seconds = (_seconds(form, example) for form in (network, native))
+    ops.require()
+    found, changes = apply_steps(root, STEPS, check)
+    native = [name for name, module in root.network.named_modules() if isinstance(module, NATIVE)]
+    if native and example is not None and (slower := _slower(root.network, changes, example)):
+        report.notes.append(slower)
+        return root.network
+    inside = tuple(f"{name}." for name in native)
+    for name in [name for name in report.left if name in native or name.startswith(inside)]:
+        del report.left[name]  # not folded, but no longer a layer of its own
+    report.left.update(found.left)
+    report.notes.append(_summary(root.network))
+    return root.network
+
+
+def _slower(network: nn.Module, changes: Sequence[Change], example: Example) -> str:
+    """Why the changes, which are made, are undone again; empty where they make `network` faster on the example."""
+    for change in reversed(changes):
+        change.undo()
+    plain_seconds = _seconds(network, example)
+    for change in changes:
+        change.redo()
+    native_seconds = _seconds(network, example)
     if native_seconds <= plain_seconds:
-        return native
-    report: Any = getattr(network, "optimization_report", None)
-    if report is not None:
-        sizes = ", ".join(str(tuple(x.shape)) for x in example)
-        took = f"{1e3 * native_seconds:.3g} ms, the PyTorch form {1e3 * plain_seconds:.3g} ms"
-        report.notes.append(f"no native kernels: on {sizes} they took {took}")
-    return network
+        return ""
+    for change in reversed(changes):
+        change.undo()
+    took = f"{1e3 * native_seconds:.3g} ms, the PyTorch form {1e3 * plain_seconds:.3g} ms"
+    return f"no native kernels: on {example} they took {took}"
 
 
-def _seconds(network: nn.Module, example: Sequence[Tensor]) -> float:
+def _seconds(network: nn.Module, example: Example) -> float:
     """The least of three calls, after one of warm-up."""
-    times = []
-    with torch.inference_mode():
+    times, example = [], example.like(network)
+    with torch.inference_mode(), hooks_suspended(network):
         for _ in range(4):
             began = time.perf_counter()
-            network(*example)
+            example.call(network)
             times.append(time.perf_counter() - began)
     return min(times[1:])
 
 
-def _runs(name: str, sequence: nn.Sequential, report: Any) -> list[list[tuple[str, ResidualBlock]]]:
-    """The longest runs of neighbouring blocks that can be native."""
-    runs: list[list[tuple[str, ResidualBlock]]] = [[]]
-    for key, block in sequence.named_children():
-        try:
-            described = describe(block)
-        except CannotBeNative as reason:
-            if isinstance(block, BLOCKS) and report is not None:
-                report.left[f"{name}.{key}".lstrip(".")] = f"not native: {reason}"
-            runs.append([])
+def _summary(network: nn.Module) -> str:
+    """How many blocks are native, in how many calls."""
+    blocks = sum(len(m.plan) // ops.FIELDS for m in network.modules() if isinstance(m, NativeBlocks))
+    joined = sum(count - 1 for m in network.modules() if isinstance(m, NativeRow) for _, count, *_ in m.native_rows)
+    calls = blocks - joined
+    if isinstance(network, NativeResNet):
+        blocks, calls = len(network.native_trunk.plan) // ops.FIELDS, 1
+    trees = sum(isinstance(m, NativeDlaTree) for m in network.modules())
+    layers, dense_calls = count_dense(network)
+    level = torch.ops.elastic_cnn.kernel_level()
+    return f"native kernels ({level}): {blocks + 2 * trees + layers} blocks in {calls + trees + dense_calls} calls"
+
+
+def _blocks(root: Root, report: FormReport) -> list[Change]:
+    """Every residual block that takes a map alone, by itself."""
+    changes = []
+    for name, module in list(root.network.named_modules()):
+        if not is_block(module):
             continue
-        runs[-1].append((key, described))
-    return [run for run in runs if run]
-
-
-def _put_trees(network: nn.Module, report: Any) -> int:
-    """Replace DLA's trees of two blocks, in place; how many there were that could be."""
-    count = 0
-    for name, tree, children in list(smallest_trees(network)):
         try:
-            native = to_native_tree(tree, children)
-        except CannotBeNative as reason:
-            if report is not None:
-                report.left[name] = f"not native: {reason}"
+            block = describe(module)
+            if block.inputs == "maps" or not block.adds_input:
+                continue
+            require(block.inputs == "map", "its shortcut may come from outside, and its tree is not native")
+            packed = pack([residual_block(block)])
+        except Unsupported as reason:
+            report.left[name] = f"not native: {reason}"
             continue
-        network.set_submodule(name, native)
-        count += 1
-    return count
+        changes.append(Change(name, "native block"))
+        changes[-1].replace(root, module, NativeBlocks(packed.weights, packed.plan))
+    return changes
 
 
-def _join_stages(network: Any) -> int:
-    """Let a ResNet whose four stages are native run them as one call, in place; how many calls that saves."""
-    stages = [list(getattr(network, name).children()) for name in STAGES]
-    if any(len(stage) != 1 or not isinstance(stage[0], NativeBlocks) for stage in stages):
-        return 0
-    parts: list[Any] = [stage[0] for stage in stages]
-    trunk = NativeBlocks(Packed(torch.cat([part.weights for part in parts]), [n for part in parts for n in part.plan]))
-    for part, view in zip(parts, trunk.weights.split([len(part.weights) for part in parts]), strict=True):
-        part.weights = view
-    network.native_trunk = trunk
-    network.native_stem = native_stem([getattr(network, name) for name in STEM])
-    network.__class__ = NativeResNet
-    return len(parts) - 1
+def _rows(root: Root, report: FormReport) -> list[Change]:
+    """Neighbouring native blocks of a sequence as one call where the sequence is called as a whole."""
+    changes = []
+    for name, sequence in list(root.network.named_modules()):
+        if not is_exactly(sequence, nn.Sequential):
+            continue
+        layers: list[Any] = list(sequence)
+        change, first = Change(name, "row of native blocks"), 0
+        rows: list[Row] = []
+        for native, neighbours in itertools.groupby(layers, lambda layer: isinstance(layer, NativeBlocks)):
+            row = list(neighbours)
+            first += len(row)
+            if not native:
+                continue
+            buffer = f"native_weights_{len(rows)}"
+            change.add_buffer(sequence, buffer, _join_weights(change, row))
+            plan = [number for block in row for number in block.plan]
+            rows.append((first - len(row), len(row), buffer, plan))
+        if rows:
+            change.set(sequence, "native_rows", rows)
+            change.set_class(sequence, NativeRow)
+            changes.append(change)
+    return changes
 
 
-def _report_others(network: nn.Module, report: Any) -> None:
-    """Say of every block that could have been native and stands outside a `Sequential` why it is not."""
-    for name, block in network.named_modules():
-        if isinstance(block, BLOCKS) and not report.left.get(name, "").startswith("not native"):
-            report.left[name] = "not native: not one of a row of blocks (its shortcut may come from outside)"
+def _join_weights(change: Change, blocks: Sequence[Any]) -> Tensor:
+    """The weights of these modules behind one another in huge pages; each gets its part of them for its own."""
+    whole = ops.in_huge_pages([block.weights for block in blocks])
+    for block, part in zip(blocks, whole.split([len(block.weights) for block in blocks]), strict=True):
+        change.set(block, "weights", part)
+    return whole
 
 
-def _put(sequence: nn.Sequential, keys: Sequence[str], native: NativeBlocks) -> None:
-    """`native` at the first of these places; the others go."""
-    sequence._modules[keys[0]] = native
-    for key in keys[1:]:
-        del sequence._modules[key]
+def _trunk(root: Root, report: FormReport) -> list[Change]:
+    """A ResNet whose four stages are rows of native blocks throughout runs them as one call."""
+    network = root.network
+    if not is_exactly(network, timm_resnet.ResNet):
+        return []
+    stages: list[Any] = [getattr(network, name) for name in STAGES]
+    if not all(is_exactly(stage, NativeRow) and stage.native_rows[0][1] == len(stage) for stage in stages):
+        return []
+    change = Change("", "trunk of native blocks")
+    whole = _join_weights(change, [block for stage in stages for block in stage])
+    lengths = [sum(len(block.weights) for block in stage) for stage in stages]
+    for stage, part in zip(stages, whole.split(lengths), strict=True):
+        change.set(stage, stage.native_rows[0][2], part)
+    plan = [number for stage in stages for number in stage.native_rows[0][3]]
+    change.set(network, "native_trunk", NativeBlocks(whole, plan))
+    change.set(network, "native_stem", native_stem([getattr(network, name) for name in STEM]))
+    change.set_class(network, NativeResNet)
+    return [change]
+
+
+STEPS: tuple[Step, ...] = (dla_trees, dense_blocks, _blocks, _rows, _trunk, dense_trunk)

@@ -1,19 +1,35 @@
 """DenseNet's dense blocks, transitions and last norm as native calls, and timm's whole trunk as one."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
-from timm.models.densenet import DenseBlock, DenseLayer, DenseNet, DenseTransition
+from timm.models.densenet import DenseBlock, DenseNet, DenseTransition
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import does_nothing
-from elastic_cnn.fast.flow import has_hooks
-from elastic_cnn.fast.fold import affine
-from elastic_cnn.fast.native_blocks import CannotBeNative, require, require_half, require_relu
+from elastic_cnn.fast.describe import BlockDescription, BranchDescription, Unsupported, describe
+from elastic_cnn.fast.describe.description import Named
+from elastic_cnn.fast.describe.judge import (
+    MEANS_OF_TWO,
+    bias_of,
+    does_nothing,
+    has_hooks,
+    is_exactly,
+    require,
+    require_channels,
+    require_convolution,
+    require_fixed_norm,
+    require_half,
+    require_relu,
+    require_single_layers,
+    require_tensors,
+    require_unblended,
+    require_unhooked,
+    scale_and_shift,
+)
 from elastic_cnn.fast.native_stem import native_stem
-from elastic_cnn.fast.other_forms import FoldedElasticDenseLayer
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.rewrite import Change, Root
 from elastic_cnn.kernels import ops, packing_dense
 from elastic_cnn.kernels.packing_dense import LastNorm, Transition, pack_dense
 
@@ -52,128 +68,114 @@ class NativeDenseNet(DenseNet):
         return self.native_trunk(self.native_stem(x))
 
 
-def to_native_dense(network: nn.Module, report: Any) -> tuple[int, int]:
-    """Replace what the kernels compute of DenseNets, in place: (dense layers, calls) that became native."""
-    layers, calls = 0, 0
-    for name, module in list(network.named_modules()):
+def dense_blocks(root: Root, report: FormReport) -> list[Change]:
+    """Dense blocks and transitions, each as one call."""
+    changes = []
+    for name, module in list(root.network.named_modules()):
         if not isinstance(module, (DenseBlock, DenseTransition)):
             continue
         try:
-            steps = _steps(module)
-        except CannotBeNative as reason:
-            if report is not None:
-                report.left[name] = f"not native: {reason}"
+            packed = pack_dense(_steps(module))
+        except Unsupported as reason:
+            report.left[name] = f"not native: {reason}"
             continue
-        _put(network, name, steps)
-        if report is not None:
-            for norm in [key for key in report.left if key.startswith(f"{name}.")]:
-                del report.left[norm]  # not folded, but no longer a layer of its own
-        layers += sum(isinstance(step, packing_dense.DenseLayer) for step in steps)
-        calls += 1
-    if type(network) is DenseNet:
-        calls -= _join(network, report)
-    return layers, calls
+        changes.append(Change(name, "native dense block"))
+        changes[-1].replace(root, module, NativeDenseBlocks(ops.in_huge_pages([packed.weights]), packed.plan))
+    return changes
 
 
-def _put(network: nn.Module, name: str, steps: Sequence[Step]) -> None:
-    packed = pack_dense(steps)
-    network.set_submodule(name, NativeDenseBlocks(ops.in_huge_pages([packed.weights]), packed.plan))
-
-
-def _join(network: Any, report: Any) -> int:
-    """Let a DenseNet whose blocks and transitions are native run as one call, in place; how many calls that saves."""
-    features = network.features
-    last = features[-1]
-    try:
-        steps = [_last_norm(last)]
-    except CannotBeNative:
-        return 0
-    start = next((i for i, part in enumerate(features) if isinstance(part, NativeDenseBlocks)), len(features) - 1)
-    parts: list[Any] = list(features[start:-1])
+def dense_trunk(root: Root, report: FormReport) -> list[Change]:
+    """timm's DenseNet whose blocks and transitions are native throughout runs them, and its last norm, as one call."""
+    network = root.network
+    if not is_exactly(network, DenseNet):
+        return []
+    features = list(network.features.named_children())
+    start = next((i for i, (_, part) in enumerate(features) if isinstance(part, NativeDenseBlocks)), len(features) - 1)
+    parts: list[Any] = [part for _, part in features[start:-1]]
     if not parts or not all(isinstance(part, NativeDenseBlocks) for part in parts):
-        return 0
-    name = next(name for name, part in features.named_children() if part is last)
-    packed = pack_dense(steps)
-    features.set_submodule(name, NativeDenseBlocks(packed.weights, packed.plan))
-    parts.append(features[-1])
+        return []
+    name, last = features[-1]
+    try:
+        require_unhooked(last)
+        packed = pack_dense([LastNorm(*_norm(((name, last),)))])
+    except Unsupported as reason:
+        report.left[f"features.{name}"] = f"not native: {reason}"
+        return []
+    change = Change("", "trunk of native dense blocks")
+    parts.append(NativeDenseBlocks(packed.weights, packed.plan))
+    change.set(network.features, name, parts[-1])
     whole = ops.in_huge_pages([part.weights for part in parts])
     for part, view in zip(parts, whole.split([len(part.weights) for part in parts]), strict=True):
-        part.weights = view
+        change.set(part, "weights", view)
     plan = [*parts[0].plan[:4], *(number for part in parts for number in part.plan[4:])]
-    network.native_trunk = NativeDenseBlocks(whole, plan)
-    network.native_stem = native_stem(list(features[:start]))
-    network.__class__ = NativeDenseNet
-    if report is not None:
-        report.left.pop(f"features.{name}", None)
-    return len(parts) - 2
+    change.set(network, "native_trunk", NativeDenseBlocks(whole, plan))
+    change.set(network, "native_stem", native_stem([part for _, part in features[:start]]))
+    change.set_class(network, NativeDenseNet)
+    return [change]
+
+
+def count_dense(network: nn.Module) -> tuple[int, int]:
+    """(dense layers that are native, calls that compute them)."""
+    parts = [module for module in network.modules() if isinstance(module, NativeDenseBlocks)]
+    if isinstance(network, NativeDenseNet):
+        parts = [network.native_trunk]
+    return sum(part.plan[4::4].count(packing_dense.LAYER) for part in parts), len(parts)
 
 
 def _steps(module: Any) -> list[Step]:
-    """The steps of a dense block or a transition. `CannotBeNative` says what the kernels do not compute."""
-    require(not any(has_hooks(part) for part in module.modules()), "hooks look at it")
-    parameters = list(module.parameters())
-    plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
-    require(plain, "its weights are not float32 on CPU")
+    """The steps of a dense block or a transition. `Unsupported` says what the kernels do not compute."""
+    require_unhooked(module)
+    require_tensors(module, torch.float32, "cpu")
+    require_channels(module)
     if isinstance(module, DenseTransition):
-        return [_transition(module)]
-    require(type(module) is DenseBlock, f"{type(module).__name__} in place of a dense block")
-    return [_layer(layer) for layer in module.values()]
+        return [_transition(describe(module))]
+    require(is_exactly(module, DenseBlock), f"{type(module).__name__} in place of a dense block")
+    return [_layer(describe(layer)) for layer in module.values()]
 
 
-def _layer(layer: Any) -> packing_dense.DenseLayer:
-    scale, shift = _norm(layer.norm1)
-    if isinstance(layer, FoldedElasticDenseLayer):
-        branches: Any = layer.branches
-        high, bias = _branch(list(branches.high.children()))
-        low = None
-        require(len(branches.low) <= 1, "a layer has more than one low resolution")
-        if len(branches.low):
-            require_half(branches.low[0])
-            low, low_bias = _branch(list(branches.low[0].transform.children()))
-            bias = bias + low_bias
-        return packing_dense.DenseLayer(scale, shift, high, bias, low)
-    require(type(layer) is DenseLayer, f"a layer is {type(layer).__name__}")
-    high, bias = _branch([layer.conv1, layer.norm2, layer.conv2])
-    return packing_dense.DenseLayer(scale, shift, high, bias)
+def _layer(layer: BlockDescription) -> packing_dense.DenseLayer:
+    require_unblended(layer)
+    scale, shift = _norm(layer.before)
+    high, bias = _branch(layer.high)
+    low = None
+    require(len(layer.low) <= 1, "a layer has more than one low resolution")
+    if layer.low:
+        require_half(layer.low[0], MEANS_OF_TWO)
+        low, low_bias = _branch(layer.low[0])
+        bias = bias + low_bias
+    return packing_dense.DenseLayer(scale, shift, high, bias, low)
 
 
-def _branch(layers: list[Any]) -> tuple[packing_dense.DenseBranch, Tensor]:
-    """(the branch, conv2's bias) of [conv1, act, conv2]."""
-    require(len(layers) == 3, "a layer is not 1x1, 3x3 with an activation between")
-    conv1, act, conv2 = layers
-    require_relu(act)
-    first, bias1 = _convolution(conv1, 1)
-    second, bias2 = _convolution(conv2, 3)
-    return packing_dense.DenseBranch(first, bias1, second), bias2
+def _branch(branch: BranchDescription) -> tuple[packing_dense.DenseBranch, Tensor]:
+    """(the branch, conv2's bias) of conv1, ReLU, conv2."""
+    require_single_layers(branch, 2)
+    first, second = branch.layers
+    for layer in branch.layers:
+        require(layer.norm is None, f"{type(layer.norm).__name__} stands between its layers")
+    require_convolution(first.conv, 1)
+    require_convolution(second.conv, 3)
+    require_relu(first.act)
+    require(second.act is None, "an activation follows its last convolution")
+    return packing_dense.DenseBranch(first.conv.weight, bias_of(first.conv), second.conv.weight), bias_of(second.conv)
 
 
-def _convolution(conv: Any, size: int) -> tuple[Tensor, Tensor]:
-    require(type(conv) is nn.Conv2d, f"{type(conv).__name__} in place of a convolution")
-    same = conv.kernel_size == (size, size) and conv.padding == (size // 2, size // 2) and conv.padding_mode == "zeros"
-    require(same and conv.stride == (1, 1) and conv.dilation == (1, 1), f"a convolution that is not {size} x {size}")
-    require(conv.groups == 1, "a grouped convolution")
-    return conv.weight, conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-
-
-def _norm(norm: Any) -> tuple[Tensor, Tensor]:
+def _norm(before: Named) -> tuple[Tensor, Tensor]:
     """(scale, shift), float64, of a norm with fixed statistics that a ReLU follows."""
-    require(type(norm) is BatchNormAct2d, f"a norm is {type(norm).__name__}")
-    require(
-        norm.running_mean is not None and does_nothing(norm.drop), "a norm without running statistics, or that drops"
-    )
+    require(len(before) == 1, "no norm precedes a layer")
+    norm = before[0][1]
+    require(is_exactly(norm, BatchNormAct2d), f"a norm is {type(norm).__name__}")
+    require_fixed_norm(norm)
+    require(does_nothing(norm.drop), "a norm drops")
     require_relu(norm.act)
-    return affine(norm)
+    return scale_and_shift(norm)
 
 
-def _transition(transition: Any) -> Transition:
-    require(type(transition) is DenseTransition, f"{type(transition).__name__} in place of a transition")
-    pool = transition.pool
-    plain = type(pool) is nn.AvgPool2d and pool.kernel_size == 2 and pool.stride == 2 and pool.padding == 0
+def _transition(block: BlockDescription) -> Transition:
+    require(len(block.after) == 1, "no pooling ends a transition")
+    pool: Any = block.after[0][1]
+    plain = is_exactly(pool, nn.AvgPool2d) and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
     require(plain and not pool.ceil_mode and pool.divisor_override is None, f"it pools by {type(pool).__name__}")
-    weight, bias = _convolution(transition.conv, 1)
-    return Transition(*_norm(transition.norm), weight.flatten(1), bias)
-
-
-def _last_norm(norm: nn.Module) -> LastNorm:
-    require(not has_hooks(norm), "hooks look at it")
-    return LastNorm(*_norm(norm))
+    require_single_layers(block.high, 1)
+    conv = block.high.layers[0].conv
+    require_convolution(conv, 1)
+    return Transition(*_norm(block.before), conv.weight.flatten(1), bias_of(conv))

@@ -7,9 +7,20 @@ import torch
 from timm.models.dla import DlaTree
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import does_nothing
-from elastic_cnn.fast.flow import has_hooks
-from elastic_cnn.fast.native_blocks import describe, projection_of, require, require_relu
+from elastic_cnn.fast.describe import Unsupported, describe
+from elastic_cnn.fast.describe.judge import (
+    bias_of,
+    is_exactly,
+    require,
+    require_convolution,
+    require_relu,
+    require_single_layers,
+    require_tensors,
+    require_unhooked,
+)
+from elastic_cnn.fast.native_residual import projection_of, residual_block
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.rewrite import Change, Root
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.packing import Tree, pack_tree
 
@@ -58,15 +69,31 @@ def _descend(name: str, tree: Any, children: list[int]) -> Iterator[tuple[str, A
     yield from _descend(f"{name}.tree2", tree.tree2, [*children, last.root.conv.out_channels])
 
 
-def to_native_tree(tree: Any, children: list[int]) -> NativeDlaTree:
-    """The native form of a tree of two blocks, norms folded. `CannotBeNative` says what the kernels do not compute."""
-    require(not any(has_hooks(module) for module in tree.modules()), "hooks look at it")
-    projection = None if does_nothing(tree.project) else projection_of(tree.project, 1)
-    first = describe(tree.tree1, given_projection=projection)
-    second, root, conv = describe(tree.tree2), tree.root, tree.root.conv
+def dla_trees(root: Root, report: FormReport) -> list[Change]:
+    """Every tree of two blocks as one call."""
+    changes = []
+    for name, tree, children in list(smallest_trees(root.network)):
+        try:
+            native = NativeDlaTree(tree, _describe_tree(tree, children))
+        except Unsupported as reason:
+            report.left[name] = f"not native: {reason}"
+            continue
+        changes.append(Change(name, "native tree"))
+        changes[-1].replace(root, tree, native)
+    return changes
+
+
+def _describe_tree(tree: Any, children: list[int]) -> Tree:
+    """A tree of two blocks, norms folded. `Unsupported` says what the kernels do not compute."""
+    require(is_exactly(tree, DlaTree), f"{type(tree).__name__} in place of a tree")
+    require_unhooked(tree)
+    first = residual_block(describe(tree.tree1), given_projection=projection_of(tree.project, 1))
+    second, root = residual_block(describe(tree.tree2)), describe(tree.root)
     require(second.stride == 1 and second.projection is None, "its second block changes the size")
-    plain = type(conv) is nn.Conv2d and conv.kernel_size == (1, 1) and conv.stride == (1, 1)
-    require(plain and conv.groups == 1 and does_nothing(root.bn), "its root is not a 1x1 convolution")
-    require_relu(root.relu)
-    weight, bias = conv.weight.flatten(1), conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-    return NativeDlaTree(tree, Tree((first, second), (weight, bias), tuple(children), root.shortcut))
+    require_tensors(root.module, torch.float32, "cpu")
+    require_single_layers(root.high, 1)
+    conv = root.high.layers[0].conv
+    require_convolution(conv, 1)
+    require(root.high.layers[0].norm is None and not root.after, "its root has a norm")
+    require_relu(root.act)
+    return Tree((first, second), (conv.weight.flatten(1), bias_of(conv)), tuple(children), root.adds_input)

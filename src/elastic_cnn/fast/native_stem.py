@@ -6,7 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elastic_cnn.fast.branches_form import does_nothing
+from elastic_cnn.fast.describe import Unsupported, read_layers
+from elastic_cnn.fast.describe.judge import (
+    does_nothing,
+    is_exactly,
+    require,
+    require_channels,
+    require_convolution,
+    require_relu,
+)
 from elastic_cnn.kernels.packing import pack_stem
 
 
@@ -28,16 +36,25 @@ class NativeStem(nn.Module):
 
 def native_stem(layers: Sequence[nn.Module]) -> nn.Module:
     """These layers as `NativeStem` where they are what it computes, else one after the other."""
-    doing = [layer for layer in layers if not does_nothing(layer)]
-    return NativeStem(doing[0]) if _is_stem(doing) else nn.Sequential(*layers)
+    try:
+        return NativeStem(_convolution(layers))
+    except Unsupported:
+        return nn.Sequential(*layers)
 
 
-def _is_stem(layers: Sequence[Any]) -> bool:
-    if [type(layer) for layer in layers] != [nn.Conv2d, nn.ReLU, nn.MaxPool2d]:
-        return False
-    conv, _, pool = layers
+def _convolution(layers: Sequence[nn.Module]) -> nn.Conv2d:
+    """The convolution of one with a ReLU and 3x3 max pooling of stride 2 after it. `Unsupported` for anything else."""
+    found = read_layers((str(i), layer) for i, layer in enumerate(layers) if not does_nothing(layer))
+    require(len(found) == 1, "more than one convolution")
+    conv, pools = found[0].conv, found[0].others
+    require(found[0].norm is None and len(pools) == 1, "not a convolution, a ReLU and a pooling")
+    require_relu(found[0].act)
+    pool: Any = pools[0]
+    require(is_exactly(pool, nn.MaxPool2d), "another pooling")
+    settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices)
+    require(settings == (3, 2, 1, 1, False, False), "another pooling")
     size, stride = conv.kernel_size[0], conv.stride[0]
-    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    square = conv.kernel_size == (size, size) and conv.stride == (stride, stride) and size % 2 == 1
-    pooled = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (3, 2, 1, 1, False)
-    return plain and square and conv.padding == (size // 2, size // 2) and pooled
+    require(size % 2 == 1, "a kernel of even size")
+    require_convolution(conv, size, strides=(stride,))
+    require_channels(conv)
+    return conv

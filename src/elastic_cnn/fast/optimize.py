@@ -1,52 +1,34 @@
 """`optimize_for_inference`: the same function as a network's eval mode, in the fastest exact form."""
 
-import copy
-from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from timm.models.convnext import ConvNeXtBlock
-from timm.models.resnet import Bottleneck
-from torch import Tensor, nn
+from torch import nn
 
-from elastic_cnn.fast.branches_form import obstacle, walk_top
 from elastic_cnn.fast.compiled import compile_for_inference
-from elastic_cnn.fast.flow import has_hooks
-from elastic_cnn.fast.fold import bake_standardized, fold_norms
-from elastic_cnn.fast.gpu import is_on_gpu, use_gpu_kernels
-from elastic_cnn.fast.native import native_available, native_where_faster, to_native
-from elastic_cnn.fast.other_forms import fold_branches, fold_dense_layer, fold_layer_scale, fold_mlp
-from elastic_cnn.fast.prepacked import prepack_convolutions
-from elastic_cnn.fast.report import OptimizationReport
-from elastic_cnn.fast.residual_form import fold_plain_bottleneck, fold_residual
-from elastic_cnn.nn import ElasticBranches
-from elastic_cnn.surgery.convnext_block import ElasticMlp
-from elastic_cnn.surgery.dense_layer import ElasticDenseLayer
-from elastic_cnn.surgery.elasticize import replace_module
-from elastic_cnn.surgery.places import input_size
+from elastic_cnn.fast.describe import Unsupported, describe, is_block
+from elastic_cnn.fast.describe.judge import is_exactly, require_unhooked
+from elastic_cnn.fast.fold import bake_standardized, fold_layer_scale, fold_norms
+from elastic_cnn.fast.gpu import GPU_FORM, gpu_blocks, is_on_gpu
+from elastic_cnn.fast.native import make_native, native_available
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.rewrite import Change, Root
+from elastic_cnn.fast.torch_form import fold_block
+from elastic_cnn.fast.training import plain_form
+from elastic_cnn.fast.verify import Check, Step, apply_steps, check_outputs, check_shapes, nothing_checked
+from elastic_cnn.nn.example import Example
+from elastic_cnn.nn.trial import copy_module, run_trial
 from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock
-from elastic_cnn.surgery.residual import ElasticResidual
-
-# Families in the order in which they are tried; the first that a module belongs to decides its form.
-FORMS: tuple[tuple[type[nn.Module], str, Callable[[Any], nn.Module | None]], ...] = (
-    (ElasticResidual, "residual block", fold_residual),
-    (ElasticDenseLayer, "dense layer", fold_dense_layer),
-    (Bottleneck, "squeeze-and-excitation block", fold_plain_bottleneck),
-    (ElasticMlp, "perceptron", fold_mlp),
-    (ElasticBranches, "branches", fold_branches),
-)
-
-Example = Tensor | Sequence[Tensor]
 
 
 def optimize_for_inference(
     network: nn.Module,
-    example: Example | None = None,
+    example: Any = None,
     *,
     compile: bool = False,
-    prepack: bool = False,
     channels_last: bool = True,
     native: bool | Literal["auto"] = "auto",
+    verify: bool = True,
 ) -> nn.Module:
     """A new network with the outputs of `network` in eval mode, in the fastest exact form; `network` is not changed.
 
@@ -55,23 +37,25 @@ def optimize_for_inference(
     the last convolution can add both as it writes. Works for the zoo's networks, for everything `elasticize` makes,
     and for plain networks, so that a base can be compared in like form. Outputs agree to rounding.
 
-    network: any module of images `(N, 3, H, W)`; the result takes every size that it takes.
-    example: an input (or several, as a sequence) of the batch and size that matter; by default one image of the size
-        that the network was designed for. Its values do not matter.
+    network: any module; the result takes every size that it takes.
+    example: an input of the batch and size that matter: a tensor, a tuple of the network's arguments, a dict of them by
+        name, or a list of images where the network takes such a list. By default one image of the size that the network
+        was designed for.
     compile: also compile it (what the native kernels leave of it), see `compile_for_inference`.
-    prepack: float32 on the CPU only: call oneDNN's fused convolutions directly, their weights laid out once. Much of
-        what compilation gives, at once and for every size; the result cannot be copied, saved, exported or compiled.
-    channels_last: keep the weights, and so the maps, in channels-last memory format.
+    channels_last: keep the weights, and so the maps, in channels-last memory format, where the network runs so.
     native: let native CPU kernels compute the blocks that they know (float32, see `elastic_cnn.fast.native`). "auto"
         does so where they run here and, where an example is given, are faster on it (three calls of either form are
         timed), and says in the report why not elsewhere; True raises `NativeKernelsMissing`; False keeps to PyTorch,
         as an export needs. Where the kernels were not compiled with the package, the first use of a machine compiles
         them (about a minute).
+    verify: compare the outputs with those of `network` on the example, each form as it is made; what differs by more
+        than rounding is put back and reported. Without an example (or with one on the meta device), outputs have no
+        values to compare: only that the result runs, and the outputs' shapes, are verified.
 
     Returns the new network: in eval mode, without gradients, not meant to be trained or saved, with
-    `optimization_report` (an `OptimizationReport`: what was folded and rewritten, what was left and why). Blocks that
-    hooks look at and blocks with a blend below 1 keep their plain form and are reported. Raises `ValueError` where the
-    network was optimized before, or does not run on the example.
+    `optimization_report` (a `FormReport`: what was folded and rewritten, what was left and why). Blocks that hooks
+    look at and blocks with a blend below 1 keep their plain form and are reported. Hooks do not fire meanwhile. Raises
+    `ValueError` where the network was optimized before, cannot be copied, or does not run on the example.
     """
     if getattr(network, "optimization_report", None) is not None:
         raise ValueError("the network is optimized for inference already; start from the network it was made from")
@@ -79,94 +63,100 @@ def optimize_for_inference(
         raise ValueError("a scripted or traced network cannot be optimized; optimize the module it was made from")
     if native not in (True, False, "auto"):
         raise ValueError(f"native must be True, False or 'auto', got {native!r}")
-    if prepack and (compile or native is True):
-        raise ValueError("prepack stands alone: ask for it, or for compile or native")
-    report = OptimizationReport()
-    fast: Any = copy.deepcopy(network)
-    fast = _exact_form(fast, example, report)
-    if is_on_gpu(fast):
-        fused = use_gpu_kernels(fast).fused
-        report.notes.append(f"{len(fused)} blocks end in one kernel on the GPU")
+    used, outputs = run_trial(network, example)
+    root = Root(plain_form(copy_module(network)))
+    notes = _to_eval(root.network)
+    values = example is not None and all(tensor.device.type != "meta" for tensor in used.tensors())
+    check: Check = nothing_checked
+    if verify:
+        check = check_outputs(network, used) if values else check_shapes(used, outputs)
+    with torch.no_grad():
+        report, _ = apply_steps(root, _steps(used, channels_last, is_on_gpu(root.network)), check)
+    report.notes += notes
+    if on_gpu := sum(form == GPU_FORM for form in report.rewritten.values()):
+        report.notes.append(f"{on_gpu} blocks end in one kernel on the GPU")
+    fast: Any = root.network
     fast.requires_grad_(False)
-    if channels_last:
-        fast.to(memory_format=torch.channels_last)
-    if prepack:
-        fast = _prepacked(fast, report)
+    if native is True or (native == "auto" and not (reason := native_available(fast))):
+        fast = make_native(root, report, check, used if native == "auto" and values else None)
+    elif native == "auto":
+        report.notes.append(reason)
     fast.optimization_report = report
-    if native is True:
-        to_native(fast)
-    elif native == "auto" and not prepack and native_available(fast):
-        fast = native_where_faster(fast, [] if example is None else _examples(fast, example))
     return compile_for_inference(fast) if compile else fast
 
 
-def _exact_form(network: nn.Module, example: Example | None, report: OptimizationReport) -> nn.Module:
-    """The network in eval mode with norms folded and blocks rewritten, changed in place but for its root."""
+def _to_eval(network: nn.Module) -> list[str]:
+    """Put `network` into eval mode; what is to be said of it."""
     training = sum(module.training for module in network.modules())
-    if training:
-        report.notes.append(f"{training} modules were in training mode; this is the network's eval mode")
     network.eval()
-    with torch.no_grad():
-        _merge_trained_branches(network, report)
-        bake_standardized(network)
-        fold_norms(network, _examples(network, example), report)
-        return _rewrite(network, report)
+    return [f"{training} modules were in training mode; this is the network's eval mode"] if training else []
 
 
-def _prepacked(network: nn.Module, report: OptimizationReport) -> nn.Module:
-    network, count = prepack_convolutions(network)
-    report.notes.append(f"{count} convolutions are packed for oneDNN")
-    left = sum(isinstance(module, nn.Conv2d) for module in network.modules())
-    if left:
-        report.notes.append(f"{left} convolutions are not (another kind, dtype or device, or hooks look at them)")
-    return network
+def _steps(example: Example, channels_last: bool, on_gpu: bool) -> list[Step]:
+    """What is done to a network in eval mode, in this order."""
+
+    def fold(root: Root, report: FormReport) -> list[Change]:
+        return fold_norms(root, example, report)
+
+    steps: list[Step] = [_merge_trained_branches, bake_standardized, fold, _fold_blocks]
+    return [*steps, *([gpu_blocks] if on_gpu else []), *([_channels_last] if channels_last else [])]
 
 
-def _examples(network: nn.Module, example: Example | None) -> list[Tensor]:
-    if isinstance(example, Tensor):
-        return [example]
-    if example is not None:
-        return list(example)
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    return [torch.empty(1, *input_size(network), dtype=dtype, device="meta")]
-
-
-def _merge_trained_branches(network: nn.Module, report: OptimizationReport) -> None:
-    """Parallel layers that timm merges after training (RepVGG, MobileOne, LeViT, ...) in that form, in place."""
-    for name, module in list(network.named_modules()):
-        known = type(module).__module__.startswith("timm.") or isinstance(module, ElasticRepVggBlock)
-        if not name or not known or any(map(has_hooks, module.modules())):
+def _merge_trained_branches(root: Root, report: FormReport) -> list[Change]:
+    """Parallel layers that timm merges after training (RepVGG, MobileOne, LeViT, ...) in that form."""
+    changes, done = [], [" "]
+    for name, module in list(root.network.named_modules()):
+        known = type(module).__module__.startswith("timm.") or is_exactly(module, ElasticRepVggBlock)
+        merges = hasattr(module, "fuse") or hasattr(module, "reparameterize")
+        if not name or not known or not merges or name.startswith(tuple(done)):
             continue
         try:
+            require_unhooked(module)
+            merged: Any = copy_module(module)
             if hasattr(module, "fuse"):
-                replace_module(network, module, module.fuse())
-            elif hasattr(module, "reparameterize"):
-                module.reparameterize()
+                merged = merged.fuse()
             else:
-                continue
-            report.rewritten[name] = f"parallel layers of {type(module).__name__}"
+                merged.reparameterize()
         except Exception as error:  # third-party code of many kinds; the layer then stays as it was
             report.left[name] = f"timm could not merge its branches ({type(error).__name__}: {error})"
+            continue
+        changes.append(Change(name, f"parallel layers of {type(module).__name__}"))
+        changes[-1].replace(root, module, merged)
+        done.append(f"{name}.")
+    return changes
 
 
-def _rewrite(network: nn.Module, report: OptimizationReport) -> nn.Module:
-    """The network with every elastic block in its family's faster form, changed in place but for its root."""
-    for name, block in walk_top(network, (ConvNeXtBlock,)):
-        if not obstacle(block) and fold_layer_scale(block):
-            report.rewritten[name] = "layer scale"
-    for name, block in walk_top(network, tuple(family for family, _, _ in FORMS)):
-        if reason := obstacle(block):
-            report.left[name] = reason
+def _fold_blocks(root: Root, report: FormReport) -> list[Change]:
+    """Every block that a faster form is known for in that form, none inside another."""
+    changes, done = [], [" "]
+    for name, module in list(root.network.named_modules()):
+        if name.startswith(tuple(done)):
             continue
-        _, kind, fold = next(form for form in FORMS if isinstance(block, form[0]))
-        form = fold(block)
-        if form is None and isinstance(block, Bottleneck):  # a plain block: its own form is the fastest known
+        try:
+            change = fold_layer_scale(name, module)
+            block = describe(module) if is_block(module) else None
+        except Unsupported as reason:
+            report.left[name] = str(reason)
             continue
-        if form is None:
-            report.left[name] = "branches of parts of the channels, or that share a gate: no faster form is known"
+        if change is not None:
+            changes.append(change)
+        if block is None:
             continue
-        report.rewritten[name] = kind
-        if block is network:
-            return form
-        replace_module(network, block, form)
-    return network
+        try:
+            form = fold_block(block)
+        except Unsupported as reason:
+            report.left[name] = str(reason)
+            done.append(f"{name}." if name else "")
+            continue
+        if form is not None:
+            changes.append(Change(name, block.kind))
+            changes[-1].replace(root, module, form)
+            done.append(f"{name}." if name else "")
+    return changes
+
+
+def _channels_last(root: Root, report: FormReport) -> list[Change]:
+    """Weights, and so maps, in channels-last memory format."""
+    change = Change("", "channels-last maps", None)
+    change.set_format(root.network, torch.channels_last)
+    return [change]

@@ -1,39 +1,15 @@
 """The training form of a network: the same gradients in fewer passes over memory, on the CPU."""
 
-from collections import Counter
-from dataclasses import dataclass, field
-
 from torch import nn
 
 from elastic_cnn.fast import training_ops
-from elastic_cnn.fast.training_blocks import FORMS, TrainingForm, Unsupported
+from elastic_cnn.fast.describe import Unsupported, is_block
+from elastic_cnn.fast.describe.judge import is_batch_norm
+from elastic_cnn.fast.report import FormReport
+from elastic_cnn.fast.training_blocks import TRAINING_CLASSES, TrainingForm
 
 
-@dataclass
-class TrainingReport:
-    """Which blocks of a network compute in fused passes. `str()` prints it for people.
-
-    fused: {name of a block: its kind}. plain: {name of a block that could have a form: why it has none}.
-    reason: why no block has one, empty where the native passes can run.
-    """
-
-    fused: dict[str, str] = field(default_factory=dict)
-    plain: dict[str, str] = field(default_factory=dict)
-    reason: str = ""
-
-    def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(self.fused.values()).items()) or "none"
-        lines = [f"blocks in the training form: {kinds}" + (f" ({self.reason})" if self.reason else "")]
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.plain.items():
-            reasons.setdefault(reason, []).append(name)
-        for reason, names in reasons.items():
-            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            lines.append(f"  plain, {reason}: {shown}")
-        return "\n".join(lines)
-
-
-def optimize_for_training(network: nn.Module) -> TrainingReport:
+def optimize_for_training(network: nn.Module) -> FormReport:
     """Let the blocks of `network` compute in fused native passes while they train, in place; returns what was done.
 
     Parameters, buffers and their names stay the very same objects: optimizers, averages, checkpoints and resumed runs
@@ -43,32 +19,33 @@ def optimize_for_training(network: nn.Module) -> TrainingReport:
     a block, or while branches are blended, a block computes as it always did and says so (`why_plain`). Where the
     native kernels cannot be had nothing changes, and the report says why. Gradients of gradients are not offered.
     """
-    report = TrainingReport(reason=training_ops.unavailable())
+    report = FormReport(reason=training_ops.unavailable())
     for name, module in network.named_modules():
-        form = FORMS.get(type(module))
         if isinstance(module, TrainingForm):
-            report.fused[name] = type(module).__mro__[2].__name__
-        elif form is not None and (form is not FORMS[nn.Sequential] or _has_norm(module)):
-            _convert(name, module, form, report)
+            report.rewritten[name] = module.plain_class.__name__
+        elif type(module) in TRAINING_CLASSES and (type(module) is not nn.Sequential or _has_norm(module)):
+            _convert(name, module, report)
+        elif is_block(module) and isinstance(module, tuple(TRAINING_CLASSES)):
+            report.left[name] = f"{type(module).__name__} may compute something else than what it extends"
     return report
 
 
 def _has_norm(module: nn.Module) -> bool:
-    return any(type(child) is nn.BatchNorm2d for child in module.children())
+    return any(is_batch_norm(child) for child in module.children())
 
 
-def _convert(name: str, module: nn.Module, form: type[TrainingForm], report: TrainingReport) -> None:
-    kind = type(module).__name__
+def _convert(name: str, module: nn.Module, report: FormReport) -> None:
+    kind: type[nn.Module] = type(module)
     if report.reason:
-        report.plain[name] = "the native passes cannot run"
+        report.left[name] = "the native passes cannot run"
         return
-    module.__class__ = form
+    module.__class__ = TRAINING_CLASSES[kind]
     try:
         module.read_layers()  # type: ignore[operator]
-        report.fused[name] = kind
+        report.rewritten[name] = kind.__name__
     except Unsupported as error:
-        module.__class__ = form.__mro__[2]
-        report.plain[name] = str(error)
+        module.__class__ = kind
+        report.left[name] = str(error)
 
 
 def plain_form(network: nn.Module) -> nn.Module:
@@ -76,7 +53,7 @@ def plain_form(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, TrainingForm):
             module.__dict__.pop("plain_because", None)
-            module.__class__ = type(module).__mro__[2]
+            module.__class__ = module.plain_class  # type: ignore[assignment]
     return network
 
 

@@ -108,7 +108,6 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
     """Whether the native products compute this convolution."""
     return (
         conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-        and bool(torch.ops.elastic_cnn.train_has_products())
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The native passes of the training form (kernels/cpu/train_*.cpp) as custom operators, with their shapes for tracing.
+"""The native passes of the training form (kernels/cpu/training) as custom operators, with their shapes for tracing.
 
 All maps are channels_last. `statistics` is (4, C): mean, 1 / sqrt(var + eps), and the scale and shift that fold these
 with the norm's weight and bias. `active` has one bit for each element of a block's output: whether its ReLU let it by.
@@ -18,6 +18,8 @@ def unavailable() -> str:
     loaded = native.load("training")
     if not loaded:
         return f"no native kernels: {loaded.reason}"
+    if not torch.ops.elastic_cnn.train_level():
+        return "no native kernels: this processor has neither AVX-512 nor AVX2"
     _register_fakes()
     return ""
 

@@ -19,7 +19,6 @@ def is_projection(conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and conv.kernel_size == (1, 1)
         and conv.padding == (0, 0) and conv.groups == 1 and conv.bias is None and conv.stride[0] == conv.stride[1]
-        and bool(torch.ops.elastic_cnn.train_has_products())
     )  # fmt: skip
 
 

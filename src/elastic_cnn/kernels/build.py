@@ -1,8 +1,8 @@
 """Compile the native kernels: a shared library a part, kept under a name that says what it was made from.
 
-Parts. `cpu/train_*.cpp` make the part "training", every other `cpu/*.cpp` the part "inference", so that neither waits
-for the other. A source `*_simd.cpp` is compiled once for each instruction set of `LEVELS`, with `ELASTIC_LEVEL` set to
-its name, and knows nothing of torch; every other source is compiled once and may register operators.
+A part is made of the sources of some folders of `cpu/` (`PARTS`), so that none waits for another. A source `*_simd.cpp`
+is compiled once for each of the part's instruction sets (`LEVELS`), with `ELASTIC_LEVEL` set to its name, and knows
+nothing of torch; every other source is compiled once and may register operators.
 
 A library's name ends in a digest of its sources, flags and torch version: a library that does not fit is never found,
 and nothing has to be cleaned. It is written to a temporary file and renamed, under a lock that dies with its holder, so
@@ -21,10 +21,24 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "cpu"
-PARTS = ("inference", "training")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one library is made of. folders: of `cpu/`; levels: the instruction sets of its `*_simd.cpp`."""
+
+    folders: tuple[str, ...]
+    levels: tuple[str, ...]
+
+
+PARTS = {
+    "inference": Part(("common", "inference"), ("avx512", "avx2")),
+    "training": Part(("common", "training"), ("avx512", "avx2")),
+}
 LEVELS = {  # instruction set: the flags that allow it
     "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mavx2", "-mprefer-vector-width=512"),
     "avx2": ("-mavx2", "-mfma"),
@@ -44,16 +58,27 @@ def compiler() -> str:
     return next((found for name in candidates if (found := shutil.which(name))), "")
 
 
+def why_not() -> str:
+    """Why the kernels cannot be compiled for this machine; empty where they can."""
+    if platform.machine() not in X86:
+        return f"the native kernels are for x86-64 processors, and this one is {platform.machine() or 'unknown'}"
+    return "" if compiler() else "no C++ compiler found (install g++, or set CXX)"
+
+
 def sources(part: str) -> list[Path]:
     """The sources of one part, in order. `ValueError` for an unknown part."""
-    if part not in PARTS:
-        raise ValueError(f"unknown part {part!r} of the kernels; choose from {', '.join(PARTS)}")
-    return sorted(path for path in SOURCES.glob("*.cpp") if path.name.startswith("train_") == (part == "training"))
+    return _files(part, "*.cpp")
 
 
 def headers(part: str) -> list[Path]:
     """The headers that a part's sources may include."""
-    return sorted(path for path in SOURCES.glob("*.h") if part == "training" or not path.name.startswith("train_"))
+    return _files(part, "*.h")
+
+
+def _files(part: str, pattern: str) -> list[Path]:
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r} of the kernels; choose from {', '.join(PARTS)}")
+    return [path for folder in PARTS[part].folders for path in sorted((SOURCES / folder).glob(pattern))]
 
 
 def extra_flags() -> list[str]:
@@ -77,13 +102,14 @@ def _torch_flags() -> list[str]:
 def compilations(part: str) -> list[tuple[Path, list[str]]]:
     """(source, flags) of every object of a part."""
     wanted: list[tuple[Path, list[str]]] = []
+    base = [*FLAGS, "-I."]  # the compiler runs in SOURCES
     torch_flags = _torch_flags()
     for source in sources(part):
         if not source.stem.endswith("_simd"):
-            wanted.append((source, [*FLAGS, *torch_flags, *extra_flags()]))
-        elif platform.machine() in X86:
-            for level, flags in LEVELS.items():
-                wanted.append((source, [*FLAGS, *flags, f"-DELASTIC_LEVEL={level}", *extra_flags()]))
+            wanted.append((source, [*base, *torch_flags, *extra_flags()]))
+        else:
+            for level in PARTS[part].levels:
+                wanted.append((source, [*base, *LEVELS[level], f"-DELASTIC_LEVEL={level}", *extra_flags()]))
     return wanted
 
 
@@ -93,8 +119,8 @@ def digest(part: str) -> str:
 
     state = hashlib.sha256()
     for path in [*sources(part), *headers(part)]:
-        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    settings = (FLAGS, LEVELS, extra_flags(), torch.__version__, platform.machine(), sys.platform)
+        state.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    settings = (FLAGS, PARTS[part], LEVELS, extra_flags(), torch.__version__, platform.machine(), sys.platform)
     state.update(repr(settings).encode())
     return state.hexdigest()[:16]
 
@@ -121,15 +147,15 @@ def find_or_build(part: str) -> Path:
     a minute. `CannotBuild` says why there is none."""
     if (found := find(part)) is not None:
         return found
-    if compiler():
+    if not why_not():
         print(f"compiling native kernels ({part}), once for this machine ...", file=sys.stderr, flush=True)
     return build(part, cache_folder())
 
 
 def build(part: str, folder: Path) -> Path:
     """Compile a part into `folder`, once however many processes ask. `CannotBuild` where that is not possible."""
-    if not compiler():
-        raise CannotBuild("no C++ compiler found (install g++, or set CXX)")
+    if reason := why_not():
+        raise CannotBuild(reason)
     if not sources(part):
         raise CannotBuild(f"this installation has no sources of its {part} kernels")
     target = Path(folder) / library_name(part)
@@ -157,7 +183,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
     except OSError as error:
         raise CannotBuild(f"cannot run {command[0]}: {error}") from error
     if done.returncode:
@@ -176,7 +202,7 @@ def _compile(part: str, target: Path) -> None:
             source, flags = job
             state = headers_state.copy()
             state.update(repr((compiler(), flags, torch.__version__)).encode() + source.read_bytes())
-            made = target.parent / "objects" / f"{source.stem}_{state.hexdigest()[:16]}.o"
+            made = target.parent / "objects" / f"{source.parent.name}_{source.stem}_{state.hexdigest()[:16]}.o"
             if not made.is_file():
                 made.parent.mkdir(exist_ok=True)
                 temporary = f"{scratch}/{made.name}"

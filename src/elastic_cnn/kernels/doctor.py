@@ -15,11 +15,12 @@ from elastic_cnn.kernels import build, native, ops
 
 EXTRAS = {  # extra: packages that it brings
     "train": ("lightning", "torchmetrics", "tensorboard", "tqdm"),
-    "figures": ("matplotlib", "openTSNE", "pyarrow", "sklearn"),
+    "figures": ("matplotlib", "pyarrow", "sklearn", "scipy"),
     "data": ("webdataset", "datasets", "simplejpeg"),
     "seg": ("segmentation_models_pytorch", "scipy"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
+KERNELS = "native kernels"  # how the topics about them begin
 ALLOCATORS = ("tcmalloc", "jemalloc", "mimalloc")
 
 
@@ -62,16 +63,16 @@ def _kernels() -> list[Finding]:
     if not inference:
         text = f"the plain PyTorch forms serve: {inference.reason}"
         advice = "install a C++ compiler (g++) and run `elastic doctor` again" if not build.compiler() else ""
-        return [Finding("native kernels", text, False, advice)]
+        return [Finding(KERNELS, text, False, advice)]
     if not ops.ready():
         text = "the plain PyTorch forms serve: this processor has neither AVX-512 nor AVX2"
-        return [Finding("native kernels", text, False)]
+        return [Finding(KERNELS, text, False)]
     wish = os.environ.get("ELASTIC_KERNELS_ISA")
     why = f"asked for by ELASTIC_KERNELS_ISA={wish}" if wish else "the widest that this processor has"
     text = f"{native.level()} ({why}); {inference.reason}: {inference.path}"
     training = native.load("training")
     told = f"{training.reason}: {training.path}" if training else f"blocks train in the plain form: {training.reason}"
-    return [Finding("native kernels, inference", text), Finding("native kernels, training", told, bool(training))]
+    return [Finding(f"{KERNELS}, inference", text), Finding(f"{KERNELS}, training", told, bool(training))]
 
 
 def _compiler() -> Finding:

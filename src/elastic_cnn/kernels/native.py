@@ -4,7 +4,7 @@
     ELASTIC_KERNELS=prebuilt  load what the installation compiled, never compile on first use
     ELASTIC_KERNELS_ISA=avx2  use that instruction set even where the processor has a wider one (also: avx512)
 
-A part is "inference" (`cpu/*.cpp`) or "training" (`cpu/train_*.cpp`); each is a library of its own.
+A part is "inference" or "training" (`build.PARTS`); each is a library of its own.
 """
 
 import functools

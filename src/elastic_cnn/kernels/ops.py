@@ -1,8 +1,6 @@
 """The native operators as functions, with what `torch.compile` and `torch.export` need to see through them.
 
-    tail(x, bias, shortcut, low, relu)      relu(x + bias + shortcut + up2(low)), one pass
     stem(x, weights, bias, kernel, stride)  convolution, ReLU and 3x3 max pooling of stride 2, one pass
-    mean_pool2(x)                           2x2 average pooling, ceil mode, edges not counted, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
     dla_tree(x, bottom, children, weights, plan)  DLA's smallest tree (`packing.pack_tree`), one call
     dense_blocks(x, weights, plan)          DenseNet's blocks and transitions (`packing_dense.pack_dense`), one call
@@ -31,9 +29,7 @@ def ready() -> bool:
     """Load the kernels and tell torch what shapes they return; whether they run here. Once a process."""
     if not load() or not torch.ops.elastic_cnn.kernel_level():
         return False
-    torch.library.register_fake("elastic_cnn::tail", _fake_tail)
     torch.library.register_fake("elastic_cnn::stem", _fake_stem)
-    torch.library.register_fake("elastic_cnn::mean_pool2", _fake_mean_pool2)
     torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
     torch.library.register_fake("elastic_cnn::dla_tree", _fake_dla_tree)
     torch.library.register_fake("elastic_cnn::dense_blocks", _fake_dense_blocks)
@@ -44,17 +40,9 @@ def _map(like: Tensor, *sizes: int | torch.SymInt) -> Tensor:
     return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _fake_tail(x: Tensor, bias: Tensor | None, shortcut: Tensor | None, low: Tensor | None, relu: bool) -> Tensor:
-    return _map(x, *x.shape)
-
-
 def _fake_stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
     height, width = ((size - 1) // (2 * stride) + 1 for size in x.shape[2:])
     return _map(x, x.shape[0], bias.shape[0], height, width)
-
-
-def _fake_mean_pool2(x: Tensor) -> Tensor:
-    return _map(x, *x.shape[:2], (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
 
 
 def _fake_residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
@@ -91,14 +79,6 @@ def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), out=whole)
 
 
-def tail(
-    x: Tensor, bias: Tensor | None = None, shortcut: Tensor | None = None, low: Tensor | None = None, relu: bool = True
-) -> Tensor:
-    """relu(x + bias + shortcut + up2(low)): x, shortcut (N, C, H, W), bias (C,), low (N, C, ceil(H/2), ceil(W/2))."""
-    require()
-    return torch.ops.elastic_cnn.tail(x, bias, shortcut, low, relu)
-
-
 def stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
     """max_pool(relu(conv(x) + bias)), 3x3 windows of stride 2: (N, C_in, H, W) -> (N, C_out, H', W').
 
@@ -106,12 +86,6 @@ def stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> 
     """
     require()
     return torch.ops.elastic_cnn.stem(x, weights, bias, kernel, stride)
-
-
-def mean_pool2(x: Tensor) -> Tensor:
-    """Means over 2x2 windows of (N, C, H, W); a window over the edge takes the mean of what lies inside."""
-    require()
-    return torch.ops.elastic_cnn.mean_pool2(x)
 
 
 def residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:

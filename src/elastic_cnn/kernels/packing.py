@@ -1,4 +1,4 @@
-"""Weights of residual blocks in the order in which the native kernels read them (`cpu/kernels.h` says why).
+"""Weights of residual blocks in the order in which the native kernels read them (`cpu/inference/kernels.h` says why).
 
 A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups
 becomes vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2
@@ -58,7 +58,10 @@ class ResidualBlock:
 
 @dataclass(frozen=True)
 class Packed:
-    """weights: one vector of all blocks; plan: eleven whole numbers a block (`cpu/plan.h`), more for a tree."""
+    """weights: one vector of all blocks; plan: eleven whole numbers a block, more for a tree.
+
+    `cpu/inference/residual_plan.h` says which.
+    """
 
     weights: Tensor
     plan: list[int]

@@ -1,4 +1,4 @@
-"""Weights of DenseNet's trunk in the order in which the native kernels read them (`cpu/dense_plan.h`).
+"""Weights of DenseNet's trunk in the order in which the native kernels read them (`cpu/inference/dense_plan.h`).
 
 Matrices become panels of 32 outputs, `[panel][input][32]`, 3x3 convolutions `[panel][tap][input][32]`. The 1/4 of 2x2
 poolings and the 1/16 of the doubling lie in the weights behind and before them.

@@ -14,7 +14,7 @@ from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.names import readable
-from elastic_cnn.policy.run import Subject
+from elastic_cnn.policy.run import Subject, load_subject
 from elastic_cnn.policy.scores import BlockInfo, record_policy
 
 WIDTH = 24  # characters of the longest bar
@@ -37,6 +37,13 @@ class Prediction:
         if self.policy is not None:
             policy = [{**asdict(block), "scales": list(block.scales), "score": score} for block, score in self.policy]
         return {"path": self.path, "task": self.task, "classes": classes, "policy": policy}
+
+
+def predict(
+    checkpoint: str | Path, photos: Sequence[str | Path], *, top: int = 5, threshold: float = THRESHOLD
+) -> list[Prediction | UnreadableSample]:
+    """What the network of a checkpoint or run folder says of photo files: `predict_photos` of it, as a list."""
+    return list(predict_photos(load_subject(checkpoint), photos, top=top, threshold=threshold))
 
 
 def predict_photos(

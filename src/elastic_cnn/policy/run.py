@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Settings, collect
 from elastic_cnn.policy.photos import open_photos
 from elastic_cnn.policy.table import PolicyInfo
+from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class Subject:
     task: str
     classes: tuple[str, ...]
     preparation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_subject(path: str | Path) -> Subject:
+    """The network of a checkpoint or run folder, as the policy's functions take it.
+
+    Raises `ValueError` where it is broken, or does not name the classes that its answers mean.
+    """
+    network, card = load_checkpoint(path)
+    if not card.classes and card.task != "segmentation":
+        raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
+    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
 
 
 def collect_policy(

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.measure.correlations import rank_correlations, size_readability
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.scores import scale_policy
 from elastic_cnn.study.job import StoreShelf, make_task
-from elastic_cnn.study.statistics import rank_correlations, size_readability
 from elastic_cnn.study.stores import Store
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.zoo.checkpoint import InputSpec

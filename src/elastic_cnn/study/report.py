@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from elastic_cnn.files import refuse_unwritable, refuse_unwritable_folder, write_text
+from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.study.grid import Study, load_study
 from elastic_cnn.study.plots import cell_title, draw_study
 from elastic_cnn.study.results import collect, read_table
-from elastic_cnn.study.sections import budget_lines, explain, gain_by_size, join, markdown_table, stress_table
+from elastic_cnn.study.sections import budget_lines, explain, gain_by_size, join, stress_table
 from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, make_cells, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
@@ -118,7 +119,7 @@ def summary(sections: Sequence[Section]) -> list[str]:
                 ]
             )
     head = ["study", "compared", "metric", "difference", "pairs", "verdict"]
-    return markdown_table(head, lines)
+    return [markdown_table(head, lines)]
 
 
 def not_run(sections: Sequence[Section], folder: Path) -> list[str]:
@@ -164,7 +165,7 @@ def _cell_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         seconds = "" if cell.processor_seconds is None else f"{cell.processor_seconds.mean:.0f}"
         spreads = [show_spread(metric, cell.spread(metric)) for metric in metrics]
         lines.append([cell_title(study, key), *cost, seconds, *spreads])
-    return markdown_table(head, lines)
+    return [markdown_table(head, lines)]
 
 
 def _comparison_table(study: Study, compared: Sequence[Compared]) -> list[str]:
@@ -181,7 +182,7 @@ def _comparison_table(study: Study, compared: Sequence[Compared]) -> list[str]:
                 _emphasis(found.verdict),
             ]
         )
-    return markdown_table(head, lines)
+    return [markdown_table(head, lines)]
 
 
 def _names(study: Study, found: Compared) -> str:

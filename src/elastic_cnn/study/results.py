@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import platform
-import subprocess
 import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -224,39 +221,3 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is no table of studies")
     return table.to_pylist()
-
-
-def describe_hardware(device: torch.device) -> str:
-    """The processor, or the GPU, that a run was computed on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    names = []
-    if os.path.exists("/proc/cpuinfo"):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''} of {os.cpu_count()}"
-
-
-def describe_versions() -> str:
-    """Versions of this package, Python, torch and timm."""
-    import timm
-
-    from elastic_cnn import __version__
-
-    others = f"torch {torch.__version__}, timm {timm.__version__}"
-    return f"elastic-cnn {__version__}, Python {platform.python_version()}, {others}"
-
-
-def describe_commit() -> str:
-    """The commit of the source tree, with + where tracked files were changed; `unknown` outside of a git tree."""
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=10"],
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from elastic_cnn.measure import machine
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.study import results
 from elastic_cnn.study.grid import Run, Study, load_study
@@ -290,8 +291,8 @@ def _record(
         study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data, seed=run.seed,
         key=key, config=config, values=values, parameters=cost.parameters, macs=cost.macs, views=views,
         steps=summary.steps, train_seconds=summary.seconds if whole else None,
-        processor_seconds=processor_seconds if whole else None, hardware=results.describe_hardware(device),
-        versions=results.describe_versions(), commit=results.describe_commit(),
+        processor_seconds=processor_seconds if whole else None, hardware=machine.device_line(device),
+        versions=machine.versions_line(), commit=machine.commit(),
         command=f"elastic study {_shown(run.study.path)}", curve=_curve(folder / "train.csv"),
     )  # fmt: skip
 

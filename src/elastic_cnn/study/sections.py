@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from elastic_cnn.measure.paired import paired_difference
+from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.study.grid import ONLY, Study
 from elastic_cnn.study.results import read_timing
-from elastic_cnn.study.statistics import paired_difference
 from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, lower_is_better, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
 END_LOSS = "train_loss_end"
 VERBS = {"better": "is better than", "worse": "is worse than", "not decided": "is not told apart from"}
-
-
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def join(lines: list[str]) -> list[str]:
@@ -68,7 +63,7 @@ def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         metric_title(study.large_metric),
         "small gains more than large by",
     ]
-    return markdown_table(head, lines) if lines else []
+    return [markdown_table(head, lines)] if lines else []
 
 
 def _difference_of_gains(study: Study, cells: dict[CellKey, Cell], found: Compared) -> str:
@@ -110,7 +105,7 @@ def stress_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         ]
         names = f"{title_of(study, pair.network)} - {title_of(study, pair.against)}"
         lines.append([names, *("" if one is None else show_difference(one.metric, one.difference) for one in found)])
-    return markdown_table(["tested at other resolutions", *map(metric_title, metrics)], lines)
+    return [markdown_table(["tested at other resolutions", *map(metric_title, metrics)], lines)]
 
 
 def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compared], results: Path) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from elastic_cnn.measure.paired import MeanSpread, PairedDifference, paired_difference
 from elastic_cnn.study.grid import ONLY, Comparison, Study
-from elastic_cnn.study.statistics import PairedDifference, Spread, paired_difference
 
 Row = dict[str, Any]
 CellKey = tuple[str, str, str]  # network, recipe, data
@@ -20,7 +20,7 @@ class Cell:
     parameters: int
     macs: int
     views: int
-    processor_seconds: Spread | None
+    processor_seconds: MeanSpread | None
     hardware: tuple[str, ...]
     commits: tuple[str, ...]
 
@@ -29,10 +29,10 @@ class Cell:
         """Seeds of the finished runs."""
         return sorted({seed for by_seed in self.values.values() for seed in by_seed})
 
-    def spread(self, metric: str) -> Spread | None:
+    def spread(self, metric: str) -> MeanSpread | None:
         """Over the seeds; None where the metric was not measured."""
         by_seed = self.values.get(metric)
-        return Spread.of(list(by_seed.values())) if by_seed else None
+        return MeanSpread.of(list(by_seed.values())) if by_seed else None
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _make_cell(key: CellKey, rows: list[Row]) -> Cell:
         parameters=first["parameters"],
         macs=first["macs"],
         views=first["views"],
-        processor_seconds=Spread.of(seconds) if seconds else None,
+        processor_seconds=MeanSpread.of(seconds) if seconds else None,
         hardware=tuple(sorted({row["hardware"] for row in rows})),
         commits=tuple(sorted({row["commit"] for row in rows})),
     )

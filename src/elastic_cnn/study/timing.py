@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from elastic_cnn.files import write_json
+from elastic_cnn.measure.machine import device_line
+from elastic_cnn.measure.medians import ratio_of
+from elastic_cnn.measure.turns import in_turns
 from elastic_cnn.study.grid import Run
 from elastic_cnn.study.job import StoreShelf, StudyJob
-from elastic_cnn.study.results import describe_hardware, read_timing
+from elastic_cnn.study.results import read_timing
 from elastic_cnn.tasks.optim import make_optimizer
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.task import Task
@@ -49,20 +52,16 @@ def measure_step_times(run: Run, results: str | Path, shelf: StoreShelf, device:
     assert run.entry.equal_time_to is not None
     base = run.sibling(run.entry.equal_time_to)
     steps = [_Stepper(one, shelf, device) for one in (base, run)]
-    rounds = []
-    for number in range(ROUNDS + 1):
-        times = [stepper.time() for stepper in steps]
-        if number > 0:  # the first warms up
-            rounds.append(times)
+    base_times, times = in_turns([stepper.time for stepper in steps], ROUNDS)
     found = {
         "base": base.network,
         "network": run.network,
-        "base_ms": round(1000 * statistics.median(times[0] for times in rounds), 3),
-        "network_ms": round(1000 * statistics.median(times[1] for times in rounds), 3),
-        "ratio": round(statistics.median(times[1] / times[0] for times in rounds), 4),
+        "base_ms": round(1000 * statistics.median(base_times), 3),
+        "network_ms": round(1000 * statistics.median(times), 3),
+        "ratio": round(ratio_of(times, base_times).median, 4),
         "batch_size": base.make_recipe().batch_size,
         "clock": "elapsed" if device.type == "cuda" else "processor",
-        "hardware": describe_hardware(device),
+        "hardware": device_line(device),
     }
     write_json(timing_path(results, run), found)
     return found

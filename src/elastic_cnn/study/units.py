@@ -1,6 +1,6 @@
 """How metrics are named and written: fractions as per cent, correlations and losses as they are."""
 
-from elastic_cnn.study.statistics import PairedDifference, Spread
+from elastic_cnn.measure.paired import MeanSpread, PairedDifference
 
 TITLES = {
     "top1_error": "top-1 error (%)",
@@ -45,7 +45,7 @@ def in_units(metric: str, value: float) -> float:
     return 100 * value if is_fraction(metric) else value
 
 
-def show_spread(metric: str, spread: Spread | None) -> str:
+def show_spread(metric: str, spread: MeanSpread | None) -> str:
     """`12.34 ± 0.56 (3)`: mean, standard deviation and number of seeds."""
     if spread is None:
         return ""

@@ -25,6 +25,7 @@ from elastic_cnn.nn import CannotDivide, ElasticSpec, GatedBranches, PartedBranc
 from elastic_cnn.nn.convolution import PLAIN, STANDARDIZED
 from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
 from elastic_cnn.surgery.layers import find_gate, is_elementwise, is_norm
+from elastic_cnn.surgery.sections import Section, section_of_convolution
 
 Leaf = tuple[str, nn.Module]
 
@@ -68,25 +69,62 @@ def convert_chain(block: nn.Module, spec: ElasticSpec, paths: Sequence[Sequence[
 
 def _convert_path(block: nn.Module, spec: ElasticSpec, path: Sequence[str]) -> None:
     """Divide section after section of one path, in place; convolution by convolution where there is no section."""
-    leaves = [leaf for name in path for leaf in _leaves(name, _child(block, name))]
-    rest, sections, refusal = leaves, 0, CannotDivide("has no convolution to divide")
-    while rest := _from_first_convolution(rest):
-        try:
-            section, after = _divide(rest, spec)
-        except CannotDivide as obstacle:
-            refusal, rest = obstacle, rest[1:]
-            continue
+    leaves, sections, refusal = _find_sections(block, spec, path)
+    for section, first in sections:
         branches: Any = _make_branches(section, spec)
-        branches.in_channels, branches.out_channels = rest[0][1].in_channels, _outputs(section)  # timm asks for them
+        branches.in_channels, branches.out_channels = first.in_channels, _outputs(section)  # timm asks for them
         for name in [*section.names, section.gate_name]:
             if name:
                 gone: Any = nn.Identity()
                 gone.in_channels = gone.out_channels = branches.out_channels
                 _replace(block, name, gone)
         _replace(block, section.names[0], branches)
-        rest, sections = after, sections + 1
     if not sections:
         _convert_one_by_one(block, spec, leaves, refusal)
+
+
+def _find_sections(
+    block: nn.Module, spec: ElasticSpec, path: Sequence[str]
+) -> tuple[list[Leaf], list[tuple[_Section, Any]], CannotDivide]:
+    """The leaves of a path, its sections, each with its first convolution, and why there are no (more) of them."""
+    leaves = [leaf for name in path for leaf in _leaves(name, _child(block, name))]
+    rest, sections, refusal = leaves, [], CannotDivide("has no convolution to divide")
+    while rest := _from_first_convolution(rest):
+        try:
+            section, after = _divide(rest, spec)
+        except CannotDivide as obstacle:
+            refusal, rest = obstacle, rest[1:]
+            continue
+        sections.append((section, rest[0][1]))
+        rest = after
+    return leaves, sections, refusal
+
+
+def chain_sections(block: nn.Module, spec: ElasticSpec, paths: Sequence[Sequence[str]]) -> list[Section]:
+    """The channels that `convert_chain` divides under the same arguments, section by section."""
+    found = []
+    for path in paths:
+        leaves, sections, _ = _find_sections(block, spec, path)
+        inside = {name for section, _ in sections for name in section.names}
+        outside: list[tuple[str, Any]] = [leaf for leaf in leaves if leaf[0] not in inside]
+        for section, _ in sections:
+            names = list(section.names)
+            position = [name for name, _ in leaves].index(names[-1])
+            after = [name for name, m in leaves[position:] if isinstance(m, nn.Conv2d) and (name, m) in outside]
+            last = names.pop() if section.sums else None
+            if section.gate_name:
+                names.insert(section.ungated_layers, section.gate_name)
+            found.append(Section(tuple(names), last, tuple((name, name) for name in after)))
+        if not sections:
+            found += [section_of_convolution(name, conv) for name, conv in outside if _divides_alone(conv, spec)]
+    return found
+
+
+def _divides_alone(module: Any, spec: ElasticSpec) -> bool:
+    try:
+        return isinstance(module, nn.Conv2d) and bool(convert_convolution(module, spec))
+    except CannotDivide:
+        return False
 
 
 def _from_first_convolution(leaves: list[Leaf]) -> list[Leaf]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.nn import CannotDivide, ElasticBranches, ElasticSpec, make_branches
 from elastic_cnn.nn.split import divide_count, divide_inputs, divide_outputs
+from elastic_cnn.surgery.sections import Section
 
 
 class ElasticMlp(nn.Module):
@@ -68,3 +69,8 @@ def _as_convolution(layer: nn.Module) -> nn.Conv2d:
     if layer.bias is not None:
         conv.bias = nn.Parameter(layer.bias.detach().clone(), layer.bias.requires_grad)
     return conv
+
+
+def convnext_sections(block: Any, spec: ElasticSpec) -> list[Section]:
+    """The channels that its branches divide: the perceptron's hidden ones."""
+    return [Section(("mlp.fc1", "mlp.act", "mlp.drop1"), "mlp.fc2", channels_last=not block.use_conv_mlp)]

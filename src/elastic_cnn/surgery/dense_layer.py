@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.nn.branches import ElasticBranches, ElasticSpec, make_branches
 from elastic_cnn.nn.split import divide_count, divide_inputs, divide_norm, divide_outputs
+from elastic_cnn.surgery.sections import Section
 
 
 class ElasticDenseLayer(DenseLayer):
@@ -65,3 +66,8 @@ def convert_dense_layer(layer: Any, spec: ElasticSpec) -> ElasticDenseLayer:
     ]
     branches = make_branches(transforms, spec, probe="norm2")
     return ElasticDenseLayer(layer.norm1, branches, layer.drop_rate, layer.grad_checkpointing)
+
+
+def dense_layer_sections(layer: Any, spec: ElasticSpec) -> list[Section]:
+    """The channels that its branches divide: those between its two convolutions."""
+    return [Section(("conv1", "norm2"), "conv2")]

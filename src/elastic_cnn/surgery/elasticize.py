@@ -11,7 +11,7 @@ from elastic_cnn.surgery.budget import match_budget
 from elastic_cnn.surgery.candidates import Candidate, Where, choose, find_blocks, find_convolutions
 from elastic_cnn.surgery.report import BlockOutcome, Conversion, SurgeryReport
 
-Spec = ElasticSpec | Mapping[int, ElasticSpec]
+Spec = ElasticSpec | Mapping[int, ElasticSpec] | Mapping[str, ElasticSpec]
 
 
 def elasticize(
@@ -32,7 +32,8 @@ def elasticize(
     A network without a block that a rule knows is converted one convolution at a time.
 
     network: any convolutional network.
-    spec: how to divide; the paper's two scales, half each, by default. {stage: spec} gives each stage its own.
+    spec: how to divide; the paper's two scales, half each, by default. {stage: spec} gives each stage its own,
+        {block name: spec} the blocks of these names theirs, and no other block is converted.
     where: `(name, block) -> bool`, narrows the eligible blocks.
     stages: numbers of the stages to convert, counted from 1; by default all but the last, or those that `spec` names.
     convolutions: True converts single convolutions even where a rule knows blocks, False never; None as said above.
@@ -56,14 +57,18 @@ def elasticize(
         )
         matched.elastic_match = found
         return matched
-    if stages is None and isinstance(spec, Mapping):
-        stages = list(spec)
+    narrowed = where is not None
+    named = {key for key in spec if isinstance(key, str)} if isinstance(spec, Mapping) else set()
+    if named:
+        where = _only(named, where)
+    elif isinstance(spec, Mapping) and stages is None:
+        stages = [key for key in spec if isinstance(key, int)]
     if not inplace:
         network = copy.deepcopy(network)
     report = SurgeryReport()
     if not convolutions:
         report = _convert_all(network, find_blocks(network), spec, where, stages)
-    if convolutions or (convolutions is None and not report.converted and where is None):
+    if convolutions or (convolutions is None and not report.converted and not narrowed):
         single = find_convolutions(network)
         report = _convert_all(network, single, spec, where, stages, report)
         if not report.converted and stages is None:  # one resolution alone: all that can be converted is "last"
@@ -71,6 +76,8 @@ def elasticize(
             report = _convert_all(network, single, spec, where, every)
     if not report.blocks:
         raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
+    if unknown := sorted(named - {block.name for block in report.blocks}):
+        raise ValueError(f"{type(network).__name__} has no block {', '.join(unknown)} to make elastic")
     if not report.converted:
         raise ValueError(f"no block of {type(network).__name__} could be made elastic: {report}")
     marked: Any = network
@@ -97,12 +104,16 @@ def _convert_all(
     """Convert the candidates that their place allows, in place; what an earlier attempt left stays in the report."""
     if not candidates:
         return earlier or SurgeryReport()
+    if stages is None and isinstance(spec, Mapping):  # blocks named one by one, wherever they stand
+        stages = {c.stage for c in candidates if c.name in spec and c.stage is not None} or None
     chosen = choose(candidates, where, stages)
     report = earlier or SurgeryReport()
     for candidate, reason in chosen.values():
         name, block, rule = candidate.name, candidate.block, candidate.rule
         if not reason:
-            conversion = Conversion(copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate.stage))
+            conversion = Conversion(
+                copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate), rule.sections
+            )
             try:
                 replace_module(network, block, rule.convert(block, conversion.spec))
                 report.conversions[name] = conversion
@@ -121,13 +132,20 @@ def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, child, new)
 
 
-def _spec_of(spec: Spec, stage: int | None) -> ElasticSpec:
-    """The spec for one stage. `ValueError` where a mapping names none for it."""
+def _only(names: Collection[str], where: Where | None) -> Where:
+    """`where`, for these blocks alone."""
+    return lambda name, block: name in names and (where is None or where(name, block))
+
+
+def _spec_of(spec: Spec, candidate: Candidate) -> ElasticSpec:
+    """The spec for one block. `ValueError` where a mapping names none for it."""
     if isinstance(spec, ElasticSpec):
         return spec
-    if stage is None or stage not in spec:
-        raise ValueError(f"no spec for stage {stage}; there are specs for the stages {sorted(spec)}")
-    return spec[stage]
+    known: Mapping[Any, ElasticSpec] = spec
+    for key in (candidate.name, candidate.stage):
+        if key in known:
+            return known[key]
+    raise ValueError(f"no spec for {candidate.name} (stage {candidate.stage}); there are specs for {list(spec)}")
 
 
 def describe_surgery(network: Any) -> dict[str, Any]:
@@ -143,9 +161,9 @@ def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
     try:
         blocks, fields, single = set(description["blocks"]), description["spec"], description.get("convolutions", False)
         by_stage = bool(fields) and all(str(key).isdigit() for key in fields)
-        spec: Spec = (
-            {int(stage): ElasticSpec.from_dict(value) for stage, value in fields.items()}
-            if by_stage
+        spec: Any = (
+            {int(key) if by_stage else key: ElasticSpec.from_dict(value) for key, value in fields.items()}
+            if by_stage or (bool(fields) and all(isinstance(value, dict) for value in fields.values()))
             else ElasticSpec.from_dict(fields)
         )
     except (KeyError, TypeError, AttributeError) as error:

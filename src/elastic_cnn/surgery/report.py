@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.surgery.sections import Section
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,15 @@ class BlockOutcome:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How one block was converted: the block as it was, on the meta device, by which function and spec."""
+    """How one block was converted: the block as it was, on the meta device, by which function and spec.
+
+    sections: what that divided over the branches (`sections.py`).
+    """
 
     original: nn.Module
     convert: Callable[[Any, ElasticSpec], nn.Module]
     spec: ElasticSpec
+    sections: Callable[[Any, ElasticSpec], list[Section]]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec, PartedBranches, convert_convolution, make_branches
 from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs
+from elastic_cnn.surgery.sections import Section, section_of_convolution
 
 BLOCKS = (RepVggBlock, MobileOneBlock)
 
@@ -144,3 +145,11 @@ def convert_repvgg_block(block: Any, spec: ElasticSpec) -> nn.Module:
     branches = PartedBranches(make_branches(transforms, spec, probe="convs"), parts_of_input, concatenates=grouped)
     norms = nn.ModuleList(whole.bn for whole in wholes)
     return ElasticRepVggBlock(branches, norms, block.identity, block.drop_path, block.attn, block.act)
+
+
+def repvgg_sections(block: Any, spec: ElasticSpec) -> list[Section]:
+    """Its branches divide the channels that it is given (the groups, where it has them)."""
+    if block.reparam_conv is not None:
+        return [section_of_convolution("reparam_conv", block.reparam_conv)]
+    largest = "conv_kxk.0.conv" if isinstance(block.conv_kxk, nn.ModuleList) else "conv_kxk.conv"
+    return [section_of_convolution(largest, block.get_submodule(largest))]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.nn.branches import ElasticBranches, ElasticSpec, make_branches
 from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
+from elastic_cnn.surgery.sections import Section
 
 BOTTLENECKS = (timm_resnet.Bottleneck, torchvision_resnet.Bottleneck)
 BASIC_BLOCKS = (timm_resnet.BasicBlock, torchvision_resnet.BasicBlock)
@@ -62,7 +63,11 @@ class ElasticResidual(nn.Module):
 
 def _act(block: Any, index: int) -> nn.Module:
     """timm keeps `act1..3`, torchvision one `relu` for all."""
-    return copy.deepcopy(getattr(block, f"act{index}", None) or block.relu)
+    return copy.deepcopy(getattr(block, _act_name(block, index)))
+
+
+def _act_name(block: Any, index: int) -> str:
+    return f"act{index}" if hasattr(block, f"act{index}") else "relu"
 
 
 def _is_identity(module: nn.Module | None) -> bool:
@@ -147,3 +152,17 @@ def convert_basic_block(block: Any, spec: ElasticSpec) -> ElasticResidual:
         transforms.append(_stack(*layers))
     branches = make_branches(transforms, spec, probe="act1")
     return _finish(block, branches, [("bn2", block.bn2)], 2)
+
+
+def bottleneck_sections(block: Any, spec: ElasticSpec) -> list[Section]:
+    """The channels that a bottleneck's branches divide: up to its 3x3 convolution, past it where that is grouped."""
+    if block.conv2.groups == 1:
+        return [Section(("conv1", "bn1", _act_name(block, 1)), "conv2", (("conv3", "tail.conv3"),))]
+    inner = ("conv1", "bn1", _act_name(block, 1), "conv2", "bn2", *_inner_extras(block, "drop_block"))
+    return [Section((*inner, _act_name(block, 2), *_inner_extras(block, "aa")), "conv3")]
+
+
+def basic_block_sections(block: Any, spec: ElasticSpec) -> list[Section]:
+    """The channels that a basic block's branches divide: those between its two convolutions."""
+    inner = ("conv1", "bn1", *_inner_extras(block, "drop_block"), _act_name(block, 1), *_inner_extras(block, "aa"))
+    return [Section(inner, "conv2")]

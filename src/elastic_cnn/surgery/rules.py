@@ -10,8 +10,9 @@ from torch import nn
 
 from elastic_cnn.nn import ElasticSpec, convert_convolution
 from elastic_cnn.surgery import convnext_block, dense_layer, dla_block, repvgg_block, residual
-from elastic_cnn.surgery.chain import convert_chain
+from elastic_cnn.surgery.chain import chain_sections, convert_chain
 from elastic_cnn.surgery.chain_blocks import CHAIN_BLOCKS
+from elastic_cnn.surgery.sections import Section, convolution_sections
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Rule:
     kind: its name in reports.
     block_types: the module classes it applies to.
     convert: (block, spec) -> elastic block with the same weights; raises `CannotDivide` with the reason.
+    sections: (block, spec) -> the channels that `convert` divides over the branches (see `sections.py`).
     stage_pattern: regular expression on the block's name in the network, group 1 is the stage number; None where names
         do not tell and the stage is measured by resolution instead.
     first_block_strides: whether the first block of every later stage changes the resolution, whatever its stride was
@@ -30,6 +32,7 @@ class Rule:
     kind: str
     block_types: tuple[type[nn.Module], ...]
     convert: Callable[[Any, ElasticSpec], nn.Module]
+    sections: Callable[[Any, ElasticSpec], list[Section]]
     stage_pattern: re.Pattern[str] | None = None
     first_block_strides: bool = True
 
@@ -44,24 +47,47 @@ _DLA_STAGE = re.compile(r"(?:^|\.)level(\d+)\.")
 _DENSENET_STAGE = re.compile(r"(?:^|\.)denseblock(\d+)\.")
 
 RULES: tuple[Rule, ...] = (
-    Rule("bottleneck", residual.BOTTLENECKS, residual.convert_bottleneck, _RESNET_STAGE),
-    Rule("basic block", residual.BASIC_BLOCKS, residual.convert_basic_block, _RESNET_STAGE),
-    Rule("DLA bottleneck", dla_block.BOTTLENECKS, dla_block.convert_dla_bottleneck, _DLA_STAGE),
-    Rule("DLA basic block", dla_block.BASIC_BLOCKS, dla_block.convert_dla_basic_block, _DLA_STAGE),
+    Rule("bottleneck", residual.BOTTLENECKS, residual.convert_bottleneck, residual.bottleneck_sections, _RESNET_STAGE),
+    Rule(
+        "basic block", residual.BASIC_BLOCKS, residual.convert_basic_block, residual.basic_block_sections, _RESNET_STAGE
+    ),
+    Rule(
+        "DLA bottleneck",
+        dla_block.BOTTLENECKS,
+        dla_block.convert_dla_bottleneck,
+        residual.bottleneck_sections,
+        _DLA_STAGE,
+    ),
+    Rule(
+        "DLA basic block",
+        dla_block.BASIC_BLOCKS,
+        dla_block.convert_dla_basic_block,
+        residual.basic_block_sections,
+        _DLA_STAGE,
+    ),
     Rule(
         "dense layer",
         (dense_layer.DenseLayer,),
         dense_layer.convert_dense_layer,
+        dense_layer.dense_layer_sections,
         _DENSENET_STAGE,
         first_block_strides=False,
     ),
-    Rule("ConvNeXt block", (convnext_block.ConvNeXtBlock,), convnext_block.convert_convnext_block),
-    Rule("RepVGG block", repvgg_block.BLOCKS, repvgg_block.convert_repvgg_block),
-    *(Rule(blocks.kind, blocks.types, partial(convert_chain, paths=blocks.paths)) for blocks in CHAIN_BLOCKS),
+    Rule(
+        "ConvNeXt block",
+        (convnext_block.ConvNeXtBlock,),
+        convnext_block.convert_convnext_block,
+        convnext_block.convnext_sections,
+    ),
+    Rule("RepVGG block", repvgg_block.BLOCKS, repvgg_block.convert_repvgg_block, repvgg_block.repvgg_sections),
+    *(
+        Rule(b.kind, b.types, partial(convert_chain, paths=b.paths), partial(chain_sections, paths=b.paths))
+        for b in CHAIN_BLOCKS
+    ),
 )
 
 # For networks without a block that a rule knows: one convolution at a time.
-FALLBACK = Rule("convolution", (nn.Conv2d,), convert_convolution)
+FALLBACK = Rule("convolution", (nn.Conv2d,), convert_convolution, convolution_sections)
 
 
 def find_rule(module: nn.Module) -> Rule | None:

@@ -47,6 +47,10 @@ class Options:
         for name in ("mixup", "cutmix", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
+        if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
+            raise ValueError(
+                f"options.color_jitter={self.color_jitter} would do nothing beside auto_augment, which changes colours"
+            )
 
 
 class Classification(Task):

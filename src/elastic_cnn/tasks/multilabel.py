@@ -58,6 +58,9 @@ class Options:
         for name in ("gamma_negative", "gamma_positive", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
+        for name in ("gamma_negative", "gamma_positive", "clip"):
+            if self.loss != "asymmetric" and getattr(self, name) != getattr(Options, name):
+                raise ValueError(f"options.{name}={getattr(self, name)} would do nothing: it is of loss=asymmetric")
         if not 0 <= self.clip < 1:
             raise ValueError(f"options.clip={self.clip} must lie in 0..1")
         if not 0 < self.min_scale <= 1:

@@ -22,7 +22,9 @@ class Optimizer:
     """name: `sgd`, or another of timm's optimizers (`adamw`, `lamb`, ...). momentum: of SGD and its kin.
 
     decay_norm_and_bias: whether weight decay also applies to norms and biases (the paper's way), or to weights alone.
-    options: more arguments of the optimizer (`betas: [0.9, 0.95]`, ...).
+    options: more arguments of the optimizer (`betas: [0.9, 0.95]`, ...); `layer_decay`: each layer's rate as a part of
+        the next one's, by timm's numbers of layers, at least `layer_decay_min_scale`.
+    A key that would do nothing with the optimizer is an error.
     """
 
     name: str = "sgd"
@@ -31,6 +33,9 @@ class Optimizer:
     weight_decay: float = 1e-4
     decay_norm_and_bias: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEDULES_OF = {"milestones": ("step",), "factor": ("step",), "power": ("poly",), "final": ("cosine", "poly")}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,17 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.name == "step") != bool(self.milestones):
             raise ValueError(f"schedule.milestones belong to the step schedule; schedule.name is {self.name}")
+        for key in ("factor", "power", "final"):
+            value, names = getattr(self, key), SCHEDULES_OF[key]
+            if value != getattr(Schedule, key) and self.name not in names:
+                raise ValueError(
+                    f"schedule.{key}={value} would do nothing: it belongs to {' and '.join(names)}, schedule.name is "
+                    f"{self.name}"
+                )
+            if value < 0 or (key == "final" and value > 1):
+                raise ValueError(
+                    f"schedule.{key}={value} must {'lie in 0..1' if key == 'final' else 'not be negative'}"
+                )
         if self.warmup_epochs < 0:
             raise ValueError(f"schedule.warmup_epochs={self.warmup_epochs} must not be negative")
 
@@ -109,6 +125,9 @@ class Recipe:
         for name in ("image_size", "epochs", "batch_size", "accumulate", "val_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("val_batch_size", "clip_grad"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name}={value} must be positive")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -161,9 +180,20 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     values, source = strict.read_yaml(path)
     for override in overrides:
         _override(values, source, override)
+    _forget_other_schedule(values, source)
     recipe = strict.build(Recipe, values, source)
     task_options(recipe, source)
     return recipe
+
+
+def _forget_other_schedule(values: dict[str, Any], source: strict.Source) -> None:
+    """A schedule chosen on the command line takes none of the file's keys that belong to another one."""
+    schedule = values.get("schedule")
+    if source.lines.get(("schedule", "name")) != strict.COMMAND_LINE or not isinstance(schedule, dict):
+        return
+    for key, names in SCHEDULES_OF.items():
+        if schedule["name"] not in names and source.lines.get(("schedule", key)) != strict.COMMAND_LINE:
+            schedule.pop(key, None)
 
 
 def task_options(recipe: Recipe, source: strict.Source | None = None) -> Any:

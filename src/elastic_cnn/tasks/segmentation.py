@@ -74,6 +74,9 @@ class Options:
             raise ValueError(f"options.head_lr={self.head_lr} and options.sheet={self.sheet} must not be negative")
         if self.dataset == "voc" and self.classes:
             raise ValueError("options.classes belong to dataset: folder; VOC has its own")
+        for name in (*LAYOUT_KEYS, "void", "palette"):
+            if self.dataset == "voc" and getattr(self, name) != getattr(Options, name):
+                raise ValueError(f"options.{name}={getattr(self, name)} would do nothing: it is of dataset: folder")
         if self.values and not self.classes:
             raise ValueError("options.values belong to options.classes: give both, or both in the data's labels.json")
         _ = self.layout

@@ -25,6 +25,7 @@ _Loader.add_implicit_resolver(
 )
 
 
+MOST = 100_000  # values in a file; a palette of a thousand colours has 4,000
 COMMAND_LINE = 0  # the "line" of keys given there
 
 
@@ -57,6 +58,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
             return {}, source
         if not isinstance(node, yaml.MappingNode):
             raise ValueError(f"{path}: expected `key: value` lines, found a {type(node).__name__}")
+        _count(node)
         _note_lines(node, (), source, set())
         return loader.construct_document(node), source
     except yaml.YAMLError as error:
@@ -68,9 +70,34 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
 def parse_scalar(text: str) -> Any:
     """The value of `key=VALUE` on a command line, as YAML; text that is no YAML stays text."""
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node)
+        return loader.construct_document(node)
     except yaml.YAMLError:
         return text
+    except RecursionError as error:
+        raise ValueError(f"{text:.40}... is nested too deeply") from error
+
+
+def _count(root: yaml.Node) -> int:
+    """The values below a node, those that aliases repeat counted each time. `yaml.YAMLError` for more than `MOST`, as
+    a few lines of aliases can stand for, and for an alias within itself."""
+    known: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in known:
+            known[id(node)] = MOST + 1  # met again before it is counted: it holds itself
+            parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
+            inner = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+            known[id(node)] = 1 + sum(count(one) for one in inner)
+        if known[id(node)] > MOST:
+            raise yaml.YAMLError(f"it stands for more than {MOST} values, or for itself, by its aliases")
+        return known[id(node)]
+
+    return count(root)
 
 
 def _note_lines(node: yaml.Node, path: Path_, source: Source, seen: set[int]) -> None:

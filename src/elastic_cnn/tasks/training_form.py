@@ -2,7 +2,7 @@
 
 import torch
 
-from elastic_cnn.fast.training import TrainingReport, optimize_for_training
+from elastic_cnn.fast import FormReport, optimize_for_training
 from elastic_cnn.tasks.recipe import Recipe
 
 
@@ -26,7 +26,7 @@ def use_training_form(recipe: Recipe, network: torch.nn.Module, device: torch.de
     `ValueError` where the recipe asks for it (`fused: always`) and it cannot be had.
     """
     reason = obstacle(recipe, device)
-    report = TrainingReport(reason=reason) if reason else optimize_for_training(network)
+    report = FormReport(reason=reason) if reason else optimize_for_training(network)
     if recipe.fused == "always" and not report.fused:
         raise ValueError(f"fused=always, but no block can train in fused passes: {report.reason or report}")
     return "" if reason else str(report)

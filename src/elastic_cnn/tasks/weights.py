@@ -10,7 +10,9 @@ from torch import nn
 
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, check_finite, checkpoint_file, read_weights
+from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
+from elastic_cnn.zoo.card_rules import check_arguments
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 from elastic_cnn.zoo.factory import create_model
 
 
@@ -34,55 +36,44 @@ class WeightsReport:
 
 
 def load_weights(network: nn.Module, source: str | Path) -> WeightsReport:
-    """Load what fits by name and shape from a checkpoint, a run folder or a file of weights (.safetensors, .pth).
+    """Load what fits by name and shape from a checkpoint, a run folder or a file of weights (.safetensors, .pth, ...).
 
-    A network whose backbone is a part of it (`backbone.conv1.weight`) takes a plain classifier's weights there.
+    A network whose backbone is a part of it (`backbone.conv1.weight`) takes a plain classifier's weights there, and a
+    plain classifier takes those of a network that wraps its like (`model.conv1.weight` beside `loss.weight`).
     Raises `ValueError` where the file is not readable, holds code, or fits in less than half of the network's backbone.
     """
-    state = read_state_dict(source)
+    file = read_state_dict(source)
     own = network.state_dict()
-    prefix = _backbone_prefix(own, state)
-    state = {prefix + name: tensor for name, tensor in state.items()}
+    wrapper, prefix = _fitting(own, file.tensors)
+    inner = {name.removeprefix(wrapper): t for name, t in file.tensors.items() if name.startswith(wrapper)}
+    state = {prefix + name: tensor for name, tensor in inner.items()}
     loaded = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
     network.load_state_dict({**own, **loaded})
     report = WeightsReport(
-        source=str(source),
+        source=file.source,
         loaded=tuple(loaded),
         new=tuple(name for name in own if name not in state),
         reshaped=tuple(name for name in state if name in own and name not in loaded),
-        unused=tuple(name for name in state if name not in own),
+        unused=(
+            *(name for name in state if name not in own),
+            *(name for name in file.tensors if not name.startswith(wrapper)),
+        ),
     )
     if len(loaded) < len(own if not prefix else [name for name in own if name.startswith(prefix)]) / 2:
         raise ValueError(f"the weights do not fit this network. {report}")
     return report
 
 
-def _backbone_prefix(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> str:
-    """The prefix under which most names of `state` are found in the network."""
+def _fitting(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> tuple[str, str]:
+    """What to take away from the names of `state`, and what to put before them, for most to be in the network."""
     prefixes = {""} | {f"{name.split('.')[0]}." for name in own} | {".".join(name.split(".")[:2]) + "." for name in own}
-    return max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + name in own for name in state))
-
-
-def read_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights, on the CPU, without running code. `ValueError` names what is wrong."""
-    path = Path(source)
-    if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
-        path = checkpoint_file(path)
-        state: Any = read_weights(path)
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path} is not a file of weights, or holds code, which is never run: {reason}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise ValueError(f"{path} does not hold named tensors")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    check_finite(state, path)
-    return state
+    choices = [(wrapper, prefix) for wrapper in wrappings(state) for prefix in prefixes]
+    return max(
+        sorted(choices, key=lambda choice: (len(choice[0]) + len(choice[1]), choice)),
+        key=lambda choice: sum(
+            name.startswith(choice[0]) and choice[1] + name[len(choice[0]) :] in own for name in state
+        ),
+    )
 
 
 def he_fan_in(network: nn.Module) -> None:
@@ -104,11 +95,12 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
     published = recipe.weights == "timm"
     if published and recipe.init == "he_fan_in":
         raise ValueError("init=he_fan_in would overwrite weights=timm: leave one of them out")
-    torch.manual_seed(recipe.seed)
     try:
-        network = create_model(recipe.network, **arguments, **({"pretrained": True} if published else {}))
-    except TypeError as error:
-        raise ValueError(f"{recipe.network} cannot be built with {arguments}: {error}") from error
+        check_arguments(recipe.network, recipe.network_kwargs)
+    except ValueError as error:
+        raise ValueError(f"{error}: name the architecture, and give weights=FILE or weights=timm") from error
+    torch.manual_seed(recipe.seed)
+    network = _create(recipe.network, arguments, published)
     if recipe.init == "he_fan_in":
         he_fan_in(network)
     if recipe.weights is not None and not published:
@@ -120,6 +112,27 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
         recipe.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
     )
     return network, card
+
+
+def _create(name: str, arguments: dict[str, Any], published: bool) -> nn.Module:
+    """The network, with timm's published weights where asked for. `ValueError` says what to do where it cannot be."""
+    try:
+        return create_model(name, **arguments, **({"pretrained": True} if published else {}))
+    except (TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        if published and "pretrained weights" in str(error).lower():
+            raise ValueError(
+                f"weights=timm: there are no published weights of {name}: give weights=FILE, or take a network that "
+                "has them and make it elastic (network=resnet50 weights=timm elastic=true)"
+            ) from error
+        raise ValueError(f"{name} cannot be built with {arguments}: {error}") from error
+    except OSError as error:  # of the connection, or of the cache
+        if not published:
+            raise
+        reason = [*str(error).splitlines(), type(error).__name__][0]
+        raise ValueError(
+            f"weights=timm: the published weights of {name} cannot be had from here ({reason:.200}): download the file "
+            "where you can, and give weights=FILE"
+        ) from error
 
 
 def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes: Any) -> InputSpec:

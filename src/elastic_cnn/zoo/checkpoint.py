@@ -6,6 +6,7 @@ The file's metadata carries a `NetworkCard` as JSON under the key `elastic_cnn`.
 import json
 import math
 import os
+import weakref
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from torch import nn
 
 from elastic_cnn.files import atomic_write
 from elastic_cnn.surgery import apply_surgery, describe_surgery
-from elastic_cnn.zoo.factory import create_model
+from elastic_cnn.zoo.card_rules import check_arguments, check_classes, no_larger_than
+from elastic_cnn.zoo.factory import create_model, is_known
 
 VERSION = 1
 TASKS = ("classification", "multilabel", "segmentation")
 METADATA_KEY = "elastic_cnn"
+LARGEST_SIDE = 16_384  # of an input, in pixels
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+CROP_MODES = ("center", "squash", "border")
 CARD_TYPES: dict[str, Any] = {  # of the card's fields in JSON
     "network": str, "kwargs": dict, "task": str, "classes": list, "input": dict, "elastic": dict | None, "info": dict
 }  # fmt: skip
@@ -45,12 +50,21 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
-            raise ValueError(f"the input's size must be two positive whole numbers, not {self.size}")
+        if len(self.size) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in self.size):
+            raise ValueError(f"the input's size must be two whole numbers from 1 to {LARGEST_SIDE}, not {self.size}")
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std)):
             raise ValueError(f"the input's mean and std must be numbers, not {self.mean} and {self.std}")
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+            raise ValueError(
+                f"the input's mean and std must be one number a channel, std positive, not {self.mean} and {self.std}"
+            )
         if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 2:
             raise ValueError(f"the input's crop_pct must be a part of the picture, not {self.crop_pct!r}")
+        for name, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"the input's {name} must be one of {', '.join(known)}, not {getattr(self, name)!r:.60}"
+                )
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,17 @@ class NetworkCard:
             raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
 
     def build(self) -> nn.Module:
-        """The network with fresh weights. `ValueError` where the name is unknown or the arguments do not fit."""
+        """The network with fresh weights. `ValueError` where the name is unknown, the arguments do not fit, or they
+        would load anything from elsewhere."""
+        check_arguments(self.network, self.kwargs)
+        if not is_known(self.network):
+            create_model(self.network)  # says which names are near
         try:
             network = create_model(self.network, **self.kwargs)
-        except TypeError as error:
-            raise ValueError(f"{self.network} cannot be built with {self.kwargs}: {error}") from error
-        return network if self.elastic is None else apply_surgery(network, self.elastic)
+            return network if self.elastic is None else apply_surgery(network, self.elastic)
+        except Exception as error:  # a network's code fails in its own ways on arguments that make no sense
+            reason = f"{'' if isinstance(error, ValueError | TypeError) else type(error).__name__ + ': '}{error}"
+            raise ValueError(f"{self.network} cannot be built with {self.kwargs!r:.300}: {reason:.300}") from error
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False)
@@ -92,9 +111,9 @@ class NetworkCard:
         try:
             values = json.loads(text)
             version = values.pop("version")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"not a network card ({error!r})") from error
-        if not isinstance(version, int) or version > VERSION:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise ValueError(f"not a network card ({error!r:.200})") from error
+        if type(version) is not int or version > VERSION:
             raise ValueError(
                 f"its card has version {version!r}, this package reads up to {VERSION}: update elastic-cnn"
             )
@@ -107,7 +126,9 @@ class NetworkCard:
         if not all(isinstance(name, str) for name in values.get("classes", ())):
             raise ValueError("its card's classes are not all texts")
         try:
-            return cls(**{**values, "input": InputSpec(**values.get("input", {}))})
+            card = cls(**{**values, "input": InputSpec(**values.get("input", {}))})
+            check_classes(card.kwargs, card.classes)
+            return card
         except (TypeError, AttributeError) as error:
             raise ValueError(f"its card does not fit: {error}") from error
 
@@ -115,14 +136,19 @@ class NetworkCard:
 def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> Path:
     """Write weights and card atomically; replaces a file at `path` (callers refuse where they must not).
 
-    What `elasticize` did to the network is taken from the network where the card does not say. `ValueError` for a
-    network that `optimize_for_inference` made: its layers are no longer those that the card names.
+    What `elasticize` did to the network is taken from the network where the card does not say. `ValueError` where the
+    card does not describe the network, so that it would not load again: another name or other arguments, tensors of
+    other names or shapes, another number of classes, or a network that `optimize_for_inference` made.
     """
     path = Path(path)
     if getattr(network, "optimization_report", None) is not None:
         raise ValueError(f"{path}: a network optimized for inference cannot be saved; save the one it was made from")
     if card.elastic is None and _is_made_elastic(network, card):
         card = replace(card, elastic=describe_surgery(network))
+    try:
+        check_describes(card, network)
+    except ValueError as error:
+        raise ValueError(f"{path} is not written: {error}") from error
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     shared: dict[int, str] = {}
     for name, tensor in state.items():  # safetensors refuses tensors that share memory
@@ -133,6 +159,32 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
     with atomic_write(path) as temporary:  # not `save_file`, which has a temporary file of its own: a kill leaves it
         temporary.write_bytes(data)
     return path
+
+
+_DESCRIBED: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, ...]]" = weakref.WeakKeyDictionary()
+
+
+def check_describes(card: NetworkCard, network: nn.Module) -> None:
+    """`ValueError` where `card` would build another network than this one. Looked at once for each card."""
+    check_classes(card.kwargs, card.classes)
+    found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    key = card.network, json.dumps([card.kwargs, card.elastic], default=repr), tuple(found.items())
+    if _DESCRIBED.get(network) == key:
+        return
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                built = card.build()
+        except ValueError:  # the code of some networks computes with numbers as it builds them
+            built = card.build()
+    expected = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    if expected != found:
+        names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        raise ValueError(
+            f"the card builds another network than this one: {len(names)} tensors differ, {names[0]} first; its kwargs "
+            "must be those that the network was built with, num_classes among them"
+        )
+    _DESCRIBED[network] = key
 
 
 def _is_made_elastic(network: nn.Module, card: NetworkCard) -> bool:
@@ -191,17 +243,30 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     """
     path = checkpoint_file(path)
     card = read_card(path)
-    try:
-        network = card.build()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     state = read_weights(path)
     check_finite(state, path)
     try:
+        with no_larger_than(len(state), sum(tensor.numel() for tensor in state.values())):
+            network = card.build()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _check_kinds(state, network, path)
+    try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {card.network}: {error}") from error
+        raise ValueError(f"{path} does not fit {card.network}: {error!s:.600}") from error
     return network.to(device).eval(), card
+
+
+def _check_kinds(state: dict[str, torch.Tensor], network: nn.Module, path: Path) -> None:
+    """`ValueError` where a tensor's numbers cannot be the network's: whole numbers as weights, variances below 0."""
+    for name, own in network.state_dict().items():
+        if (tensor := state.get(name)) is None:
+            continue
+        if tensor.is_complex() or tensor.is_floating_point() != own.is_floating_point():
+            raise ValueError(f"{path}: the tensor {name} is of {tensor.dtype}, the network's of {own.dtype}")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ValueError(f"{path}: the tensor {name} holds variances below 0; take an earlier checkpoint")
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:

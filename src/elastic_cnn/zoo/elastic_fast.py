@@ -2,7 +2,7 @@
 
 The paper's depths spend what Elastic saves on blocks of high resolution, where memory is the bound: equal multiply-adds
 then take longer than the base. Here the same budget goes to blocks of low resolution instead. Depths, shares and stages
-were found by `elastic_cnn.analysis.time_search`; docs/performance/time_matched.md tells how, and what was measured.
+were found by `benchmarks/depth_search`; docs/performance/time_matched.md tells how, and what was measured.
 None of them is in the paper.
 """
 

@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from elastic_cnn.analysis.benchmark.forms import DTYPES, INFERENCE, TRAINING, Subject, build, check_source
-from elastic_cnn.analysis.benchmark.machine import describe_machine
-from elastic_cnn.analysis.benchmark.pool import Pool, Worker, in_turns
+from elastic_cnn.analysis.benchmark.pool import Pool, Worker, call
 from elastic_cnn.analysis.benchmark.roofline import Peaks, bound, measure_peaks
-from elastic_cnn.analysis.benchmark.spread import Spread, median_of, ratio_of
+from elastic_cnn.measure.machine import describe_machine
+from elastic_cnn.measure.medians import median_of, ratio_of
+from elastic_cnn.measure.turns import in_turns
 
 WARM_UP = 2
 
@@ -139,7 +141,8 @@ def _measure(request: Request, cell: Cell, progress: Callable[[str], None]) -> N
                     {"network": subject.network, "form": subject.form, "reason": answer["unavailable"]}
                 )
         progress(f"{title}: timing")
-        times = in_turns([(worker, index) for _, worker, index in ready], request.rounds, WARM_UP, request.seconds)
+        timers = [partial(call, worker, index) for _, worker, index in ready]
+        times = in_turns(timers, request.rounds, warm_up=WARM_UP, seconds=request.seconds, reverse=True)
     held = [_memory(subject) if request.memory else None for subject, _, _ in ready]
     bases = {s.form: t for (s, _, _), t in zip(ready, times, strict=True) if s.network == request.against}
     for (subject, _, _), seconds, memory in zip(ready, times, held, strict=True):
@@ -150,12 +153,12 @@ def _measure(request: Request, cell: Cell, progress: Callable[[str], None]) -> N
 
 
 def _row(subject: Subject, seconds: list[float], memory: int | None) -> dict[str, Any]:
-    spread = median_of([1e3 * value for value in seconds])
+    ms = median_of([1e3 * value for value in seconds])
     return {
         "network": subject.network,
         "form": subject.form,
-        "ms": asdict(Spread(*(round(value, 3) for value in (spread.median, spread.low, spread.high)))),
-        "images_per_s": round(1e3 * subject.batch / spread.median, 2),
+        "ms": asdict(ms.rounded(3)),
+        "images_per_s": round(1e3 * subject.batch / ms.median, 2),
         "rounds": len(seconds),
         "memory": memory,
     }

@@ -12,20 +12,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.analysis.benchmark.table import HEADER, describe_hardware, describe_peaks, markdown, rows_of, title_of
+from elastic_cnn.analysis.benchmark.table import HEADER, describe_peaks, rows_of, title_of
 from elastic_cnn.files import write_text
+from elastic_cnn.measure.machine import machine_line
+from elastic_cnn.measure.tables import markdown_table
 
 BLOCK = re.compile(r"(<!-- figures (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def render(results: dict[str, Any]) -> str:
     """Hardware, one table a cell, where the time goes, and what could not be measured."""
-    lines = [describe_hardware(results["machine"]) + "."]
+    lines = [machine_line(results["machine"]) + "."]
     lines += [describe_peaks(peaks) + "." for peaks in results.get("peaks", [])]
     parts = [" ".join(lines)]
     for cell in results["cells"]:
         parts.append(f"**{title_of(cell, results['request']['size'])}**")
-        parts.append(markdown(HEADER, rows_of(cell)))
+        parts.append(markdown_table(HEADER, rows_of(cell), left=2))
         parts += [f"Not measured: {o['network']}, {o['form']}: {o['reason']}." for o in cell["unavailable"]]
     if found := results.get("breakdown"):
         parts.append(_times(found))
@@ -44,7 +46,7 @@ def _times(found: list[dict[str, Any]]) -> str:
         if max(column.get(kind, 0) for column in columns) >= 0.005 * longest
     ]
     rows.append(["all", "", *(f"{sum(column.values()):.1f}" for column in columns)])
-    return markdown(header, rows)
+    return markdown_table(header, rows, left=2)
 
 
 def with_figures(text: str, folder: Path) -> str:

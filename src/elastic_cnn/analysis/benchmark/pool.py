@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -96,26 +95,12 @@ class Pool:
         return self.workers[-1]
 
 
-def in_turns(ready: Sequence[tuple[Worker, int]], rounds: int, warm_up: int, seconds: float) -> list[list[float]]:
-    """Times in seconds of each, round by round, every second round backwards; `(len(ready), rounds)`.
-
-    Ends early when `seconds` have gone by, after at least 5 rounds.
-    """
-    times: list[list[float]] = [[] for _ in ready]
-    spent = 0.0
-    for number in range(warm_up + rounds):
-        order = range(len(ready)) if number % 2 == 0 else range(len(ready) - 1, -1, -1)
-        for i in order:
-            worker, index = ready[i]
-            answer = worker.ask(do="run", index=index)
-            if "seconds" not in answer:
-                raise OSError(
-                    f"a network stopped while it was timed ({next(iter(answer.values()))}): memory may have run out, "
-                    "take smaller batches or a smaller size"
-                )
-            spent += answer["seconds"]
-            if number >= warm_up:
-                times[i].append(answer["seconds"])
-        if spent > seconds and number >= warm_up + 4:
-            break
-    return times
+def call(worker: Worker, index: int) -> float:
+    """Seconds of one call of a worker's subject. `OSError` where the worker is gone."""
+    answer = worker.ask(do="run", index=index)
+    if "seconds" not in answer:
+        raise OSError(
+            f"a network stopped while it was timed ({next(iter(answer.values()))}): memory may have run out, "
+            "take smaller batches or a smaller size"
+        )
+    return answer["seconds"]

@@ -1,20 +1,12 @@
 """The results of `benchmark` as text and as Markdown."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from elastic_cnn.analysis.benchmark.breakdown import format_breakdown
+from elastic_cnn.measure.machine import machine_line
+from elastic_cnn.measure.tables import text_table
 
 HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of FMA peak", "of base, same form", "of base, eager")
-
-
-def describe_hardware(machine: dict[str, Any]) -> str:
-    """One line: processor, cores, vector extensions, versions."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    allocator = "; allocator set by " + ", ".join(machine["allocator"]) if machine["allocator"] else ""
-    device = f"{machine['accelerator']}; " if machine["accelerator"] else ""
-    processor = f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['vectors'])})"
-    return f"{device}{processor}; {versions}{allocator}"
 
 
 def describe_peaks(peaks: dict[str, Any]) -> str:
@@ -56,29 +48,13 @@ def title_of(cell: dict[str, Any], size: int) -> str:
 
 def format_table(results: dict[str, Any]) -> str:
     """All figures for the terminal, with what could not be measured and why."""
-    parts = ["\n".join([describe_hardware(results["machine"]), *map(describe_peaks, results.get("peaks", []))])]
+    parts = ["\n".join([machine_line(results["machine"]), *map(describe_peaks, results.get("peaks", []))])]
     for cell in results["cells"]:
         rows = rows_of(cell)
-        lines = [title_of(cell, results["request"]["size"]), *_aligned([HEADER, *rows])]
+        lines = [title_of(cell, results["request"]["size"]), text_table(HEADER, rows, left=2)]
         lines += [f"not measured: {o['network']}, {o['form']}: {o['reason']}" for o in cell["unavailable"]]
         parts.append("\n".join(lines))
     for entry in results.get("breakdown", []):
         parts.append(format_breakdown(f"{entry['network']}, {entry['job']}, batch {entry['batch']}", entry["parts"]))
     parts.append("ms: median of the rounds, in brackets and under 95% its interval by the bootstrap; ratios of rounds.")
     return "\n\n".join(parts)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first two columns to the left."""
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(header), rule, *map(list, rows)])

@@ -1,4 +1,4 @@
-"""Read a released checkpoint's file without running what it holds."""
+"""Read a file of weights, a released checkpoint or anybody's, without running what it holds."""
 
 import argparse
 import pickle
@@ -41,8 +41,9 @@ def read_released(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it holds more than tensors, numbers and settings, which could run code, or it is no "
-            f"checkpoint ({_reason(error)}). Load it where it is trusted, and save its state_dict() alone"
+            f"{path} is refused: it holds more than tensors, numbers and settings, or is no checkpoint "
+            f"({_reason(error)}); code in a file is never run. Load it where it is trusted, and save its state_dict() "
+            "alone"
         ) from error
     except Exception as error:  # half an instruction of a pickle fails in many ways
         raise ValueError(f"{path} is not a readable checkpoint ({_reason(error)}): it may be truncated") from error

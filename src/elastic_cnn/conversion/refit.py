@@ -1,0 +1,218 @@
+"""Refit: the weights with which an elastic block comes nearest to the trained block's own output, without labels.
+
+Block by block in the order of running. The elastic block gets what the elastic network gives it, the trained block what
+the trained network does, so that a later block also mends what earlier ones broke. In each block the convolutions of
+`sites.py` are refitted one after another by ridge regression (`ridge.py`), and the block keeps its new weights only
+where they lower its error on the calibration photos.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elastic_cnn.conversion.feed import Feed
+from elastic_cnn.conversion.probe import Call, Flow, Seen, run, tapped
+from elastic_cnn.conversion.ridge import NormalEquations, add_to_weight, rows_of, shifts
+from elastic_cnn.conversion.sites import Piece, Plan, Site, plan_sites
+from elastic_cnn.nn.resample import crop
+from elastic_cnn.surgery.report import Conversion
+
+
+@dataclass(frozen=True)
+class Refit:
+    """ridge: how strongly the trained weights pull, as a part of the features' mean square.
+
+    samples: positions that a regression sees, per weight of an output, at least `least` of them; all where there are
+    no more. inner: also the grouped convolutions within branches. seed: of the positions drawn.
+    """
+
+    ridge: float = 1e-3
+    samples: float = 16
+    least: int = 32000
+    inner: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BlockRefit:
+    """One block: the error of its output relative to the trained block's variance, before and after, on the
+    calibration photos. notes: what was left as it was, and why."""
+
+    name: str
+    before: float
+    after: float
+    notes: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def refit(
+    elastic: nn.Module,
+    trained: nn.Module,
+    images: Sequence[Tensor],
+    blocks: Mapping[str, Conversion],
+    flow: Flow,
+    options: Refit,
+    memory: float,
+    done: Callable[[BlockRefit], None] = lambda block: None,
+) -> list[BlockRefit]:
+    """Refit the weights of `elastic` in place, towards what `trained` computes.
+
+    Both in eval mode, `trained` with its channels in the order in which `elastic` was made of it. images: batches
+    (N, C, H, W). blocks: {name: how it was made elastic}. flow: of all blocks that are worth stopping at. done: called
+    after each block.
+    """
+    feeds = Feed(elastic, images, flow, memory / 2), Feed(trained, images, flow, memory / 2)
+    reports = []
+    for name in flow.order:
+        for feed in feeds:
+            feed.move(name)
+        if name in blocks:
+            reports.append(_refit_block(name, feeds, blocks[name], options))
+            done(reports[-1])
+    return reports
+
+
+def _refit_block(name: str, feeds: tuple[Feed, Feed], how: Conversion, options: Refit) -> BlockRefit:
+    own, other = feeds[0].block, feeds[1].block
+    plan = plan_sites(own, other, how, next(feeds[0].calls()), options.inner)
+    saved = copy.deepcopy(own.state_dict())
+    before: float | None = None
+    for site in plan.sites:
+        error = _refit_site(site, plan, feeds, options)
+        before = error if before is None else before
+    if before is None:
+        before = block_error(plan, feeds)
+        return BlockRefit(name, before, before, tuple(plan.notes))
+    after = block_error(plan, feeds)
+    if not after <= before:  # not a number, too
+        own.load_state_dict(saved)
+        return BlockRefit(name, before, before, (*plan.notes, "the refit was no better: left as it was"))
+    return BlockRefit(name, before, after, tuple(plan.notes))
+
+
+class _Error:
+    """Mean squared difference over variance, from sums over batches."""
+
+    def __init__(self) -> None:
+        self.difference = self.count = 0.0
+        self.total: Tensor | float = 0.0  # a channel
+        self.square = 0.0
+
+    def add(self, own: Tensor, other: Tensor) -> None:
+        self.difference += float((own - other).double().square().sum())
+        self.square += float(other.double().square().sum())
+        self.total = self.total + other.double().sum((0, 2, 3))
+        self.count += other.numel() / other.shape[1]
+
+    @property
+    def value(self) -> float:
+        mean_square = float(torch.as_tensor(self.total).square().sum()) / self.count
+        return self.difference / max(self.square - mean_square, 1e-30)
+
+
+def block_error(plan: Plan, feeds: tuple[Feed, Feed]) -> float:
+    """The present error of the block's output (of what its last activation function is given, where it has one)."""
+    error = _Error()
+    for calls in zip(feeds[0].calls(), feeds[1].calls(), strict=True):
+        own, other = _see(plan, feeds, calls, {}, {}, {})
+        error.add(own["end"], other["end"])
+    return error.value
+
+
+def _see(
+    plan: Plan,
+    feeds: tuple[Feed, Feed],
+    calls: tuple[Call, Call],
+    inputs: Mapping[str, nn.Module],
+    own_outputs: Mapping[str, nn.Module],
+    other_outputs: Mapping[str, nn.Module],
+) -> tuple[Seen, Seen]:
+    """Run both blocks and note their ends and what else is asked for."""
+    seen = []
+    wished: Any = ((inputs, own_outputs), ({}, other_outputs))
+    for feed, end, call, (entering, leaving) in zip(feeds, plan.ends, calls, wished, strict=True):
+        before: dict[str, nn.Module] = {} if end is None else {"end": end}
+        after: dict[str, nn.Module] = {"end": feed.block} if end is None else {}
+        with tapped({**entering, **before}, {**leaving, **after}) as values:
+            run(feed.block, call)
+        seen.append(values)
+    return seen[0], seen[1]
+
+
+def _refit_site(site: Site, plan: Plan, feeds: tuple[Feed, Feed], options: Refit) -> float:
+    """Refit one convolution; returns the block's error before."""
+    constant = site.norm is not None or site.bias is not None
+    groups = site.groups
+    outputs = site.pieces[0].conv.out_channels // groups
+    device = site.pieces[0].conv.weight.device
+    equations = NormalEquations(groups, site.features + constant, outputs, device)
+    generator = torch.Generator().manual_seed(options.seed)
+    wanted = max(options.least, options.samples * site.features)
+    images = sum(len(batch) for batch in feeds[0].images)
+    error = _Error()
+    inputs = {str(number): piece.conv for number, piece in enumerate(site.pieces)}
+    target = {} if site.scale is not None else {"target": site.target}
+    for calls, batch in zip(zip(feeds[0].calls(), feeds[1].calls(), strict=True), feeds[0].images, strict=True):
+        own, other = _see(plan, feeds, calls, inputs, {"output": site.output}, target)
+        error.add(own["end"], other["end"])
+        missing = _missing(site, own, other)  # (N, O, H, W)
+        positions = missing.numel() // missing.shape[1]
+        drawn = min(positions, math.ceil(wanted * len(batch) / images))
+        chosen = torch.randperm(positions, generator=generator)[:drawn].to(missing.device)
+        features = [
+            _features(piece, own[str(number)], missing.shape, chosen) for number, piece in enumerate(site.pieces)
+        ]
+        columns = torch.cat([part.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).flatten(2) for part in features], 2)
+        if constant:
+            columns = F.pad(columns, (0, 1), value=1.0)  # (G, M, K + 1)
+        wished = rows_of(missing, chosen).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, M, O)
+        equations.add(columns, wished)
+    _apply(site, equations.solve(options.ridge), constant)
+    return error.value
+
+
+def _missing(site: Site, own: Seen, other: Seen) -> Tensor:
+    """(N, O, H, W): what should be added to the convolution's output."""
+    if site.scale is not None:
+        scale = torch.where(site.scale == 0, torch.inf, site.scale)  # an output that is not used stays
+        return (other["end"] - own["end"]) / scale[:, None, None]
+    target = other["target"].permute(0, 3, 1, 2) if site.channels_last else other["target"]
+    target, output = target[:, site.target_channels], own["output"][:, site.channels]
+    if site.pooling > 1:
+        target = F.avg_pool2d(target, site.pooling, site.pooling, ceil_mode=True, count_include_pad=False)
+    up = site.pieces[0].up if len(site.pieces) == 1 else None
+    if up is not None:
+        output = crop(up(output), target.shape[-2], target.shape[-1])
+    return target - output
+
+
+def _features(piece: Piece, x: Tensor, shape: torch.Size, chosen: Tensor) -> Tensor:
+    """(M, kernel positions, channels): what the weights of a convolution multiply at the chosen positions."""
+    columns = []
+    for shifted in shifts(piece.conv, x):
+        if piece.up is not None:
+            shifted = crop(piece.up(shifted), shape[-2], shape[-1])
+        columns.append(rows_of(shifted, chosen))
+    return torch.stack(columns, 1)
+
+
+def _apply(site: Site, change: Tensor, constant: bool) -> None:
+    """Add the change, (G, features + constant, outputs of a group), to weights and to what takes up the constant."""
+    if constant:
+        offset = change[:, -1].flatten()  # (O,)
+        change = change[:, :-1]
+        if site.norm is not None:
+            site.norm.running_mean -= offset.to(site.norm.running_mean)
+        elif site.bias is not None:
+            site.bias.data += offset.to(site.bias)
+    begin = 0
+    for piece in site.pieces:
+        width = piece.conv.weight[0].numel()
+        add_to_weight(piece.conv, change[:, begin : begin + width])
+        begin += width

@@ -1,0 +1,241 @@
+// Convolutions as matrix products: 1x1 with any stride, and 3x3 that mix many channels, with what follows them fused.
+//
+// The tile. 14 pixels by 32 output channels are summed in registers (AVX2: 6 by 16, so a panel is read in two halves).
+// A step of the inner loop reads 32 weights, which lie together, and one number of each pixel, which is broadcast. For
+// each of 16 loads there are 28 multiplications, and 28 independent sums hide their latency.
+//
+// The order. `chunk` pixels go through all panels: their inputs stay in the second-level cache while weights stream
+// by. A panel's weights serve all tiles of the chunk; meanwhile the next panel's are fetched, and while the first panel
+// is used, the next tile's inputs are.
+//
+// The end. A tile's sums meet bias, upsampled low-resolution map, shortcut and ReLU in registers and are written once.
+//   up2:  row 2i mixes low rows i and i-1 as 3:1, row 2i+1 rows i and i+1; columns likewise; edges repeat. The mixed
+//         column `here` serves the pixels 2j and 2j+1, so each low column is read once a tile and row.
+#include "common/vectors.h"
+#include "inference/kernels.h"
+
+namespace elastic::ELASTIC_LEVEL {
+namespace {
+
+constexpr int kSoon = 8;  // steps after which a weight is needed that is fetched into the first-level cache now
+
+struct TileArguments {  // one tile: where it reads and writes
+  const float *input, *weights, *bias, *scale;
+  float* output;
+  const float* shortcut;
+  int until_row_end;           // pixels of the tile that lie in its first row
+  int until_image_end;         // rows from the tile's first one to its image's last
+  const float *low, *low_far;  // the low rows mixed as 3:1
+  int low_column;
+  const float* next;  // weights to fetch meanwhile
+  int64_t next_step;
+  const float* ahead;  // inputs to fetch meanwhile
+  int64_t ahead_step;
+  Inputs inputs;
+};
+
+template <int M>
+ELASTIC_INLINE void accumulate(const Convolution& p, const TileArguments& s, F16 (&sum)[M][kTileVectors]) {
+  const float* w = s.weights;
+  const float *next = s.next, *ahead = s.ahead;
+  const int64_t step = p.in_pixel;
+  for (int tap = 0; tap < p.taps; tap++) {
+    const float* a = s.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + s.inputs.first;
+    for (int k = 0; k < s.inputs.count; k++, a++, w += kPanel) {
+      F16 weights[kTileVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVectors; v++) weights[v] = load(w + kLanes * v);
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+      next += s.next_step;
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+      ahead += s.ahead_step;
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVectors; v++)
+        _mm_prefetch(reinterpret_cast<const char*>(w + kSoon * kPanel + kLanes * v), _MM_HINT_T0);
+#pragma GCC unroll 14
+      for (int i = 0; i < M; i++) {
+        const F16 x = all(a[i * step]);
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVectors; v++) sum[i][v] = fma(x, weights[v], sum[i][v]);
+      }
+    }
+  }
+}
+
+template <int M>
+ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, F16 (&sum)[M][kTileVectors]) {
+  const F16 three = all(3.f);
+#pragma GCC unroll 2
+  for (int v = 0; v < kTileVectors; v++) {
+    auto column = [&](int j) __attribute__((always_inline)) {
+      j = j < 0 ? 0 : (j < p.low_width ? j : p.low_width - 1);
+      const int64_t at = j * p.low_pixel + kLanes * v;
+      return fma(three, load(s.low + at), load(s.low_far + at));
+    };
+    F16 before = column(s.low_column - 1), here = column(s.low_column);
+#pragma GCC unroll 7
+    for (int i = 0; i < M; i += 2) {
+      const F16 after = column(s.low_column + i / 2 + 1), most = three * here;
+      sum[i][v] = sum[i][v] + (most + before);
+      if (i + 1 < M) sum[i + 1][v] = sum[i + 1][v] + (most + after);
+      before = here;
+      here = after;
+    }
+  }
+}
+
+// body(i, where the i-th pixel of the tile goes), over the ends of rows and of images.
+template <int M, class Body>
+ELASTIC_INLINE void for_outputs(const Convolution& p, const TileArguments& s, const Body& body) {
+  float* out = s.output;
+  int left = s.until_row_end, rows = s.until_image_end;
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++) {
+    if (left == 0) {
+      out += p.out_row - p.width * p.out_pixel;
+      left = p.width;
+      if (--rows == 0) {
+        out += p.out_image - p.image_height * p.out_row;
+        rows = p.image_height;
+      }
+    }
+    body(i, out);
+    out += p.out_pixel;
+    left--;
+  }
+}
+
+// Asks for the tile's output lines while its sums are made; a store that misses would hold up those behind it.
+template <int M>
+ELASTIC_INLINE void claim_output(const Convolution& p, const TileArguments& s) {
+  for_outputs<M>(p, s, [&](int, float* out) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) prefetch_to_write(out + kLanes * v);
+  });
+}
+
+template <int M>
+void tile(const Convolution& p, const TileArguments& s) {
+  F16 sum[M][kTileVectors];
+  claim_output<M>(p, s);
+#pragma GCC unroll 2
+  for (int v = 0; v < kTileVectors; v++) {
+    const F16 start = s.bias ? load(s.bias + kLanes * v) : zero();
+#pragma GCC unroll 14
+    for (int i = 0; i < M; i++) sum[i][v] = start;
+  }
+  accumulate<M>(p, s, sum);
+  if (p.low) add_upsampled<M>(p, s, sum);
+  if (p.scale) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) {
+      const F16 scale = load(s.scale + kLanes * v);
+#pragma GCC unroll 14
+      for (int i = 0; i < M; i++) sum[i][v] = sum[i][v] * scale;
+    }
+  }
+  if (p.shortcut) {
+#pragma GCC unroll 14
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVectors; v++)
+        sum[i][v] = sum[i][v] + load(s.shortcut + i * p.shortcut_pixel + kLanes * v);
+  }
+  if (p.relu) {
+#pragma GCC unroll 14
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVectors; v++) sum[i][v] = relu(sum[i][v]);
+  }
+  for_outputs<M>(p, s, [&](int i, float* out) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) store(out + kLanes * v, sum[i][v]);
+  });
+}
+
+using Tile = void (*)(const Convolution&, const TileArguments&);
+struct Tiles {
+  Tile of[kTilePixels + 1];
+};
+template <int... I>
+constexpr Tiles make_tiles(std::integer_sequence<int, I...>) {
+  return {{nullptr, tile<I + 1>...}};
+}
+constexpr Tiles kTiles = make_tiles(std::make_integer_sequence<int, kTilePixels>{});  // by number of pixels
+
+// Tiles of a chunk: runs of pixels that lie behind one another in the input, each at most a tile.
+// Without taps, stride and low map rows do not matter to a tile: it may run over a row's end.
+bool runs_over_rows(const Convolution& p) {
+  const bool images = p.image_height == 0 || p.in_image == p.in_row * p.image_height;
+  return p.taps == 1 && !p.low && p.in_row == p.in_pixel * p.width && images;
+}
+
+template <class Body>
+ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, int64_t end, const Body& body) {
+  if (flat) {
+    for (int64_t at = begin; at < end; at += kTilePixels)
+      body(int(at / p.width), int(at % p.width), int(end - at < kTilePixels ? end - at : kTilePixels));
+    return;
+  }
+  const int each = tile_width(p.width);
+  for (int row = int(begin / p.width); row < end / p.width; row++)
+    for (int x = 0; x < p.width; x += each) body(row, x, p.width - x < each ? p.width - x : each);
+}
+
+}  // namespace
+
+void convolution(const Convolution& p, const Slice& slice) {
+  if (slice.row >= slice.row_end || slice.first >= slice.last) return;
+  const bool flat = runs_over_rows(p);
+  const int64_t begin = int64_t(slice.row) * p.width + slice.skip, end = int64_t(slice.row_end) * p.width - slice.drop;
+  int64_t chunk = flat ? p.chunk / kTilePixels * kTilePixels : int64_t(p.chunk / p.width) * p.width;
+  const int64_t least = flat ? kTilePixels : p.width;
+  if (chunk < least) chunk = least;
+  const float* first_weights = p.weights;
+  for (int panel = 0; panel < slice.first; panel++)
+    first_weights += int64_t(p.taps) * inputs_of_panel(panel, p.groups, p.group_width).count * kPanel;
+  for (int64_t at = begin; at < end; at += chunk) {
+    const int64_t stop = at + chunk < end ? at + chunk : end;
+    const float* weights = first_weights;
+    for (int panel = slice.first; panel < slice.last; panel++) {
+      const Inputs inputs = inputs_of_panel(panel, p.groups, p.group_width);
+      const int64_t depth = int64_t(p.taps) * inputs.count, size = depth * kPanel;
+      const int64_t tiles = (stop - at + kTilePixels - 1) / kTilePixels;
+      const int64_t step = (kPanel / (kPanel / kLanes / kTileVectors) + tiles - 1) / tiles;
+      const float* next = panel + 1 < slice.last ? weights + size : first_weights;
+      for (int half = 0; half < kPanel / kLanes; half += kTileVectors)
+        for_tiles(p, flat, at, stop, [&](int row, int x, int count) __attribute__((always_inline)) {
+          const int64_t channel = int64_t(panel) * kPanel + half * kLanes;
+          const int64_t pixel = int64_t(row) * p.width + x;
+          TileArguments s{};
+          s.inputs = inputs;
+          const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
+          s.input = p.input + image * p.in_image + y * p.in_row + x * p.in_pixel;
+          s.weights = weights + half * kLanes;
+          s.bias = p.bias ? p.bias + channel : nullptr;
+          s.scale = p.scale ? p.scale + channel : nullptr;
+          s.output = p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel;
+          s.until_row_end = p.width - x;
+          s.until_image_end = p.image_height - y;
+          s.shortcut = p.shortcut ? p.shortcut + pixel * p.shortcut_pixel + channel : nullptr;
+          if (p.low) {
+            const int near = y / 2, other = y % 2 ? near + 1 : near - 1;
+            const int far = other < 0 ? 0 : (other < p.low_height ? other : p.low_height - 1);
+            const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
+            s.low = p.low + (first + near) * low_row + channel;
+            s.low_far = p.low + (first + far) * low_row + channel;
+            s.low_column = x / 2;
+          }
+          s.next = next;
+          s.next_step = step;
+          next += step * depth;
+          s.ahead = flat ? s.input + kTilePixels * p.in_pixel : s.input;
+          s.ahead_step = flat && panel == slice.first && half == 0 ? kLanes : 0;
+          kTiles.of[count](p, s);
+        });
+      weights += size;
+    }
+  }
+}
+
+}  // namespace elastic::ELASTIC_LEVEL

@@ -1,0 +1,126 @@
+// Reading and checking a trunk's plan: what passes here can be computed without leaving a buffer.
+#include "inference/dense_plan.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+namespace elastic {
+
+namespace {
+
+constexpr int64_t kMost = 1 << 16;  // channels
+
+int checked(int64_t value, int64_t least, const char* what) {
+  TORCH_CHECK_VALUE(value >= least && value <= kMost, "a dense plan's ", what, " must lie in ", least, "..", kMost,
+                    ", got ", value);
+  return int(value);
+}
+
+class Reader {
+ public:
+  DensePlan read(const std::vector<int64_t>& numbers) {
+    TORCH_CHECK_VALUE(!numbers.empty() && numbers.size() % kDenseFields == 0, "a dense plan holds ", kDenseFields,
+                      " numbers a row, got ", numbers.size());
+    TORCH_CHECK_VALUE(numbers[0] == kInputRow, "a dense plan begins with its input");
+    open(checked(numbers[1], 1, "input channels"));
+    for (size_t i = kDenseFields; i < numbers.size(); i += kDenseFields) {
+      const int64_t* row = numbers.data() + i;
+      TORCH_CHECK_VALUE(!plan_.stages.back().normed, "a dense plan's last norm ends it");
+      if (row[0] == kLayerRow)
+        layer(row);
+      else if (row[0] == kTransitionRow)
+        transition(row);
+      else if (row[0] == kNormRow)
+        last_norm();
+      else
+        TORCH_CHECK_VALUE(false, "a dense plan's row is a layer, a transition or the last norm, got ", row[0]);
+    }
+    plan_.weights = next_;
+    return std::move(plan_);
+  }
+
+ private:
+  int64_t take(int64_t floats) {
+    const int64_t at = next_;
+    next_ += round_up(floats, kPanel);
+    return at;
+  }
+  void open(int channels) {
+    DenseStage stage{};
+    stage.in = stage.channels = channels;
+    plan_.stages.push_back(stage);
+  }
+  NormedStep norm() {
+    NormedStep step{};
+    step.in = plan_.stages.back().channels;
+    step.scale = take(step.in);
+    step.shift = take(step.in);
+    return step;
+  }
+  DenseBranch branch(int inner, int in, int growth) {
+    DenseBranch b{};
+    b.inner = inner;
+    if (!inner) return b;
+    b.w1 = take(round_up(inner, kPanel) * in);
+    b.b1 = take(round_up(inner, kPanel));
+    b.w2 = take(round_up(growth, kPanel) * 9 * inner);
+    return b;
+  }
+  void layer(const int64_t* row) {
+    DenseLayer l{};
+    static_cast<NormedStep&>(l) = norm();
+    l.growth = checked(row[1], 1, "new channels");
+    l.high = branch(checked(row[2], 1, "inner channels"), l.in, l.growth);
+    l.low = branch(checked(row[3], 0, "low inner channels"), l.in, l.growth);
+    l.bias = take(round_up(l.growth, kPanel));
+    DenseStage& stage = plan_.stages.back();
+    stage.channels = checked(int64_t(stage.channels) + l.growth, 1, "channels");
+    stage.layers.push_back(l);
+  }
+  void transition(const int64_t* row) {
+    DenseTransition t{};
+    static_cast<NormedStep&>(t) = norm();
+    t.out = checked(row[1], 1, "transition");
+    t.weights = take(round_up(t.out, kPanel) * t.in);
+    t.bias = take(round_up(t.out, kPanel));
+    plan_.stages.back().transition = t;
+    open(t.out);
+  }
+  void last_norm() {
+    DenseStage& stage = plan_.stages.back();
+    static_cast<NormedStep&>(stage.transition) = norm();
+    stage.normed = true;
+  }
+
+  DensePlan plan_;
+  int64_t next_ = 0;
+};
+
+}  // namespace
+
+bool DenseStage::elastic() const {
+  return std::any_of(layers.begin(), layers.end(), [](const DenseLayer& l) { return l.elastic(); });
+}
+
+int DenseStage::widest(bool low) const {
+  int most = 0;
+  for (const DenseLayer& l : layers) most = std::max(most, (low ? l.low : l.high).inner);
+  return most;
+}
+
+int64_t DenseStage::pixel() const {
+  int64_t end = round_up(in, kPanel);
+  for (const DenseLayer& l : layers) end = std::max(end, l.in + round_up(l.growth, kPanel));
+  return round_up(end, kPanel) + kGap;
+}
+
+int64_t DenseStage::growth_pixel() const {
+  int most = 0;
+  for (const DenseLayer& l : layers) most = std::max(most, l.growth);
+  return pixel_of(most);
+}
+
+DensePlan read_dense_plan(const std::vector<int64_t>& numbers) { return Reader().read(numbers); }
+
+}  // namespace elastic

@@ -1,0 +1,30 @@
+// Which instruction set's kernels serve, and what the Python side asks of the machine.
+#include <torch/library.h>
+
+#include "common/level.h"
+#include "common/scratch.h"
+#include "inference/kernels.h"
+
+namespace elastic {
+
+const InferenceKernels& inference_kernels() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512) return avx512::kernels;
+  if (level() == Level::avx2) return avx2::kernels;
+#endif
+  raise_no_level();
+}
+
+namespace {
+
+void advise(const at::Tensor& x) { advise_huge_pages(x.const_data_ptr(), x.nbytes()); }
+
+}  // namespace
+
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def("kernel_level() -> str", []() { return elastic::level_name(); });
+  m.def("advise_huge_pages(Tensor x) -> ()");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("advise_huge_pages", &elastic::advise); }

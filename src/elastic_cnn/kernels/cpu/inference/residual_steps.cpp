@@ -1,0 +1,207 @@
+// The steps of a residual block, see residual_block.h.
+#include "inference/residual_block.h"
+
+namespace elastic {
+
+namespace {
+
+// Weight of each low row in the mean of the upsampled, cropped map: 3/4 from the row above it, 1/4 from a neighbour's.
+void enlarged_weights(float* weight, int low, int high) {
+  std::fill(weight, weight + low, 0.f);
+  for (int r = 0; r < high; r++) {
+    const int near = r / 2, far = std::clamp(r % 2 ? near + 1 : near - 1, 0, low - 1);
+    weight[near] += 0.75f / float(high);
+    weight[far] += 0.25f / float(high);
+  }
+}
+
+}  // namespace
+
+void BlockRun::conv1(bool low, Range rows, Range panels) {
+  const BranchPlan& branch = low ? b_.low : b_.high;
+  Convolution p{};
+  p.input = low ? at(r_.layout_.pooled) : m_.input;
+  p.in_pixel = low ? b_.in_pixel() : m_.in_pixel;
+  p.height = low ? size_.low_height : size_.height;
+  p.width = low ? size_.low_width : size_.width;
+  p.in_row = p.width * p.in_pixel;
+  p.taps = p.tap_columns = 1;
+  p.groups = 1;
+  p.group_width = b_.in;
+  p.weights = weights(branch.w1);
+  p.bias = weights(branch.b1);
+  p.out_pixel = branch.pixel();
+  p.out_row = (p.width + 2) * p.out_pixel;
+  p.output = at(padded(low)) + p.out_row + p.out_pixel;
+  p.relu = true;
+  stack(p, p.height * p.in_row, (p.height + 2) * p.out_row);
+  finish(p, rows, panels, low ? kConv1Low : kConv1);
+}
+
+void BlockRun::pool(Range rows, Range vectors) {
+  Pool p{m_.input, m_.in_pixel, size_.height, size_.width, at(r_.layout_.pooled), b_.in_pixel()};
+  for_images(rows, size_.low_height, [&](Range part) {
+    k_.pool(p, {part.begin, part.end, vectors.begin, vectors.end});
+    p.input += int64_t(size_.height) * size_.width * p.pixel;
+    p.output += int64_t(size_.low_height) * size_.low_width * p.out_pixel;
+  });
+  mark(kPool);
+}
+
+void BlockRun::conv2(bool low, Range rows, Range vectors) {
+  const BranchPlan& branch = low ? b_.low : b_.high;
+  const int width = low ? size_.low_width : size_.width, height = low ? size_.low_height : size_.height;
+  const int64_t pixel = branch.pixel(), row = (width + 2) * pixel;
+  float* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
+  const int out_width = low ? size_.low_width : size_.out_width, out_height = low ? size_.low_height : size_.out_height;
+  if (branch.lanes) {
+    GroupedConvolution p{at(padded(low)),    pixel,  row,   b_.stride, branch.group_width, weights(branch.w2),
+                         weights(branch.b2), output, pixel, out_width};
+    for_images(rows, out_height, [&](Range part) {
+      k_.grouped_convolution(p, {part.begin, part.end, vectors.begin, vectors.end});
+      p.input += (height + 2) * row;
+      p.output += int64_t(out_height) * out_width * pixel;
+    });
+    mark(low ? kConv2Low : kConv2);
+    return;
+  }
+  Convolution p{};
+  p.input = at(padded(low));
+  p.in_pixel = b_.stride * pixel;
+  p.in_row = b_.stride * row;
+  p.taps = 9;
+  p.tap_columns = 3;
+  p.tap_pixel = pixel;
+  p.tap_row = row;
+  p.groups = branch.groups;
+  p.group_width = branch.group_width;
+  p.weights = weights(branch.w2);
+  p.bias = weights(branch.b2);
+  p.output = output;
+  p.out_pixel = pixel;
+  p.out_row = out_width * pixel;
+  p.height = out_height;
+  p.width = out_width;
+  p.relu = true;
+  stack(p, (height + 2) * row, p.height * p.out_row);
+  finish(p, rows, {vectors.begin / 2, vectors.end / 2}, low ? kConv2Low : kConv2);
+}
+
+void BlockRun::conv3_low(Range rows, Range panels) {
+  Convolution p = from_inner(b_.low, at(r_.layout_.low_inner), size_.low_height, size_.low_width);
+  p.output = at(r_.layout_.low_out);
+  stack(p, p.height * p.in_row, p.height * p.out_row);
+  finish(p, rows, panels, kConv3Low);
+}
+
+void BlockRun::shortcut(Range rows, Range panels) {
+  if (!b_.projection) return;
+  Convolution p{};
+  p.input = m_.projected;
+  p.in_pixel = m_.projected_pixel;
+  p.in_row = m_.projected_row;
+  p.taps = p.tap_columns = 1;
+  p.groups = 1;
+  p.group_width = b_.in;
+  p.weights = weights(b_.wp);
+  p.bias = weights(b_.bp);
+  p.output = m_.output;
+  p.out_pixel = m_.out_pixel;
+  p.height = size_.out_height;
+  p.width = size_.out_width;
+  p.out_row = p.width * p.out_pixel;
+  stack(p, m_.projected_image, p.height * p.out_row);
+  finish(p, rows, panels, kShortcut);
+}
+
+void BlockRun::conv3(Range rows, Range panels) {
+  Convolution p = from_inner(b_.high, at(r_.layout_.inner), size_.out_height, size_.out_width);
+  p.output = m_.output;
+  p.out_pixel = m_.out_pixel;
+  p.out_row = p.width * p.out_pixel;
+  p.bias = weights(b_.b3);
+  p.shortcut = b_.projection ? m_.output : m_.shortcut;
+  p.shortcut_pixel = b_.projection ? m_.out_pixel : m_.shortcut_pixel;
+  p.scale = b_.hidden ? at(r_.layout_.gate) : nullptr;
+  p.relu = true;
+  if (b_.elastic()) {
+    p.low = at(r_.layout_.low_out);
+    p.low_pixel = b_.out_pixel();
+    p.low_height = size_.low_height;
+    p.low_width = size_.low_width;
+  }
+  stack(p, p.height * p.in_row, p.height * p.out_row);
+  finish(p, rows, panels, kConv3);
+}
+
+void BlockRun::gate() {
+  const Layout& l = r_.layout_;
+  float *rows = at(l.row_weights), *columns = at(l.column_weights);
+  if (worker_.index == 0) {
+    std::fill(rows, rows + size_.out_height, 1.f / float(size_.out_height));
+    std::fill(columns, columns + size_.out_width, 1.f / float(size_.out_width));
+    enlarged_weights(rows + size_.out_height, size_.low_height, size_.out_height);
+    enlarged_weights(columns + size_.out_width, size_.low_width, size_.out_width);
+  }
+  worker_.wait();
+  const Mean high{at(l.inner), b_.high.pixel(), size_.out_height, size_.out_width, rows, columns, at(l.mean_high)};
+  const Range part = range_of(2 * b_.high.panels(), worker_);
+  k_.mean(high, part.begin, part.end);
+  if (b_.elastic()) {
+    const Mean low{at(l.low_inner), b_.low.pixel(),          size_.low_height,
+                   size_.low_width, rows + size_.out_height, columns + size_.out_width,
+                   at(l.mean_low)};
+    const Range low_part = range_of(2 * b_.low.panels(), worker_);
+    k_.mean(low, low_part.begin, low_part.end);
+  }
+  worker_.wait();
+  const int hidden = int(b_.hidden_wide());
+  const Range h = range_of(hidden / kGap, worker_);
+  using A = Activation;
+  const A first = b_.elastic() ? A::kNone : A::kRelu;
+  k_.dense({at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), at(l.hidden), b_.high.inner, hidden, first},
+           h.begin, h.end);
+  if (b_.elastic())
+    k_.dense({at(l.mean_low), weights(b_.gate_low), at(l.hidden), at(l.hidden), b_.low.inner, hidden, A::kRelu},
+             h.begin, h.end);
+  worker_.wait();
+  const Range o = range_of(2 * b_.out_panels(), worker_);
+  k_.dense({at(l.hidden), weights(b_.gate_w2), weights(b_.gate_b2), at(l.gate), hidden, b_.out_panels() * kPanel,
+            A::kSigmoid},
+           o.begin, o.end);
+  worker_.wait();
+  mark(kGate);
+}
+
+Convolution BlockRun::from_inner(const BranchPlan& branch, const float* input, int height, int width) const {
+  Convolution p{};
+  p.input = input;
+  p.in_pixel = branch.pixel();
+  p.in_row = width * branch.pixel();
+  p.taps = p.tap_columns = 1;
+  p.groups = 1;
+  p.group_width = branch.inner;
+  p.weights = weights(branch.w3);
+  p.out_pixel = b_.out_pixel();
+  p.out_row = width * b_.out_pixel();
+  p.height = height;
+  p.width = width;
+  return p;
+}
+
+void BlockRun::stack(Convolution& p, int64_t in_image, int64_t out_image) const {
+  if (m_.images == 1) return;
+  p.image_height = p.height;
+  p.in_image = in_image;
+  p.out_image = out_image;
+  p.height *= m_.images;
+}
+
+void BlockRun::finish(Convolution& p, Range rows, Range panels, Step step) {
+  const bool whole = rows.end - rows.begin == p.height && (worker_.count > 1 || m_.images > 1);
+  p.chunk = whole ? p.height * p.width : kChunk;
+  k_.convolution(p, {rows.begin, rows.end, panels.begin, panels.end});
+  mark(step);
+}
+
+}  // namespace elastic

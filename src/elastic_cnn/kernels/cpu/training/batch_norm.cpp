@@ -1,0 +1,110 @@
+// Batch norm in training mode, with or without the ReLU that follows, in two passes each way.
+//
+//   forward   1. per-channel sums of the map (statistics)        read z
+//             2. y = relu(z * scale + shift)                     read z, write y
+//   backward  1. g = dy where y > 0; sums of g and g (z - mean)   read dy, z
+//             2. dz = on_gradient * g + on_map * z + constant     read dy, z, write dz (may overwrite dy)
+//
+// Where the ReLU was active is computed again from z, so neither the norm's output nor a mask is kept for it.
+#include "training/statistics.h"
+
+namespace elastic {
+
+namespace {
+
+template <class T>
+void statistics_pass(const Tensor& z, const Norm& norm, const Tensor& statistics) {
+  const int64_t channels = z.size(1), rows = z.numel() / channels;
+  const T* map = z.data_ptr<T>();
+  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(channels));
+  const std::vector<T> pivot(map, map + channels);
+  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
+    add_statistics(map + begin * channels, pivot.data(), end - begin, sums[part]);
+  });
+  finish_statistics(sums, pivot.data(), rows, norm, statistics);
+}
+
+template <class T>
+void normalize_pass(const Tensor& z, const Tensor& statistics, bool relu, const Tensor& y) {
+  const int64_t channels = z.size(1);
+  const Statistics<T> s(statistics);
+  in_parts(z.numel() / channels, [&](int64_t, int64_t begin, int64_t end) {
+    const int64_t at = begin * channels;
+    training_kernels<T>().normalize(z.data_ptr<T>() + at, s.scale, s.shift, end - begin, channels, relu,
+                                    y.data_ptr<T>() + at);
+  });
+}
+
+template <class T>
+std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
+                                    const Tensor& dz) {
+  const int64_t channels = z.size(1), rows = z.numel() / channels;
+  const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
+  T* out = dz.data_ptr<T>();
+  const Statistics<T> s(statistics);
+  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(channels));
+  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
+    ChannelSums<T>& own = sums[part];
+    for (int64_t row = begin; row < end; row += kRowsInFloat) {
+      training_kernels<T>().norm_gradient_sum(gradients + row * channels, map + row * channels, s.scale, s.shift,
+                                              s.mean, std::min(kRowsInFloat, end - row), channels, relu, own.a.data(),
+                                              own.b.data());
+      own.flush();
+    }
+  });
+  const NormGradient<T> norm(sums, statistics, rows);
+  in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
+    const int64_t at = begin * channels;
+    training_kernels<T>().norm_gradient(gradients + at, map + at, s.scale, s.shift, norm.on_gradient.data(),
+                                        norm.on_map.data(), norm.constant.data(), end - begin, channels, relu,
+                                        out + at);
+  });
+  return {norm.weight, norm.bias};
+}
+
+Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                        const Tensor& running_var, double momentum, double eps) {
+  check_map(z, "the map");
+  const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
+  Tensor statistics = at::empty({4, z.size(1)}, z.options());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics",
+                             [&] { statistics_pass<scalar_t>(z, norm, statistics); });
+  return statistics;
+}
+
+Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
+  check_map(z, "the map");
+  Tensor y = empty_map(z, z.sizes());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize",
+                             [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
+  return y;
+}
+
+std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
+                                               const Tensor& dz) {
+  check_map(z, "the map");
+  check_map(dy, "the gradient");
+  check_map(dz, "the result");
+  std::tuple<Tensor, Tensor> gradients;
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_batch_norm_backward",
+                             [&] { gradients = backward<scalar_t>(dy, z, statistics, relu, dz); });
+  return gradients;
+}
+
+}  // namespace
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def(
+      "train_statistics(Tensor z, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, "
+      "float momentum, float eps) -> Tensor");
+  m.def("train_normalize(Tensor z, Tensor statistics, bool relu) -> Tensor");
+  m.def(
+      "train_batch_norm_backward(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) "
+      "-> (Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
+  m.impl("train_statistics", &elastic::batch_statistics);
+  m.impl("train_normalize", &elastic::normalize_map);
+  m.impl("train_batch_norm_backward", &elastic::batch_norm_backward);
+}

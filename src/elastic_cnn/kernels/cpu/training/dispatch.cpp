@@ -1,0 +1,31 @@
+// Which instruction set's kernels serve, and what the operators ask about them.
+#include <torch/library.h>
+
+#include "common/level.h"
+#include "training/kernels.h"
+
+namespace elastic {
+
+template <>
+const TrainingKernels<float>& training_kernels<float>() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512) return avx512::kernels32();
+  if (level() == Level::avx2) return avx2::kernels32();
+#endif
+  raise_no_level();
+}
+
+template <>
+const TrainingKernels<double>& training_kernels<double>() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512) return avx512::kernels64();
+  if (level() == Level::avx2) return avx2::kernels64();
+#endif
+  raise_no_level();
+}
+
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def("train_level() -> str", []() { return elastic::level_name(); });
+}

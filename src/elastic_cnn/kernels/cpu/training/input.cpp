@@ -1,0 +1,86 @@
+// The input of an elastic block, which feeds the high branch, the low branch through the pool, and the shortcut.
+//
+//   forward    pooled = mean over 2 x 2 windows; a window that reaches over the edge takes the mean of what lies inside
+//   backward   dx = dx of the high branch + dy where the block's output was active (the shortcut's gradient)
+//                 + 1 / (pixels in the window) of the pooled map's gradient, in one pass over the map
+//
+// `active` is laid out as in tail.cpp.
+#include "training/statistics.h"
+
+namespace elastic {
+namespace {
+
+Tensor pool_forward(const Tensor& x) {
+  check_map(x, "the map");
+  const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  const int64_t low_height = (height + 1) / 2, low_width = (width + 1) / 2;
+  Tensor pooled = empty_map(x, {images, channels, low_height, low_width});
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_pool", [&] {
+    const scalar_t* from = x.data_ptr<scalar_t>();
+    scalar_t* to = pooled.data_ptr<scalar_t>();
+    in_parts(images * low_height, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++) {
+        const int64_t image = row / low_height, i = row % low_height;
+        const scalar_t* above = from + (image * height + 2 * i) * width * channels;
+        const scalar_t* below = 2 * i + 1 < height ? above + width * channels : above;
+        training_kernels<scalar_t>().pool(above, below, width, channels, to + row * low_width * channels);
+      }
+    });
+  });
+  return pooled;
+}
+
+void input_gradient(const Tensor& dx, const std::optional<Tensor>& dy, const std::optional<Tensor>& active,
+                    const std::optional<Tensor>& pooled) {
+  check_map(dx, "the gradient");
+  const int64_t images = dx.size(0), channels = dx.size(1), height = dx.size(2), width = dx.size(3);
+  const int64_t low_height = (height + 1) / 2, low_row = (width + 1) / 2 * channels, bits = (width + 7) / 8 * channels;
+  if (dy) check_map(*dy, "the output's gradient");
+  if (pooled) check_map(*pooled, "the pooled map's gradient");
+  TORCH_CHECK(dy.has_value() == active.has_value(), "dy and active come together");
+  AT_DISPATCH_FLOATING_TYPES(dx.scalar_type(), "train_input_gradient", [&] {
+    scalar_t* to = dx.data_ptr<scalar_t>();
+    const scalar_t* from = dy ? dy->data_ptr<scalar_t>() : nullptr;
+    const scalar_t* low = pooled ? pooled->data_ptr<scalar_t>() : nullptr;
+    const uint8_t* mask = active ? active->data_ptr<uint8_t>() : nullptr;
+    in_parts(images * height, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++) {
+        const int64_t image = row / height, r = row % height;
+        const scalar_t row_share = r % 2 == 0 && r + 1 == height ? 1 : 0.5;
+        const scalar_t* window = low ? low + (image * low_height + r / 2) * low_row : nullptr;
+        training_kernels<scalar_t>().add_input_gradient(from ? from + row * width * channels : nullptr,
+                                                        mask ? mask + row * bits : nullptr, window, row_share, width,
+                                                        channels, to + row * width * channels);
+      }
+    });
+  });
+}
+
+Tensor active_gradient(const Tensor& dy, const Tensor& active) {
+  check_map(dy, "the gradient");
+  const int64_t channels = dy.size(1), width = dy.size(3), rows = dy.size(0) * dy.size(2);
+  Tensor g = empty_map(dy, dy.sizes());
+  AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "train_active_gradient", [&] {
+    in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++)
+        training_kernels<scalar_t>().select_active(dy.data_ptr<scalar_t>() + row * width * channels,
+                                                   active.data_ptr<uint8_t>() + row * ((width + 7) / 8) * channels,
+                                                   width, channels, g.data_ptr<scalar_t>() + row * width * channels);
+    });
+  });
+  return g;
+}
+
+}  // namespace
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def("train_pool(Tensor x) -> Tensor");
+  m.def("train_input_gradient(Tensor(a!) dx, Tensor? dy, Tensor? active, Tensor? pooled) -> ()");
+  m.def("train_active_gradient(Tensor dy, Tensor active) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
+  m.impl("train_pool", &elastic::pool_forward);
+  m.impl("train_input_gradient", &elastic::input_gradient);
+  m.impl("train_active_gradient", &elastic::active_gradient);
+}

@@ -1,0 +1,144 @@
+// What the operators of the training form share: threads, per-channel sums, batch statistics.
+//
+// The rows of a map are divided into one contiguous piece a thread. Sums are kept a piece and added in the pieces' order,
+// so that a result depends on the number of threads but never on their timing: a resumed run stays equal to the bit.
+#pragma once
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "common/checks.h"
+#include "training/kernels.h"
+
+namespace elastic {
+
+using at::Tensor;
+constexpr int64_t kRowsInFloat = 64;  // pixels summed in the map's own precision before a sum moves to double
+
+inline int parts() { return at::get_num_threads(); }
+
+// body(part, begin, end) for `parts()` contiguous pieces of [0, count).
+template <class Body>
+void in_parts(int64_t count, const Body& body) {
+  const int64_t number = parts();
+  at::parallel_for(0, number, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; part++) body(part, count * part / number, count * (part + 1) / number);
+  });
+}
+
+// Two sums for each channel: rows add to `a` and `b`, which `flush` moves to doubles.
+template <class T>
+struct ChannelSums {
+  int64_t channels;
+  std::vector<T> a, b;
+  std::vector<double> total_a, total_b;
+
+  explicit ChannelSums(int64_t c) : channels(c), a(c), b(c), total_a(c), total_b(c) {}
+
+  void flush() {
+    for (int64_t c = 0; c < channels; c++) {
+      total_a[c] += a[c];
+      total_b[c] += b[c];
+      a[c] = b[c] = 0;
+    }
+  }
+};
+
+// The parts' sums, added in order into the first part's.
+template <class T>
+ChannelSums<T>& add_parts(std::vector<ChannelSums<T>>& sums) {
+  for (size_t part = 1; part < sums.size(); part++)
+    for (int64_t c = 0; c < sums[0].channels; c++) {
+      sums[0].total_a[c] += sums[part].total_a[c];
+      sums[0].total_b[c] += sums[part].total_b[c];
+    }
+  return sums[0];
+}
+
+// Adds `rows` pixels of z: a += z - pivot, b += (z - pivot)^2.
+template <class T>
+void add_statistics(const T* z, const T* pivot, int64_t rows, ChannelSums<T>& sums) {
+  for (int64_t row = 0; row < rows; row += kRowsInFloat) {
+    const int64_t block = std::min(kRowsInFloat, rows - row);
+    training_kernels<T>().statistics(z + row * sums.channels, pivot, block, sums.channels, sums.a.data(),
+                                     sums.b.data());
+    sums.flush();
+  }
+}
+
+// The rows of a (4, C) tensor of batch statistics; scale and shift fold them with the norm's weight and bias:
+// (z - mean) * inverse * weight + bias = z * scale + shift.
+template <class T>
+struct Statistics {
+  T *mean, *inverse, *scale, *shift;
+  explicit Statistics(const Tensor& statistics) {
+    const int64_t channels = statistics.size(1);
+    mean = statistics.data_ptr<T>();
+    inverse = mean + channels;
+    scale = inverse + channels;
+    shift = scale + channels;
+  }
+};
+
+// A batch norm's parameters; running statistics are updated as torch does: momentum, unbiased variance.
+struct Norm {
+  Tensor weight, bias, running_mean, running_var;
+  double momentum, eps;
+};
+
+template <class T>
+void finish_statistics(std::vector<ChannelSums<T>>& parts, const T* pivot, int64_t count, const Norm& norm,
+                       const Tensor& statistics) {
+  const ChannelSums<T>& sums = add_parts(parts);
+  const Statistics<T> s(statistics);
+  const T *weight = norm.weight.data_ptr<T>(), *bias = norm.bias.data_ptr<T>();
+  T *running_mean = norm.running_mean.data_ptr<T>(), *running_var = norm.running_var.data_ptr<T>();
+  for (int64_t c = 0; c < sums.channels; c++) {
+    const double from_pivot = sums.total_a[c] / count;
+    const double mean = from_pivot + pivot[c];
+    const double variance = std::max(sums.total_b[c] / count - from_pivot * from_pivot, 0.0);  // NaN stays
+    const double inverse = 1 / std::sqrt(variance + norm.eps);
+    s.mean[c] = mean;
+    s.inverse[c] = inverse;
+    s.scale[c] = weight[c] * inverse;
+    s.shift[c] = bias[c] - mean * weight[c] * inverse;
+    running_mean[c] += norm.momentum * (mean - running_mean[c]);
+    running_var[c] += norm.momentum * (variance * count / (count - 1) - running_var[c]);
+  }
+}
+
+// The gradient of a norm is dz = on_gradient * g + on_map * z + constant, channel by channel, where g is the gradient
+// of its output, from the sums of g and of g * (z - mean); so are those of its weight and bias.
+template <class T>
+struct NormGradient {
+  std::vector<T> on_gradient, on_map, constant;
+  Tensor weight, bias;
+
+  NormGradient(std::vector<ChannelSums<T>>& parts, const Tensor& statistics, int64_t count) {
+    const ChannelSums<T>& sums = add_parts(parts);
+    const int64_t channels = sums.channels;
+    const Statistics<T> s(statistics);
+    on_gradient.resize(channels);
+    on_map.resize(channels);
+    constant.resize(channels);
+    weight = at::empty({channels}, statistics.options());
+    bias = at::empty({channels}, statistics.options());
+    for (int64_t c = 0; c < channels; c++) {
+      const double sum = sums.total_a[c], dot = sums.total_b[c], inverse = s.inverse[c], scale = s.scale[c];
+      const double slope = scale * inverse * inverse * dot / count;
+      bias.data_ptr<T>()[c] = sum;
+      weight.data_ptr<T>()[c] = dot * inverse;
+      on_gradient[c] = scale;
+      on_map[c] = -slope;
+      constant[c] = slope * s.mean[c] - scale * sum / count;
+    }
+  }
+};
+
+}  // namespace elastic

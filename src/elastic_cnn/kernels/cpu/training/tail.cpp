@@ -1,0 +1,208 @@
+// The end of an elastic block: y = relu(norm(z + up(low)) + shortcut), with the norm in training mode. Backward
+// also goes without shortcut and ReLU (`active` is empty, all count): what follows is then computed elsewhere.
+//
+//   forward   1. z += up(low) and the sums of the result             read z, low, write z
+//             2. y = relu(z * scale + shift + shortcut), and `active`  read z, shortcut, write y
+//   backward  1. g = dy where active; sums of g and g (z - mean)       read dy, z
+//             2. dz = on_gradient * g + on_map * z + constant, and
+//                dlow = the adjoint of up at dz, while dz is in cache  read dy, z, write dz
+//
+// up is bilinear interpolation by two, half-pixel, cropped to z's size. Along one axis, high row r takes 3/4 of low row
+// r / 2 and 1/4 of its nearer neighbour (above for even r, below for odd), the border repeating itself. A high row is
+// mixed from two low rows first, then along its width.
+//
+// `active` has one bit an element, (N, H, ceil(W / 8), C) bytes: bit k of byte (.., j, c) is pixel 8 j + k. So the
+// backward passes need not read y, and channels stay the fastest axis of every loop.
+#include <cstring>
+
+#include "training/statistics.h"
+#include "training/upsample.h"
+
+namespace elastic {
+namespace {
+
+int64_t active_row(int64_t width, int64_t channels) { return (width + 7) / 8 * channels; }
+
+struct Shape {
+  int64_t images, channels, height, width;
+  explicit Shape(const Tensor& z) : images(z.size(0)), channels(z.size(1)), height(z.size(2)), width(z.size(3)) {}
+  int64_t rows() const { return images * height; }
+  int64_t row() const { return width * channels; }
+};
+
+// z += up(low) for rows [begin, end) of all images' rows.
+template <class T>
+void add_up_rows(const Shape& shape, const T* low, int64_t begin, int64_t end, T* z, std::vector<T>& mixed) {
+  const int64_t low_height = half(shape.height), low_row = half(shape.width) * shape.channels;
+  mixed.resize(low_row + 2 * shape.channels);
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t image = row / shape.height, r = row % shape.height, i = r / 2;
+    const int64_t neighbour = r % 2 ? std::min(i + 1, low_height - 1) : std::max<int64_t>(i - 1, 0);
+    const T* map = low + image * low_height * low_row;
+    training_kernels<T>().add_upsampled(map + i * low_row, map + neighbour * low_row, shape.width, shape.channels,
+                                        mixed.data(), z + row * shape.row());
+  }
+}
+
+// Pass 1 of forward.
+template <class T>
+void statistics_pass(const Tensor& z, const T* low, const Norm& norm, const Tensor& statistics) {
+  const Shape shape(z);
+  const int64_t row = shape.row();
+  T* map = z.data_ptr<T>();
+  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
+  const std::vector<T> pivot(map, map + shape.channels);
+  in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
+    std::vector<T> mixed;
+    for (int64_t r = begin; r < end; r++) {
+      add_up_rows(shape, low, r, r + 1, map, mixed);
+      add_statistics(map + r * row, pivot.data(), shape.width, sums[part]);
+    }
+  });
+  finish_statistics(sums, pivot.data(), shape.rows() * shape.width, norm, statistics);
+}
+
+// Pass 2 of forward.
+template <class T>
+void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, const Tensor& y, const Tensor& active) {
+  const Shape shape(z);
+  const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
+  const T* map = z.data_ptr<T>();
+  T* out = y.data_ptr<T>();
+  uint8_t* mask = active.data_ptr<uint8_t>();
+  const Statistics<T> s(statistics);
+  in_parts(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      training_kernels<T>().finish(map + r * row, residual + r * row, s.scale, s.shift, shape.width, shape.channels,
+                                   out + r * row, mask + r * bits);
+  });
+}
+
+// Pass 2 of backward for a run of low rows: dz of the high rows 2 i and 2 i + 1 that belong to them, each once, and
+// dlow, which also needs the high row before and the one after: where those belong to another part, or are not made
+// yet, they are made in a buffer of this part's own.
+template <class T>
+class Adjoint {
+ public:
+  using Gradient = std::vector<T>;
+  template <class MakeRow>
+  static void run(const Shape& shape, int64_t begin, int64_t end, const MakeRow& make, T* dz, T* dlow) {
+    const int64_t low_height = half(shape.height), row = shape.row();
+    const int64_t low_row = half(shape.width) * shape.channels;
+    Gradient column(row), before(row), after(row);
+    for (int64_t at = begin; at < end; at++) {
+      const int64_t image = at / low_height, i = at % low_height;
+      const bool first = at == begin || i == 0, last = at + 1 == end || i + 1 == low_height;
+      auto high = [&](int64_t r) { return (image * shape.height + r); };
+      if (first) make(high(2 * i), dz + high(2 * i) * row);
+      if (first && 2 * i + 1 < shape.height) make(high(2 * i + 1), dz + high(2 * i + 1) * row);
+      for (int64_t r = 2 * i + 2; !last && r < std::min(2 * i + 4, shape.height); r++)
+        make(high(r), dz + high(r) * row);
+      int64_t taps[4];
+      T weights[4];
+      const T* rows[4];
+      adjoint_taps(i, low_height, shape.height, taps, weights);
+      for (int k = 0; k < 4; k++) rows[k] = dz + high(taps[k]) * row;
+      if (first && i > 0) make(high(2 * i - 1), before.data()), rows[0] = before.data();
+      if (last && 2 * i + 2 < shape.height) make(high(2 * i + 2), after.data()), rows[3] = after.data();
+      training_kernels<T>().upsample_adjoint(rows, weights, shape.width, shape.channels, column.data(),
+                                             dlow + at * low_row);
+    }
+  }
+};
+
+template <class T>
+std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, const Tensor& z, const Tensor& statistics,
+                                    const Tensor& dz, T* dlow) {
+  const Shape shape(z);
+  const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
+  const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
+  const uint8_t* mask = active.numel() ? active.data_ptr<uint8_t>() : nullptr;
+  T* out = dz.data_ptr<T>();
+  const Statistics<T> s(statistics);
+  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
+  in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
+    ChannelSums<T>& own = sums[part];
+    const int64_t rows_in_float = std::max<int64_t>(kRowsInFloat / shape.width, 1);
+    for (int64_t r = begin; r < end; r++) {
+      training_kernels<T>().tail_gradient_sum(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row,
+                                              s.mean, shape.width, shape.channels, own.a.data(), own.b.data());
+      if ((r - begin) % rows_in_float == rows_in_float - 1 || r + 1 == end) own.flush();
+    }
+  });
+  const NormGradient<T> norm(sums, statistics, shape.rows() * shape.width);
+  auto make = [&](int64_t r, T* to) {
+    training_kernels<T>().tail_gradient(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row,
+                                        norm.on_gradient.data(), norm.on_map.data(), norm.constant.data(), shape.width,
+                                        shape.channels, to);
+  };
+  if (dlow) {
+    in_parts(shape.images * half(shape.height),
+             [&](int64_t, int64_t begin, int64_t end) { Adjoint<T>::run(shape, begin, end, make, out, dlow); });
+  } else {
+    in_parts(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) make(r, out + r * row);
+    });
+  }
+  return {norm.weight, norm.bias};
+}
+
+Tensor sum_statistics(const Tensor& z, const Tensor& low, const Tensor& weight, const Tensor& bias,
+                      const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
+  check_map(z, "the map");
+  check_map(low, "the low branch");
+  const Shape shape(z);
+  const std::vector<int64_t> expected{shape.images, shape.channels, half(shape.height), half(shape.width)};
+  TORCH_CHECK(low.sizes() == at::IntArrayRef(expected), "the low branch's size is not half the map's, rounded up");
+  const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
+  Tensor statistics = at::empty({4, shape.channels}, z.options());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_sum_statistics",
+                             [&] { statistics_pass(z, low.data_ptr<scalar_t>(), norm, statistics); });
+  return statistics;
+}
+
+std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
+  check_map(z, "the map");
+  check_map(shortcut, "the shortcut");
+  TORCH_CHECK(shortcut.sizes() == z.sizes(), "shortcut of size ", shortcut.sizes(), ", map of size ", z.sizes());
+  const Shape shape(z);
+  Tensor y = empty_map(z, z.sizes());
+  Tensor active =
+      at::empty({shape.images, shape.height, (shape.width + 7) / 8, shape.channels}, z.options().dtype(at::kByte));
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish",
+                             [&] { finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active); });
+  return {y, active};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const Tensor& active, const Tensor& z,
+                                                         const Tensor& statistics, bool has_low) {
+  check_map(z, "the map");
+  check_map(dy, "the gradient");
+  const Shape shape(z);
+  Tensor dz = empty_map(z, z.sizes()), weight, bias;
+  Tensor dlow = has_low ? empty_map(z, {shape.images, shape.channels, half(shape.height), half(shape.width)})
+                        : at::empty({0}, z.options());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_tail_backward", [&] {
+    std::tie(weight, bias) =
+        backward<scalar_t>(dy, active, z, statistics, dz, has_low ? dlow.data_ptr<scalar_t>() : nullptr);
+  });
+  return {dz, dlow, weight, bias};
+}
+
+}  // namespace
+}  // namespace elastic
+
+TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
+  m.def(
+      "train_sum_statistics(Tensor(a!) z, Tensor low, Tensor weight, Tensor bias, Tensor(b!) running_mean, "
+      "Tensor(c!) running_var, float momentum, float eps) -> Tensor");
+  m.def("train_finish(Tensor z, Tensor statistics, Tensor shortcut) -> (Tensor, Tensor)");
+  m.def(
+      "train_tail_backward(Tensor dy, Tensor active, Tensor z, Tensor statistics, bool has_low) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
+  m.impl("train_sum_statistics", &elastic::sum_statistics);
+  m.impl("train_finish", &elastic::finish_forward);
+  m.impl("train_tail_backward", &elastic::tail_backward);
+}

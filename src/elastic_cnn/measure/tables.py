@@ -1,0 +1,27 @@
+"""Tables of texts: aligned for the terminal, or Markdown."""
+
+from collections.abc import Sequence
+
+Cells = Sequence[Sequence[object]]
+
+
+def text_table(header: Sequence[str], rows: Cells, left: int = 1) -> str:
+    """Columns aligned by spaces, the first `left` to the left, the others to the right."""
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+
+    def aligned(line: Sequence[str]) -> str:
+        cells = (c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(aligned, lines))
+
+
+def markdown_table(header: Sequence[str], rows: Cells, left: int | None = None) -> str:
+    """A Markdown table, `|` in cells escaped; the first `left` columns to the left, the others to the right (None: all
+    to the left)."""
+    rule = ["---"] * len(header) if left is None else ["---"] * left + ["---:"] * (len(header) - left)
+    lines = [header, *rows]
+    escaped = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], rule, *escaped[1:]])

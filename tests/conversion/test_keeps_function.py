@@ -1,0 +1,121 @@
+"""Order, refit and shares on small networks of every rule: what is exact is exact, and what is fitted gets better."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.models.byobnet import MobileOneBlock, RepVggBlock
+from timm.models.nfnet import NfCfg, NormFreeNet
+from torch import nn
+
+from elastic_cnn import ElasticSpec, create_model, elasticize, restore, set_blend
+from elastic_cnn.conversion import Calibration, convert
+from elastic_cnn.conversion.convert import macs_of_modules
+from elastic_cnn.conversion.order import order_channels
+from elastic_cnn.nn.compare import relative_error
+
+SMALL = {"num_classes": 4}
+SHALLOW = {**SMALL, "layers": (2, 2, 2, 1), "channels": (16, 16, 32, 32)}
+
+
+def plain(**_) -> nn.Module:
+    """VGG's kind: two stages of two convolutions, then a third that is the last."""
+    layers: list[nn.Module] = []
+    for before, width in ((3, 8), (8, 12), (12, 16)):
+        for channels in (before, width):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+
+
+def torchvision_bottlenecks() -> nn.Module:
+    block = torchvision.models.resnet.Bottleneck
+    return torchvision.models.ResNet(block, [1, 2, 1, 1], num_classes=4, width_per_group=16)
+
+
+def in_a_row(*blocks: nn.Module) -> nn.Module:
+    """Blocks of 16 channels at half resolution, then one more at a quarter, which is the last stage."""
+    stem, end = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+    return nn.Sequential(stem, *blocks, nn.MaxPool2d(2), end, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+
+
+# a small network for each rule, and for each way in which a chain can be divided
+NETWORKS = {
+    "bottleneck": lambda: timm.create_model("resnet26", **SHALLOW),
+    "torchvision": torchvision_bottlenecks,
+    "grouped": lambda: timm.create_model("resnext50_32x4d", **SHALLOW, cardinality=8, base_width=8),
+    "gated": lambda: timm.create_model("seresnext26d_32x4d", **SHALLOW, cardinality=8, base_width=8),
+    "basic": lambda: timm.create_model("resnet18", **SHALLOW),
+    "dense": lambda: timm.create_model("densenet121", **SMALL, growth_rate=8, block_config=(2, 3, 2, 2)),
+    "dla": lambda: create_model("dla46x_c", **SMALL),
+    "mobilenet": lambda: timm.create_model("mobilenetv2_050", **SMALL),
+    "efficientnet": lambda: timm.create_model("mnasnet_small", **SMALL),
+    "fused": lambda: timm.create_model("efficientnet_es", **SMALL),
+    "convnext": lambda: timm.create_model("convnext_atto", **SMALL, depths=(1, 1, 2, 1), dims=(16, 16, 32, 32)),
+    "convnext_linear": lambda: timm.create_model(
+        "convnext_atto_ols", **SMALL, depths=(1, 1, 2, 1), dims=(16, 16, 32, 32), conv_mlp=False
+    ),
+    "regnet": lambda: timm.create_model("regnety_002", **SMALL),
+    "pre-activation": lambda: timm.create_model("resnetv2_18", **SMALL, channels=(16, 16, 32, 32)),
+    "norm-free": lambda: NormFreeNet(
+        NfCfg((2, 1, 1, 1), (32, 32, 32, 32), stem_type="3x3", group_size=8), num_classes=4
+    ),
+    "cross-stage": lambda: timm.create_model("cs3darknet_focus_s", **SMALL),
+    "repvgg": lambda: in_a_row(RepVggBlock(16, 16), RepVggBlock(16, 16, 3), nn.MaxPool2d(2), RepVggBlock(16, 16)),
+    "mobileone": lambda: in_a_row(
+        *(MobileOneBlock(16, 16, 3, group_size=1) for _ in "ab"), nn.MaxPool2d(2), MobileOneBlock(16, 16)
+    ),
+    "plain": plain,
+}
+
+
+def build(name: str) -> nn.Module:
+    """Every norm and scale away from its initial value, so that no block hides itself."""
+    network = NETWORKS[name]().eval()
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if (tensor.dim() == 1 or key.endswith("gain")) and tensor.is_floating_point():
+            low = 0.5 if key.endswith(("weight", "var", "gamma", "gain")) else -0.1
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.4 + low)
+    return network
+
+
+def smooth(count: int, height: int = 45, width: int = 52, seed: int = 0) -> torch.Tensor:
+    """Pictures with structure at several scales, odd in size: (count, 3, height, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(count, 3, height, width)
+    for side in (3, 9, 27):
+        coarse = torch.randn(count, 3, side, side, generator=generator)
+        total += nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return total
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_rule(name):
+    """Order alone changes nothing and at blend 0 the conversion is the base; a refit lowers the error of every block,
+    on the photos that it saw; parameters stay as many; restored without a refit, it is the base."""
+    network, images = build(name), smooth(3)
+    expected = network(images)
+    exact = copy.deepcopy(network).double()
+    names = elasticize(network).elastic_report.converted[:2]
+    specs = {name: ElasticSpec() for name in names}
+    blocks = elasticize(network, specs).elastic_report.conversions
+    with torch.no_grad():
+        order_channels(exact, blocks, [images.double()])
+    assert relative_error(exact(images.double()), copy.deepcopy(network).double()(images.double())) < 1e-10
+    ordered = convert(network, images, specs, calibration=Calibration(refit=None))
+    assert relative_error(restore(ordered)(images), expected) < 1e-4
+    set_blend(ordered, 0)
+    assert relative_error(ordered(images), expected) < 1e-4
+    elastic = convert(network, images, specs)
+    report = elastic.conversion_report
+    assert [block.name for block in report.blocks] == list(blocks)
+    assert all(block.error <= block.error_before for block in report.blocks)
+    gained = [block.name for block in report.blocks if block.error < 0.999 * block.error_before]
+    assert gained == [block.name for block in report.blocks if not block.notes]
+    assert sum(p.numel() for p in elastic.parameters()) == sum(p.numel() for p in network.parameters())
+    assert macs_of_modules(elastic, images)[""] == pytest.approx(
+        report.macs_ratio * macs_of_modules(network, images)[""]
+    )
