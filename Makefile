@@ -12,6 +12,7 @@ help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
 	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
+	@echo "make docs    the documentation with its reference and search, in build/site; warnings are errors"
 	@echo "make lint    ruff, mypy, pyright and clang-format (make format lays sources out)"
 	@echo "make aarch64 whether the native kernels' sources compile for 64-bit ARM, where a cross compiler is at hand"
 	@echo "make faults  kills, full disks and dead processes against the real command line (docs/reliability.md; half an hour)"
@@ -23,6 +24,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt "torch" "torchvision"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 demo: $(READY)
 	$(BIN)/elastic demo --overwrite -o runs/demo

@@ -80,6 +80,12 @@ def test_links_and_pictures_exist(page):
     assert not missing
 
 
+def test_every_page_stands_in_the_sites_navigation():
+    listed = set(re.findall(r"- (?:[\w ]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    made = {name for name in listed if name == "index.md" or name.startswith("reference/")}
+    assert listed - made == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
+
+
 def test_every_command_is_shown_somewhere():
     shown = {shlex.split(line)[1] for _, line in commands() if line.startswith("elastic ")}
     assert set(COMMANDS) - shown == set()
