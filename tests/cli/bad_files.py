@@ -71,6 +71,9 @@ def bad_pictures() -> dict[bytes, tuple[bytes, str]]:
         b"empty.jpg": (b"", "it is empty"),
         b"page.png": (b"<!doctype html><title>404</title>", "no picture of a known kind"),
         b"huge.png": (huge_png(), "400000000 pixels"),
+        b"long.png": (encoded(Image.new("1", (1_000_000, 1)), "PNG"), "a side may be 1000 times the other"),
+        b"tall.jpg": (encoded(Image.new("L", (20, 30_000)), "JPEG"), "it has 20 x 30000 pixels"),
+        b"figure.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n", "a PostScript drawing"),
         b"flipped.png": (png[:60] + bytes([png[60] ^ 255]) + png[61:], "cannot be read"),
         b"broken \xe9\nname.png": (b"nothing", "no picture of a known kind"),
     }

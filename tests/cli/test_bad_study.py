@@ -150,7 +150,9 @@ def test_photos(tmp_path, shell):
         shell.refuses(*command(tmp_path, study), named="val/a/bad.jpg", says="cannot be read")
     (data / "val" / "a" / "bad.jpg").unlink()
     write_files(data / "val" / "c", [(b"1.png", encoded(photo(), "PNG"))])
-    shell.refuses(*command(tmp_path, study), named="tiny/base-seed0", says="'c', which the classes to choose from lack")
+    shell.refuses(
+        *command(tmp_path, study), named="tiny/base-seed0", says="'c', which the 2 classes to choose from lack"
+    )
     shutil.rmtree(data / "val" / "c")
     assert not list((tmp_path / "results").glob("*/*"))
     assert shell.run(*command(tmp_path, study)) == 0

@@ -54,7 +54,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(tiny, checkpoint, tmp_path, cap
     (tmp_path / "taken.json").write_text("{}")
     (tmp_path / "torn.safetensors").write_bytes(checkpoint.read_bytes()[:2000])
     for arguments, message in (
-        ([checkpoint, "--data", other], "the folder lacks dark and has besides dusk"),
+        ([checkpoint, "--data", other], "holds 'dusk', which the 2 classes to choose from lack ('dark', 'light')"),
         ([checkpoint, "--data", photos, "--split", "tests"], "no folder 'tests'"),
         ([checkpoint, "--data", photos, "--json", tmp_path / "taken.json"], "taken.json exists already"),
         ([checkpoint, "--data", photos, "--image-size", 0], "image_size=0"),

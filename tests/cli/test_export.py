@@ -39,7 +39,7 @@ def test_writes_beside_the_checkpoint_and_says_what_was_checked(run_folder, caps
         (["RUN", "-o", "net.tflite"], "must end in .onnx, .xml, .pt2"),
         (["RUN", "-o", "net.onnx", "--format", "pt2"], "net.onnx: the file's name must end in .pt2"),
         (["RUN", "--format", "onnx", "--int8"], "--int8 and --images FOLDER go together"),
-        (["RUN", "--format", "onnx", "--fixed-size", "-3"], "--fixed-size must be positive"),
+        (["RUN", "--format", "onnx", "--fixed-size", "-3"], "--fixed-size=-3 must be at least 1"),
         (["RUN", "--format", "pt2", "-o", "x/net.pt2", "--test", "photos"], "top-1 is measured for classification"),
         (["RUN", "-o", "net.onnx", "--int8", "--images", "nowhere"], "there is no folder nowhere"),
     ],

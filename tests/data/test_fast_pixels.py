@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from elastic_cnn.data import fast_pixels
-from elastic_cnn.data.fast_pixels import FastTrainTransform, normalise
+from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.image_folder import train_transform
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample, seed_generators
@@ -37,7 +37,7 @@ def jpeg(picture: Image.Image, **options) -> bytes:
 def both(content: bytes, size: int, seed: int, **options) -> tuple[np.ndarray, np.ndarray]:
     """(3, size, size) levels of 0..255, fast and exact, from the same random numbers."""
     seed_generators(seed)
-    fast = FastTrainTransform(size, **options).read(content, "x").numpy().astype(float)
+    fast = train_transform(size, **PLAIN, loading="fast", **options).read(content, "x").numpy().astype(float)
     seed_generators(seed)
     exact = 255 * train_transform(size, **PLAIN, **options)(read_rgb(content, "x")).numpy().astype(float)
     return fast, exact
@@ -105,14 +105,14 @@ def test_other_kinds_are_read_as_ever():
     whole = jpeg(smooth(400, 300, 0))
     for broken in (b"", b"<html>", whole[:100], whole[: len(whole) // 2]):
         with pytest.raises(UnreadableSample, match=r"photo\.jpg cannot be read"):
-            FastTrainTransform(32).read(broken, "photo.jpg")
+            train_transform(32, **PLAIN, loading="fast").read(broken, "photo.jpg")
 
 
 def test_augmentations_follow_the_crop():
     content = jpeg(smooth(100, 80, 3))
     for options in ({"color_jitter": 0.4}, {"auto_augment": "rand-m7-mstd0.5-inc1"}):
-        plain = FastTrainTransform(64)
-        augmented = FastTrainTransform(64, **options)
+        plain = train_transform(64, **PLAIN, loading="fast")
+        augmented = train_transform(64, **PLAIN, loading="fast", **options)
         seed_generators(5)
         first = plain.read(content, "x")
         seed_generators(5)

@@ -130,7 +130,7 @@ def test_missing_empty_and_foreign_folders(folder, tmp_path):
     (tmp_path / "empty" / "train" / "class").mkdir(parents=True)
     with pytest.raises(ValueError, match="train holds no images"):
         ImageFolder(tmp_path / "empty", "train", to_tensor)
-    with pytest.raises(ValueError, match=r"validation holds 'red', which the classes to choose from lack"):
+    with pytest.raises(ValueError, match=r"validation holds 'red', which the 2 classes to choose from lack"):
         ImageFolder(folder, "val", to_tensor, ("n2", "n10"))
     with pytest.raises(ValueError, match="is not a folder"):
         ImageFolder(next((folder / "train" / "red").iterdir()), "train", to_tensor)

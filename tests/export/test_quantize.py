@@ -1,13 +1,13 @@
 """8-bit files: smaller, in both runtimes, close to the network, calibrated on photos."""
 
-import numpy as np
 import onnx
 import pytest
 import torch
 
 from elastic_cnn import load_checkpoint
+from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.left_out import LeftOut
-from elastic_cnn.data.photo_files import draw, find_photos
+from elastic_cnn.data.photo_files import draw
 from elastic_cnn.export import export_checkpoint, job, load_exported
 from elastic_cnn.export.check import agreement
 from elastic_cnn.export.photos import open_split, read_images, top1
@@ -27,7 +27,7 @@ def quantized(files, checkpoint, photos, tmp_path_factory):
     """The float32 ONNX file with 8 bits."""
     out = tmp_path_factory.mktemp("int8") / "small.onnx"
     spec = load_checkpoint(checkpoint)[1].input
-    quantize_onnx(files["onnx"], out, read_images(find_photos(photos), spec, LeftOut()), "percentile")
+    quantize_onnx(files["onnx"], out, read_images(find_pictures(photos), spec, LeftOut()), "percentile")
     return out
 
 
@@ -80,7 +80,7 @@ def test_agreement_and_top1_by_hand(photos):
 
 
 def test_photos_are_drawn_by_seed_and_do_not_overlap(photos):
-    found = find_photos(photos)
+    found = find_pictures(photos)
     assert len(found) == 12
     calibration, others = draw(found, 5, 0)
     assert draw(found, 5, 0) == (calibration, others)
@@ -91,10 +91,10 @@ def test_photos_are_drawn_by_seed_and_do_not_overlap(photos):
 
 def test_folders_without_photos(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
-        find_photos(tmp_path / "missing")
-    np.save(tmp_path / "x.npy", np.zeros(1))
-    with pytest.raises(ValueError, match="holds no photos"):
-        find_photos(tmp_path)
+        find_pictures(tmp_path / "missing")
+    (tmp_path / "x.txt").write_text("no photo")
+    with pytest.raises(ValueError, match=r"holds no images \(1 \.txt\)"):
+        find_pictures(tmp_path)
 
 
 def test_bad_requests(checkpoint, tmp_path):

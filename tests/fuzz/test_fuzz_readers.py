@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from elastic_cnn.data.coco import read_annotations
-from elastic_cnn.data.fast_pixels import FastTrainTransform
+from elastic_cnn.data.image_folder import train_transform
 from elastic_cnn.data.masks import Labels, MaskSamples, folder_pairs, read_labels
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
@@ -69,7 +69,7 @@ def test_pictures(content):
 def test_pictures_read_fast(content, seed):
     torch.manual_seed(seed)
     try:
-        image = FastTrainTransform(16).read(content, "x.jpg")
+        image = train_transform(16, (0.5,) * 3, (0.5,) * 3, loading="fast").read(content, "x.jpg")
     except UnreadableSample:
         with pytest.raises(UnreadableSample):
             read_rgb(content, "x.jpg")

@@ -172,7 +172,7 @@ def test_evaluation_at_another_size_and_of_another_folder(whole, photos, tmp_pat
     data = tmp_path / "data"
     shutil.copytree(photos, data)
     (data / "val" / "red").rename(data / "val" / "purple")
-    with pytest.raises(ValueError, match="the folder lacks red and has besides purple"):
+    with pytest.raises(ValueError, match="holds 'purple', which the 3 classes to choose from lack"):
         evaluate(whole[0], data, settings=CPU)
 
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from elastic_cnn.analysis.segment import segment_photo, tile_for_memory
+from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.mask_pictures import colour_mask, overlay, save_picture, side_by_side
-from elastic_cnn.data.masks import IMAGE_ENDINGS, Labels
+from elastic_cnn.data.masks import Labels
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.files import refuse_to_overwrite
@@ -41,10 +42,7 @@ def find_photos(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"there is no photo or folder {path}")
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS) if path.is_dir() else [path]
-        if not found:
-            raise ValueError(f"{path} holds no picture ({', '.join(IMAGE_ENDINGS)})")
-        photos += found
+        photos += find_pictures(path, deep=False) if path.is_dir() else [path]
     names: dict[str, Path] = {}
     for photo in photos:
         if photo.stem in names:

@@ -71,7 +71,8 @@ def stress_test(
     progress: Callable[[str], object] = lambda line: None,
     places: Mapping[str, Any] = MappingProxyType({}),
 ) -> StressTest:
-    """Test a checkpoint, and the one to compare it `against`, with inputs of each of `sizes` (sides in pixels).
+    """Test a checkpoint, and the one to compare it `against`, with inputs of each of `sizes`: sides in pixels, or
+    heights where the network was trained on inputs that are no squares.
 
     progress: called with a line after each test. places: `annotations` and `images` of `TestOptions`.
     Raises `ValueError` for sizes that are not positive or repeated, more than one process, segmentation checkpoints,
@@ -91,7 +92,7 @@ def stress_test(
     for label, path, card in zip(_labels(cards, paths), paths, cards, strict=True):
         results = {}
         for size in sizes:
-            options = TestOptions(image_size=size, batch_size=batch_size, **places)
+            options = TestOptions(sides_at(size, card), batch_size, **places)
             found = evaluate(path, data, split, options, settings)
             counted.add(found["images"])
             skipped = ("images", "unreadable", "classes", "images_per_s", "seconds")
@@ -100,6 +101,12 @@ def stress_test(
             progress(f"{label} at {size} px: {shown} ({found['seconds']:.0f} s)")
         networks.append(StressedNetwork(label, path, card.input.size[0], results))
     return StressTest(task, str(data), split, sizes, counted.pop(), tuple(networks))
+
+
+def sides_at(size: int, card: NetworkCard) -> tuple[int, int]:
+    """Height and width of the input of height `size`, in the shape that the network was trained with."""
+    height, width = card.input.size
+    return size, max(1, round(size * width / height))
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from elastic_cnn.text import escape_what_streams_cannot_show
+
 COMMANDS = {
     "train": "train a network by a recipe on your photos",
     "eval": "test a checkpoint on a split of the data",
@@ -35,6 +37,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 1 for a fault of the program, 2 for bad input, 130 when interrupted."""
+    escape_what_streams_cannot_show()
     arguments = list(sys.argv[1:] if argv is None else argv)
     trace = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]

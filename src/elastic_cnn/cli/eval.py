@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
     add_data_arguments(parser, "the data, as for training")
     parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
-    parser.add_argument("--image-size", type=int, metavar="PX", help="side of the input, in place of the checkpoint's")
+    parser.add_argument(
+        "--image-size", metavar="PX", help="side of the input, or HEIGHTxWIDTH, in place of the checkpoint's"
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
     parser.add_argument("--json", metavar="OUT", help="also write the results there")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", metavar="FILE", help=".onnx, .xml (and .bin beside it) or .pt2; default: beside the checkpoint"
     )
     parser.add_argument(
-        "--fixed-size", type=int, nargs="?", const=0, metavar="PX", help="one size alone (PX square; default: its own)"
+        "--fixed-size", nargs="?", const="", metavar="PX", help="one size alone (PX, or HEIGHTxWIDTH; default: its own)"
     )
     parser.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the photos of --images")
     parser.add_argument("--images", metavar="FOLDER", help="for --int8: photos such as the network will see")
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from elastic_cnn.export import job
+    from elastic_cnn.tasks.geometry import both_sides, parse_size
     from elastic_cnn.zoo.checkpoint import read_card
 
     if args.int8 != bool(args.images):
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--limit goes with --test DATA")
     fixed = None
     if args.fixed_size is not None:
-        if args.fixed_size < 0:
-            raise ValueError(f"--fixed-size must be positive, got {args.fixed_size}")
-        fixed = (args.fixed_size,) * 2 if args.fixed_size else read_card(args.checkpoint).input.size
+        fixed = read_card(args.checkpoint).input.size
+        if args.fixed_size:
+            fixed = both_sides(parse_size(args.fixed_size, "--fixed-size"))
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {args.limit}")
     int8 = job.Int8(args.images, args.count, args.calibration) if args.int8 else None

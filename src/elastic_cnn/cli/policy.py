@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
+
+if TYPE_CHECKING:
+    from elastic_cnn.policy.collect import Photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
     console.shown = processes.is_first
     with console.bar("policy", 0) as bar:
 
-        def start(images: int) -> None:
-            bar.total = images
+        def start(photos: "Photos") -> None:
+            console.tell_found(photos)
+            bar.total = len(photos)
             bar.refresh()
 
         done = collect_policy(

@@ -8,7 +8,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
-    parser.add_argument("--data", required=True, metavar="DIR", help="photos; labels are not used")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data, as for training, or a folder of photos")
     parser.add_argument("--split", default="train", help="train, val or a folder's name (default: train)")
     parser.add_argument("--images", type=int, default=1024, metavar="N", help="photos to use (default: 1024)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos at a time (default: 64)")
@@ -21,14 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from elastic_cnn.data.image_folder import ImageFolder, eval_transform
-    from elastic_cnn.data.left_out import LeftOut
+    from elastic_cnn.data.image_folder import ImageFolder
+    from elastic_cnn.data.left_out import LeftOut, warn
+    from elastic_cnn.data.transforms import eval_transform
     from elastic_cnn.surgery import recalibrate
     from elastic_cnn.zoo import load_checkpoint, save_checkpoint
 
     _check(args)
     network, card = load_checkpoint(args.checkpoint)
-    photos = ImageFolder(args.data, args.split, eval_transform(**asdict(card.input)))
+    photos = ImageFolder(args.data, args.split, eval_transform(**asdict(card.input)), labels="unused")
+    print(photos.found_line)
+    for notice in photos.notices:
+        warn(notice)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(args.seed))[: args.images]
     left_out = LeftOut(args.strict)
     try:

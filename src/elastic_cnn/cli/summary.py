@@ -54,7 +54,7 @@ def _describe(name: str, size: int | None) -> str:
     if means_checkpoint(name):
         network, card = load_checkpoint(name)
         height, width = card.input.size
-        return describe_network(card.network, network, (3, size or height, size or width))
+        return describe_network(card.network, network, (len(card.input.mean), size or height, size or width))
     network = create_model(name)
     channels, height, width = getattr(network, "default_cfg", {}).get("input_size", (3, 224, 224))
     return describe_network(name, network, (channels, size or height, size or width))

@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser, "folder with train/ and val/, hfds/NAME, wds/DIR or wds/URL", ", {split} for the split")
     parser.add_argument("--network", metavar="NAME", help="the network, in place of the recipe's")
     parser.add_argument(
+        "--classes-from",
+        choices=("folder", "path"),
+        help="name classes by the folder that holds their photos (default), or by the whole path to it (birds/owl)",
+    )
+    parser.add_argument(
         "-o", "--out", required=True, metavar="RUN_DIR", help="folder for everything that the run writes"
     )
     parser.add_argument(
@@ -82,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
     if args.network is not None:
         overrides.append(f"network={args.network}")
     overrides += [f"options.{name}={json.dumps(path)}" for name, path in places_of(args).items()]
+    if args.classes_from is not None:
+        overrides.append(f"options.classes_from={args.classes_from}")
     recipe = training.load_recipe(args.recipe, overrides)
     settings = replace(
         machine_settings(args),

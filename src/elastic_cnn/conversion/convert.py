@@ -20,7 +20,7 @@ from elastic_cnn.conversion.probe import trace
 from elastic_cnn.conversion.refit import BlockRefit, Refit, refit
 from elastic_cnn.conversion.report import BlockConversion, ConversionReport
 from elastic_cnn.conversion.shares import STEPS, choose_shares, sensitivities, specs_of
-from elastic_cnn.data.image_folder import Transform
+from elastic_cnn.data.transforms import Transform
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example, placement

@@ -8,11 +8,11 @@ import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from elastic_cnn.data.image_folder import Transform, eval_transform
+from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.left_out import LeftOut
-from elastic_cnn.data.photo_files import draw, find_photos
-from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.photo_files import draw
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import Transform, eval_transform, prepare
 
 Photos = Tensor | Iterable[Any] | Callable[[], Iterable[Any]] | str | Path
 PIXELS = 32 * 160 * 160  # of the photos that are run at a time
@@ -75,9 +75,9 @@ def _transform_of(network: nn.Module) -> Transform:
 def _read_folder(folder: str | Path, limit: int, transform: Transform, seed: int) -> list[Tensor]:
     left_out = LeftOut()
     images = []
-    for path in draw(find_photos(folder), limit, seed)[0]:
+    for path in draw(find_pictures(folder), limit, seed)[0]:
         try:
-            images.append(transform(read_rgb(path)))
+            images.append(prepare(transform, path))
         except UnreadableSample as error:
             left_out.note(error.path, error.reason)
     if not images:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from elastic_cnn.data.coco_annotations import AREA_BOUNDS, SIZE_NAMES, CocoAnnotations, read_annotations
 from elastic_cnn.data.coco_files import CocoPlaces, find_photos, find_split
 from elastic_cnn.data.left_out import warn
-from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.transforms import prepare
 
 __all__ = ["AREA_BOUNDS", "SIZE_NAMES", "CocoAnnotations", "CocoImages", "CocoPlaces", "find_split", "read_annotations"]
 
@@ -53,9 +53,8 @@ class CocoImages(Dataset):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        photo = read_rgb(self.files[index])
         return {
-            "image": self.transform(photo),
+            "image": prepare(self.transform, self.files[index]),
             "targets": torch.from_numpy(self.annotations.targets[index]).float(),
             "size_targets": torch.from_numpy(self.annotations.size_targets[index]),
         }

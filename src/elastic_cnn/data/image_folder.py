@@ -1,29 +1,31 @@
-"""Photos with one class each: folders, tar files, WebDataset shards and Hugging Face data sets, by timm's readers."""
+"""Photos with one class each: folders, tar files, WebDataset shards and Hugging Face data sets."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from timm.data import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    add_img_extensions,
-    create_dataset,
-    create_transform,
-)
+from timm.data import create_dataset
 
-from elastic_cnn.data.fast_pixels import FastTrainTransform
-from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.folders import (
+    check_folder,
+    count_by_ending,
+    describe_counts,
+    describe_empty,
+    is_of_the_system,
+    read_folder,
+    same_name,
+)
+from elastic_cnn.data.pixels import Source
 from elastic_cnn.data.remote import is_url
-from elastic_cnn.data.shards import IMAGES, ShardReader, TarFolder
+from elastic_cnn.data.shards import ShardReader, TarFolder
+from elastic_cnn.data.transforms import Transform, eval_transform, prepare, train_transform
 from elastic_cnn.extras import require
+from elastic_cnn.text import listed, utf8
+
+__all__ = ["SPLITS", "ImageFolder", "eval_transform", "train_transform"]
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
-add_img_extensions((*IMAGES, ".gif", ".tif", ".tiff"))  # timm alone would pass them over in silence
-Transform = Callable[[Image.Image], torch.Tensor]
 
 
 class ImageFolder:
@@ -33,47 +35,99 @@ class ImageFolder:
         (`train.tar`) of one; a Hugging Face data set as `hfds/NAME`; WebDataset shards as `wds/FOLDER`
         or `wds/URL`.
     split: `train`, `val`, `test`, or another folder's name.
+    transform: a `Preparation`, or another function of an RGB picture.
     classes: the classes to number by (those of the training split or of a checkpoint); all must be known among them. By
-        default the classes found, in natural order.
+        default the classes found, in natural order. Names are compared in Unicode's form NFC.
+    labels: `needed`; `optional` also takes a folder of photos alone, then of the one class ""; `unused` takes any
+        folder of photos. With these two `data` may be the split itself.
+    classes_from: `folder`, or `path` (`birds/owl`); by default as `classes` say.
 
-    Raises `ValueError` where the split is missing or empty, or holds a class that is not among `classes`.
+    What was found stands in `found_line`, what a user should know in `notices`, photos a class in `counts` (empty where
+    they are not known without reading). Raises `ValueError` where the split is missing or empty, holds a class that is
+    not among `classes`, or is arranged in a way that `folders.arrange` refuses.
     """
 
     def __init__(
-        self, data: str | Path, split: str, transform: Transform, classes: Sequence[str] | None = None
+        self,
+        data: str | Path,
+        split: str,
+        transform: Transform,
+        classes: Sequence[str] | None = None,
+        *,
+        labels: str = "needed",
+        classes_from: str | None = None,
     ) -> None:
         self.transform = transform
-        self.name, self.reader = _open(str(data), split)
+        if classes_from is None:
+            classes_from = "path" if any("/" in name for name in classes or ()) else "folder"
+        self.name, self.reader = _open(str(data), split, labels, classes_from)
         found = _class_names(self.reader)
         if len(self.reader) == 0 or not found:
             raise ValueError(f"{self.name} holds no images")
-        if unnameable := [name for name in found if _printable(name) != name]:
-            raise ValueError(
-                f"{self.name}: the class folder {_printable(unnameable[0])} is not named in UTF-8: rename it"
-            )
+        if unnameable := [name for name in found if utf8(name) != name]:
+            raise ValueError(f"{self.name}: the class folder {utf8(unnameable[0])} is not named in UTF-8: rename it")
         self.classes = tuple(found if classes is None else classes)
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        if unknown := [name for name in found if name not in numbers]:
+        numbers = {same_name(name): number for number, name in enumerate(self.classes)}
+        if unknown := [name for name in found if same_name(name) not in numbers]:
             raise ValueError(
-                f"{self.name} holds {_list(unknown)}, which the classes to choose from lack ({_list(self.classes)}): "
-                "remove it, or add it to the training images"
+                f"{self.name} holds {listed(unknown)}, which the {len(self.classes)} classes to choose from lack "
+                f"({listed(self.classes)}): remove it, or add it to the training images"
             )
         self.found = tuple(found)
-        self._number = {index: numbers[name] for index, name in enumerate(found)}
+        self._number = {index: numbers[same_name(name)] for index, name in enumerate(found)}
+        self.counts = self._count()
+        self.found_line = f"{split}: {len(self)} photos"
+        if found != [""]:
+            self.found_line += f" in {describe_counts(self.counts)}" if self.counts else f" in {len(found)} classes"
+        self.notices = self._notices(split)
+
+    def _count(self) -> dict[str, int]:
+        targets = getattr(self.reader, "targets", None)
+        if targets is None:
+            return {}
+        counts = Counter(self._number[number] for number in targets)
+        return {name: counts[number] for number, name in enumerate(self.classes) if counts[number]}
+
+    def _notices(self, split: str) -> tuple[str, ...]:
+        lines = []
+        arrangement = getattr(self.reader, "arrangement", None)
+        if arrangement is not None and arrangement.others:
+            lines.append(
+                f"{split}: {sum(arrangement.others.values())} files that are no images passed over "
+                f"({count_by_ending(arrangement.others)})"
+            )
+        if arrangement is not None and arrangement.empty:
+            lines.append(f"{split}: {describe_empty(arrangement.empty)}")
+        known = set(self._number.values())
+        if lacking := [name for number, name in enumerate(self.classes) if number not in known]:
+            lines.append(f"{split} lacks {len(lacking)} of the {len(self.classes)} classes: {listed(lacking)}")
+        return tuple(lines)
+
+    def require_several_classes(self) -> None:
+        """`ValueError` where there is nothing to tell apart; the data's folder may be one level off."""
+        if len(self.classes) < 2:
+            raise ValueError(
+                f"{self.name} holds one class, {listed(self.classes)}: at least two are needed; is the folder "
+                "that --data names one level off?"
+            )
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        source, target = self._read(index)
+        return {"image": prepare(self.transform, source, self.path(index)), "target": self._number[int(target)]}
+
+    def _read(self, index: int) -> tuple[Source, int]:
         file, target = self.reader[index]
-        try:
-            if isinstance(self.transform, FastTrainTransform):
-                image = self.transform.read(file.read(), self.path(index))
-            else:
-                image = self.transform(read_rgb(file, self.path(index)))
-        finally:
-            file.close()
-        return {"image": image, "target": self._number[int(target)]}
+        if isinstance(file, str):
+            return file, target
+        with file:
+            return file.read(), target
+
+    def source(self, index: int) -> Source:
+        """The picture's path, or its file's contents where it lies in a larger file."""
+        return self._read(index)[0]
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Fetch these samples' files together where they lie on a server."""
@@ -82,65 +136,11 @@ class ImageFolder:
 
     def path(self, index: int) -> str:
         """The picture's path below the split's folder, with it where it is a file."""
-        return _printable(str(self.reader.filename(index, absolute=True)))
+        return utf8(str(self.reader.filename(index, absolute=True)))
 
 
-def train_transform(
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str = "bilinear",
-    min_scale: float = 0.08,
-    color_jitter: float = 0.0,
-    auto_augment: str | None = None,
-    erase: float = 0.0,
-    loading: str = "exact",
-) -> Transform:
-    """Random resized crop and flip, and what is asked for beyond, by timm -> (3, size, size) floats, normalised.
-
-    loading: `exact` as said; `fast` -> (3, size, size) uint8 by `FastTrainTransform`, to be normalised on the device.
-    `ValueError` where fast loading cannot do what is asked for.
-    """
-    if loading == "fast":
-        if erase:
-            raise ValueError("fast loading cannot erase, which comes after the normalisation: take loading=exact")
-        return FastTrainTransform(size, interpolation, min_scale, color_jitter, auto_augment)
-    return create_transform(
-        size,
-        is_training=True,
-        scale=(min_scale, 1.0),
-        color_jitter=color_jitter or None,  # type: ignore[arg-type]  # 0 would take time
-        auto_augment=auto_augment,
-        re_prob=erase,
-        re_mode="pixel",
-        interpolation=interpolation,
-        mean=tuple(mean),
-        std=tuple(std),
-    )
-
-
-def eval_transform(
-    size: tuple[int, int] = (224, 224),
-    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
-    std: Sequence[float] = IMAGENET_DEFAULT_STD,
-    interpolation: str = "bilinear",
-    crop_pct: float = 0.875,
-    crop_mode: str = "center",
-) -> Transform:
-    """The test input of a network, from the fields of a checkpoint's `InputSpec` -> (3, H, W) floats, normalised."""
-    return create_transform(
-        (3, *size),
-        is_training=False,
-        interpolation=interpolation,
-        mean=tuple(mean),
-        std=tuple(std),
-        crop_pct=1.0 if crop_mode == "squash" else crop_pct,
-        crop_mode=crop_mode,
-    )
-
-
-def _open(data: str, split: str) -> tuple[str, Any]:
-    """The name of a split for messages, and its reader: `reader[i] -> (binary file, number)`, timm's interface."""
+def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, Any]:
+    """The name of a split for messages, and its reader: `reader[i] -> (path or binary file, number)`."""
     if data.startswith("hfds/"):
         require("datasets", "data")
         names = SPLITS.get(split, (split,))
@@ -148,31 +148,14 @@ def _open(data: str, split: str) -> tuple[str, Any]:
     if data.startswith("wds/"):
         place = data.removeprefix("wds/")
         if not is_url(place):
-            _check_folder(Path(place))
+            check_folder(Path(place))
         return f"{place} ({split})", ShardReader(place, SPLITS.get(split, (split,)))
-    root = _split_folder(Path(data), split)
+    if is_url(data):
+        raise ValueError(f"{data} is an address: photos are read from folders, or from shards by wds/{data}")
+    root = split_place(Path(data), split, alone=labels != "needed")
     if root.is_file():
-        return str(root), TarFolder(root)
-    _refuse_link_loops(root)
-    try:
-        return str(root), create_dataset("", root=str(root), split=split, search_split=False).reader
-    except RuntimeError as error:  # timm found no image
-        raise ValueError(f"{root} holds no images in class folders") from error
-
-
-def _refuse_link_loops(root: Path) -> None:
-    """A link to a folder above it would give every picture many times over."""
-    for folder, names, _ in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
-        for name in names:
-            link = os.path.join(folder, name)
-            if os.path.islink(link) and os.path.commonpath([here, os.path.realpath(link)]) == os.path.realpath(link):
-                raise ValueError(f"{_printable(link)} is a link to a folder that holds it: remove the link")
-
-
-def _printable(text: str) -> str:
-    """File names may hold bytes that are not UTF-8; they are shown as \\xNN."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+        return utf8(str(root)), TarFolder(root, labels, classes_from)
+    return utf8(str(root)), read_folder(root, labels, classes_from)
 
 
 def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
@@ -185,26 +168,34 @@ def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
     raise ValueError(f"{data} cannot be opened: {problems[0]}")
 
 
-def _check_folder(path: Path) -> None:
-    if not path.exists():
-        raise ValueError(f"there is no folder {path}")
-    if not path.is_dir():
-        raise ValueError(f"{path} is not a folder")
+def split_place(data: Path, split: str, alone: bool = False) -> Path:
+    """The folder or tar file of a split, whatever the case of its name.
 
-
-def _split_folder(data: Path, split: str) -> Path:
-    """The folder or tar file of a split."""
-    _check_folder(data)
+    alone: a folder that holds no split at all is taken for the split itself. `ValueError` says what is there.
+    """
+    check_folder(data)
+    there = sorted(entry.name for entry in data.iterdir() if not is_of_the_system(entry.name))
     names = SPLITS.get(split, (split,))
-    for name in names:
-        for path in (data / name, data / f"{name}.tar"):
-            if path.is_dir() or path.is_file():
-                return path
-    there = sorted(entry.name for entry in data.iterdir() if not entry.name.startswith("."))
+    if (found := _named(data, there, names)) is not None:
+        return found
+    usual = [name for group in SPLITS.values() for name in group]
+    if alone and _named(data, there, usual) is None:
+        return data
     raise ValueError(
-        f"{data} has no folder {' or '.join(map(repr, names))}: it should hold train/CLASS/IMAGE and val/CLASS/IMAGE "
-        f"(it holds {_list(there) if there else 'nothing'})"
+        f"{utf8(str(data))} has no folder {' or '.join(map(repr, names))}: it should hold train/CLASS/IMAGE and "
+        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'})"
     )
+
+
+def _named(data: Path, there: Sequence[str], names: Sequence[str]) -> Path | None:
+    """The first of `names` that is a folder or tar file of `data`; exactly so named ones first."""
+    for name in names:
+        wanted = (name, f"{name}.tar")
+        exact = [entry for entry in there if entry in wanted]
+        for entry in exact or [entry for entry in there if entry.lower() in wanted]:
+            if (data / entry).is_dir() or (data / entry).is_file():
+                return data / entry
+    return None
 
 
 def _class_names(reader: Any) -> list[str]:
@@ -214,8 +205,3 @@ def _class_names(reader: Any) -> list[str]:
         return [str(name) for name, _ in sorted(mapping.items(), key=lambda item: item[1])]
     numbers = {int(reader[index][1]) for index in range(len(reader))}
     return [str(number) for number in range(max(numbers, default=-1) + 1)]
-
-
-def _list(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

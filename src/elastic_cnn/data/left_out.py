@@ -1,14 +1,28 @@
 """Files that could not be read: left out with a warning, and counted; or, when strict, an error."""
 
+import os
 import sys
 from collections.abc import Callable
 
+from torch.utils.data import get_worker_info
+
 from elastic_cnn.data.sampler import UnreadableSample
+
+_said: set[str] = set()
 
 
 def warn(text: str) -> None:
     """A line on standard error."""
     print(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def once(key: str, text: str) -> None:
+    """A warning that a process gives but once for each `key`; of several, the first process and its first worker."""
+    worker = get_worker_info()
+    if key in _said or os.environ.get("RANK", "0") != "0" or (worker is not None and worker.id != 0):
+        return
+    _said.add(key)
+    warn(text)
 
 
 class LeftOut:

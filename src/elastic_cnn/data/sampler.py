@@ -18,7 +18,10 @@ Key = tuple[int, int]  # epoch, index
 
 
 class Samples(Protocol):
-    """What a task reads its data from: a map-style data set whose samples are dicts with the key `image`."""
+    """What a task reads its data from: a map-style data set whose samples are dicts with the key `image`.
+
+    It may tell what it found: `found_line` (a line), `notices` (warnings), `counts` ({class: samples}).
+    """
 
     def __len__(self) -> int: ...
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from timm.utils.misc import natural_key
-
+from elastic_cnn.data.folders import arrange, is_of_the_system, numbers
+from elastic_cnn.data.pixels import picture_endings
 from elastic_cnn.data.remote import RemoteFile, describe, is_url, read_range, read_whole
 from elastic_cnn.files import write_text
+from elastic_cnn.text import utf8
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".ppm", ".bmp")
 LISTING = "shards.json"
 AT_A_TIME = 16  # requests that a process has under way
 CACHE_VERSION = 1
@@ -88,18 +89,18 @@ def _members(file: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
 
 
 class TarFolder(_TarReader):
-    """A tar file of class folders; classes in natural order. `ValueError` where it is no tar file."""
+    """A tar file of class folders, read as a folder of them is. `ValueError` where it is no tar file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: str = "needed", classes_from: str = "folder") -> None:
         super().__init__()
-        self.files, self.samples = [str(path)], []
-        labels = []
-        for _, member in _members(str(path)):
-            if Path(member.name).suffix.lower() in IMAGES:
-                self.samples.append(Place(0, member.offset_data, member.size, f"{path}:{member.name}"))
-                labels.append(Path(member.name).parent.name)
-        self.class_to_idx = {name: number for number, name in enumerate(sorted(set(labels), key=natural_key))}
-        self.targets = [self.class_to_idx[label] for label in labels]
+        places = {
+            posixpath.normpath(member.name): Place(0, member.offset_data, member.size, f"{path}:{member.name}")
+            for _, member in _members(str(path))
+        }
+        self.files = [str(path)]
+        self.arrangement = arrange(places, utf8(str(path)), labels, classes_from)
+        self.samples = [places[name] for name in self.arrangement.names]
+        self.class_to_idx, self.targets = numbers(self.arrangement)
 
 
 class ShardReader(_TarReader):
@@ -196,12 +197,16 @@ def _index(number: int, file: str) -> tuple[list[Place], list[str]]:
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
         key = f"{folder}/{stem}"
-        if f".{ending.lower()}" in IMAGES:
+        if is_of_the_system(base):
+            continue
+        if f".{ending.lower()}" in picture_endings():
+            if key in pictures:
+                raise ValueError(f"{file}: the sample {key.lstrip('/')} has two pictures, .{ending} being the second")
             pictures[key] = Place(number, member.offset_data, member.size, f"{file}:{member.name}")
         elif ending == "cls" and (opened := archive.extractfile(member)) is not None:
             labels[key] = opened.read().decode("utf-8", "replace").strip()
     for key in pictures.keys() ^ labels.keys():
-        what = "label (.cls)" if key in pictures else f"picture ({', '.join(IMAGES)})"
+        what = "label (.cls)" if key in pictures else f"picture ({', '.join(picture_endings())})"
         raise ValueError(f"{file}: the sample {key.lstrip('/')} has no {what}")
     places, found = list(pictures.values()), [labels[key] for key in pictures]
     if kept is not None:

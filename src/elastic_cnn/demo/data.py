@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
-from elastic_cnn.data.image_folder import ImageFolder, train_transform
+from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.sampler import Samples, UnreadableSample
+from elastic_cnn.data.transforms import train_transform
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo.checkpoint import InputSpec
 
@@ -105,10 +106,11 @@ def load_photos(
     Raises `ValueError` where the folder lacks a split, a split holds no readable image, or there is but one class.
     """
     side = round(image_size * ROOM_TO_CROP)
-    train = ImageFolder(folder, "train", lambda picture: picture)  # type: ignore[arg-type, return-value]
-    if len(train.classes) < 2:
-        raise ValueError(f"{train.name} holds one class, {train.classes[0]!r}: at least two are needed")
-    test = ImageFolder(folder, "val", lambda picture: picture, train.classes)  # type: ignore[arg-type, return-value]
+    train = ImageFolder(folder, "train", lambda picture: picture)
+    train.require_several_classes()
+    test = ImageFolder(folder, "val", lambda picture: picture, train.classes)
+    for source in (train, test):
+        console.tell_found(source)
     notes: list[str] = []
     shown = {}
     for source, most in ((train, most_train), (test, most_test)):

@@ -102,7 +102,7 @@ def run_demo(
 
 
 def _load(plan: Plan, folder: str | Path | None, recipe: Recipe, spec: InputSpec, console: Console) -> DemoData:
-    size, seed = recipe.image_size, recipe.seed
+    size, seed = recipe.side, recipe.seed
     if folder is not None:
         return load_photos(folder, plan.images, plan.tested, size, seed, spec, console)
     return load_digits(plan.images, plan.watched, plan.tested, size, seed, spec, console)
@@ -125,7 +125,7 @@ def _compare(
 ) -> Results:  # fmt: skip
     networks = [load_checkpoint(out / name / "last.safetensors")[0] for name in NETWORKS]
     networks = [network.to(memory_format=torch.channels_last) for network in networks]
-    rates = measure.measure_speed(networks, recipe.image_size)
+    rates = measure.measure_speed(networks, recipe.side)
     found: list[NetworkResult] = []
     for network, summary, rate in zip(networks, summaries, rates, strict=True):
         name = summary.network
@@ -142,7 +142,7 @@ def _compare(
         base_error=Proportion.of(wrong[0]), elastic_error=Proportion.of(wrong[1]),
         difference=Difference.of(~wrong[0], ~wrong[1]),
         bins=[] if data.sizes is None else measure.divide_by_size(data.sizes, *wrong),
-        policy=policy, train_images=len(data.train), epochs=recipe.epochs, image_size=recipe.image_size,
+        policy=policy, train_images=len(data.train), epochs=recipe.epochs, image_size=recipe.side,
         seed=recipe.seed, command=command, seconds=time.perf_counter() - began, machine=describe_machine(),
         notes=data.notes,
     )  # fmt: skip

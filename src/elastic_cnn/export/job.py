@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.left_out import LeftOut
-from elastic_cnn.data.photo_files import draw, find_photos
+from elastic_cnn.data.photo_files import draw
 from elastic_cnn.export import check, photos
 from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
 from elastic_cnn.export.load import READERS, SUFFIXES
@@ -172,7 +173,7 @@ def _named(source: Path, out: str | Path | None, format: str | None) -> tuple[Pa
 
 def _photos(int8: Int8, card: NetworkCard, left_out: LeftOut) -> tuple[Tensor, Tensor | None]:
     """Images to calibrate on and images to compare on, None where no other photo can be read."""
-    chosen, others = draw(find_photos(int8.images), int8.count, int8.seed)
+    chosen, others = draw(find_pictures(int8.images), int8.count, int8.seed)
     calibration = photos.read_images(chosen, card.input, left_out)
     if calibration is None:
         raise ValueError(f"none of {len(chosen)} photos in {int8.images} can be read, the last being {left_out.last}")

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from elastic_cnn.data.image_folder import ImageFolder, eval_transform
+from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.left_out import LeftOut
-from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 BATCH = 16
@@ -26,7 +26,7 @@ def read_images(photos: Sequence[Path], spec: InputSpec, left_out: LeftOut) -> T
     images = []
     for path in photos:
         try:
-            images.append(transform(read_rgb(path)))
+            images.append(transform.read(path))
         except UnreadableSample as error:
             left_out.note(error.path, error.reason)
     return torch.stack(images) if images else None

@@ -144,7 +144,7 @@ def _blocks_that_run(network: nn.Module, info: PolicyInfo, device: torch.device)
     """The blocks in order of execution, with their resolutions at the size of the network's input."""
     height, width = info.input["size"]
     with record_policy(network) as policy, torch.no_grad():
-        network(torch.zeros(1, 3, height, width, device=device))
+        network(torch.zeros(1, len(info.input.get("mean", "rgb")), height, width, device=device))
         return tuple(policy.blocks)
 
 

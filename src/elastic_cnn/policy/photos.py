@@ -10,27 +10,34 @@ from typing import Any
 from PIL import Image
 
 from elastic_cnn.data.coco import ANYWHERE, CocoImages, CocoPlaces
-from elastic_cnn.data.image_folder import SPLITS, ImageFolder, eval_transform
+from elastic_cnn.data.folders import same_name
+from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.text import file_name, listed
 
 
 class FolderPhotos:
     """Photos of one class each, or of none: `ImageFolder` with labels in words, relative paths and object sizes.
 
     data: a folder with the split in it, or of class folders, or of photos alone; `wds/FOLDER`, `hfds/NAME`.
+    classes: the network's; the photos may have others.
     Object sizes are read from `sizes.csv` (columns `path` and `size`) in the folder, where there is one.
     """
 
-    def __init__(self, data: str, split: str, transform: Callable[[Image.Image], Any]) -> None:
+    def __init__(self, data: str, split: str, transform: Callable[[Any], Any], classes: Sequence[str] = ()) -> None:
         self.root = data
         if data.startswith(("wds/", "hfds/")):
             self.root = data.split("/", 1)[1]
-        elif Path(data).is_dir() and not any(_has_split(Path(data), name) for name in (split, *SPLITS)):
-            folder = Path(data).resolve()
-            data, split = str(folder.parent), folder.name
-        self.images = ImageFolder(data, split, transform)
+        classes_from = "path" if any("/" in name for name in classes) else "folder"
+        self.images = ImageFolder(data, split, transform, labels="optional", classes_from=classes_from)
+        known = {same_name(name): name for name in classes}
+        self._names = [known.get(same_name(name), name) for name in self.images.classes]
+        self.found_line, self.notices = self.images.found_line, self.images.notices
+        if strange := [name for name in self._names if name and known and name not in classes]:
+            self.notices += (f"{split} holds {listed(strange)}, which the network does not know: never right",)
         self._sizes = {} if is_url(self.root) else _read_sizes(Path(self.root))
 
     def __len__(self) -> int:
@@ -48,7 +55,7 @@ class FolderPhotos:
 
     def label(self, index: int, target: int | None = None) -> str | None:
         """The class's name; None for photos that lie in no class folder."""
-        return (self.images.classes[target] or None) if target is not None else None
+        return (self._names[target] or None) if target is not None else None
 
     def object_sizes(self, index: int) -> list[float] | None:
         size = self._sizes.get(self.path(index)) if self._sizes else None
@@ -56,9 +63,7 @@ class FolderPhotos:
 
     def photo(self, index: int) -> Image.Image:
         """The picture as it is stored, upright. `UnreadableSample` where it is broken."""
-        file, _ = self.images.reader[index]
-        with file:
-            return read_rgb(file, self.path(index))
+        return read_rgb(self.images.source(index), self.path(index))
 
 
 class CocoPhotos:
@@ -112,7 +117,7 @@ def open_photos(
     if places and task != "multilabel":
         raise ValueError(f"--annotations and --images are for multi-label data; this checkpoint is for {task}")
     if task == "classification":
-        return FolderPhotos(data, split, transform)
+        return FolderPhotos(data, split, transform, classes)
     if task == "multilabel":
         return CocoPhotos(data, split, classes, transform, CocoPlaces(**places))
     raise ValueError(f"policies are collected for classification and multilabel checkpoints; this one is for {task}")
@@ -128,10 +133,6 @@ def open_or_none(photos: FolderPhotos | CocoPhotos, ids: Sequence[int]) -> Calla
             return None
 
     return open_photo
-
-
-def _has_split(root: Path, split: str) -> bool:
-    return any((root / name).is_dir() or (root / f"{name}.tar").is_file() for name in SPLITS.get(split, (split,)))
 
 
 def _below(path: str, root: str) -> str:
@@ -159,17 +160,19 @@ def _read_sizes(root: Path) -> dict[str, float]:
 def open_path_or_none(root: str | Path, paths: Sequence[str]) -> Callable[[int], Image.Image | None]:
     """`row -> photo` from the paths of a table's rows below `root`; None where there is none, or it is broken.
 
-    Paths that lead out of `root` are not followed; links in it that the user made are.
+    Tables hold names that are not UTF-8 with their bytes as \\xNN. Paths that lead out of `root` are not
+    followed; links in it that the user made are.
     """
     top = Path(os.path.abspath(root))
 
     def open_photo(row: int) -> Image.Image | None:
-        path = Path(os.path.normpath(top / paths[row]))
-        if not path.is_relative_to(top) or not path.is_file():
-            return None
-        try:
-            return read_rgb(path)
-        except UnreadableSample:
-            return None
+        for name in (paths[row], file_name(paths[row])):
+            path = Path(os.path.normpath(top / name))
+            if path.is_relative_to(top) and path.is_file():
+                try:
+                    return read_rgb(path)
+                except UnreadableSample:
+                    return None
+        return None
 
     return open_photo

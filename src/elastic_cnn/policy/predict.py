@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from elastic_cnn.data.image_folder import eval_transform
-from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.run import Subject, load_subject
 from elastic_cnn.policy.scores import BlockInfo, record_policy
+from elastic_cnn.text import printable, utf8
 
 WIDTH = 24  # characters of the longest bar
 
@@ -61,7 +61,7 @@ def predict_photos(
     elastic = any(isinstance(module, ElasticBranches) for module in network.modules())
     for path in paths:
         try:
-            image = transform(read_rgb(path, str(path))).unsqueeze(0).to(device)  # (1, 3, H, W)
+            image = transform.read(path, str(path)).unsqueeze(0).to(device)  # (1, C, H, W)
         except UnreadableSample as error:
             yield error
             continue
@@ -81,7 +81,7 @@ def render(prediction: Prediction, fancy: bool = True) -> str:
     """The prediction as text: classes with probabilities, and a bar a block, left of the middle for coarse scale, right
     for fine; the longest bar stands for the largest score of the photo. `fancy`: block characters, else ASCII."""
     full, middle = ("█", "│") if fancy else ("#", "|")
-    lines = [_clean(prediction.path)]
+    lines = [printable(utf8(prediction.path))]
     width = max((len(_title(name)) for name, _ in prediction.classes), default=0)
     for name, probability in prediction.classes:
         lines.append(
@@ -108,9 +108,4 @@ def render(prediction: Prediction, fancy: bool = True) -> str:
 def _title(name: str) -> str:
     """A class's name, with ImageNet's word for it behind a synset number."""
     words = readable(name)
-    return _clean(name if words == name else f"{name} {words}")
-
-
-def _clean(text: str) -> str:
-    """Control characters of file and class names shown, not obeyed by the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return printable(name if words == name else f"{name} {words}")

@@ -11,7 +11,7 @@ from torch import nn
 
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.policy import fingerprint
-from elastic_cnn.policy.collect import Collection, Settings, collect
+from elastic_cnn.policy.collect import Collection, Photos, Settings, collect
 from elastic_cnn.policy.photos import open_photos
 from elastic_cnn.policy.table import PolicyInfo
 from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
@@ -54,12 +54,12 @@ def collect_policy(
     settings: Settings | None = None,
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
-    started: Callable[[int], object] | None = None,
+    started: Callable[[Photos], object] | None = None,
 ) -> Collection:
     """Collect the policy of `subject` on a split of `data` into `out/policy.parquet` (see `collect`).
 
-    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`). `started` is called with the number
-    of photos before the first. Raises `ValueError` also where `against` is for another task, for other input, or shares
+    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`). `started` is called with the photos
+    before the first is read. Raises `ValueError` also where `against` is for another task, for other input, or shares
     no class with `subject`.
     """
     if against is not None:
@@ -82,7 +82,7 @@ def collect_policy(
         source=source,
     )
     if started is not None:
-        started(len(photos))
+        started(photos)
     return collect(
         subject.network,
         photos,

@@ -8,6 +8,7 @@ from torch import nn
 from elastic_cnn.study.grid import Data
 from elastic_cnn.study.stores import Store, StoreBatches, Views, load_stores, random_crop, random_scale
 from elastic_cnn.tasks.classification import Classification
+from elastic_cnn.tasks.geometry import GeometryOptions
 from elastic_cnn.tasks.multilabel import Multilabel
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.segmentation import Segmentation
@@ -37,9 +38,9 @@ class StoreShelf:
 
     def get(self, data: Data, recipe: Recipe) -> tuple[Store, Store]:
         """The stores to train and to test on."""
-        key = (data, recipe.image_size, repr(recipe.options))
+        key = (data, recipe.side, repr(recipe.options))
         if key not in self._stores:
-            self._stores[key] = load_stores(data, self.root, recipe.image_size, task_options(recipe))
+            self._stores[key] = load_stores(data, self.root, recipe.side, task_options(recipe))
         return self._stores[key]
 
 
@@ -54,19 +55,21 @@ def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean
     else:
         assert train.labels is not None  # stores of masks have them
         task = StoredSegmentation(network, train.labels, options)
-    task.equip(train, val, recipe.image_size, mean, std)
+    task.equip(train, val, recipe.side, mean, std)
     return task
 
 
 def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> Views:
     """Training samples: random crops as the recipe's options say; digits are taken as they are."""
     options = task_options(recipe)
+    if isinstance(options, GeometryOptions):
+        options.refuse_all_but(("hflip",), "studies keep their pictures in memory as squares and know hflip alone")
     length = None if views is None else max(views, recipe.batch_size)
     if data.kind == "digits":
         return Views(train, None, length)
     if data.kind == "masks":
-        return Views(train, random_scale(train.images.shape[-2:], recipe.image_size, options.scale), length)
-    return Views(train, random_crop(options.min_scale), length)
+        return Views(train, random_scale(train.images.shape[-2:], recipe.side, options.scale), length)
+    return Views(train, random_crop(options.min_scale, hflip=options.hflip), length)
 
 
 class StudyJob(ModuleType):

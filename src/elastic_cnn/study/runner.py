@@ -284,7 +284,7 @@ def _record(
     if run.entry.shares_from is not None:
         specs = recipe.network_kwargs["spec"]
         values |= {f"share_high_stage_{stage}": spec["shares"][0] for stage, spec in specs.items()}
-    cost = count(network, (3, recipe.image_size, recipe.image_size))
+    cost = count(network, (3, *recipe.size))
     views = summary.steps * recipe.batch_size
     whole = summary.images_per_s * summary.seconds > 0.98 * views  # else it was taken up again, and times are of a part
     return results.Record(

@@ -85,14 +85,17 @@ def box_view(top: float, left: float, height: float, width: float, flip: bool) -
     return torch.tensor([[x, 0.0, 2 * left + width - 1], [0.0, height, 2 * top + height - 1]])
 
 
-def random_crop(min_scale: float, ratio: float = 4 / 3) -> View:
-    """Random resized crop and flip: a part of `min_scale` to 1 of the area, sides' ratio within 1/ratio..ratio."""
+def random_crop(min_scale: float, ratio: float = 4 / 3, hflip: float = 0.5) -> View:
+    """Random resized crop and flip: a part of `min_scale` to 1 of the area, sides' ratio within 1/ratio..ratio.
+
+    hflip: probability of the flip.
+    """
 
     def draw() -> Tensor:
         part, stretch, top, left, flip = torch.rand(5).tolist()
         area, shape = min_scale + part * (1 - min_scale), math.exp((2 * stretch - 1) * math.log(ratio))
         height, width = min(1.0, math.sqrt(area / shape)), min(1.0, math.sqrt(area * shape))
-        return box_view(top * (1 - height), left * (1 - width), height, width, flip < 0.5)
+        return box_view(top * (1 - height), left * (1 - width), height, width, flip < hflip)
 
     return draw
 

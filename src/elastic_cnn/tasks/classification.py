@@ -9,7 +9,9 @@ from torch.nn import functional
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from elastic_cnn.data.image_folder import ImageFolder, eval_transform, train_transform
+from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
@@ -18,13 +20,15 @@ from elastic_cnn.zoo.checkpoint import NetworkCard
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(GeometryOptions):
     """label_smoothing: part of the target spread over all classes. mixup, cutmix: their alpha; 0 leaves them out.
 
     min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none. auto_augment: timm's policy
     (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing. crop_pct: part of the resized
     picture that the test crop keeps (224 of 256 in the paper). loading: of training photos; `fast` takes half the time
-    and gives nearly the same pixels (docs/scaling.md).
+    and gives nearly the same pixels (docs/scaling.md). train_split, val_split: names of the folders.
+    classes_from: a class is named by the `folder` that its pictures lie in, or by the whole `path` to it (`birds/owl`).
+    The other keys are those of `GeometryOptions`.
     """
 
     label_smoothing: float = 0.0
@@ -36,8 +40,12 @@ class Options:
     erase: float = 0.0
     crop_pct: float = 0.875
     loading: Literal["exact", "fast"] = "exact"
+    train_split: str = "train"
+    val_split: str = "val"
+    classes_from: Literal["folder", "path"] = "folder"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("label_smoothing", "erase"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
@@ -105,11 +113,13 @@ class Classification(Task):
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     """Photos by class from the splits `train` and `val` of `data`, and the network for their classes."""
     options: Options = task_options(recipe)
-    train = ImageFolder(data, "train", eval_transform())
-    network, card = make_network(recipe, train.classes, crop_pct=options.crop_pct)
+    train = ImageFolder(data, options.train_split, eval_transform(), classes_from=options.classes_from)
+    train.require_several_classes()
+    network, card = make_network(recipe, train.classes, **options.input_fields(options.crop_pct))
     spec = card.input
+    prepare_test = eval_transform(**asdict(spec))
     train.transform = train_transform(
-        recipe.image_size,
+        spec.size,
         spec.mean,
         spec.std,
         spec.interpolation,
@@ -118,28 +128,19 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         options.auto_augment,
         options.erase,
         options.loading,
+        options.geometry(),
+        prepare_test.reading,
     )
-    val = ImageFolder(data, "val", eval_transform(**asdict(spec)), train.classes)
+    val = ImageFolder(data, options.val_split, prepare_test, train.classes, classes_from=options.classes_from)
     return Job(Classification(network, len(train.classes), options), card, train, val)
 
 
 def build_test(
     network: nn.Module, card: NetworkCard, data: str, split: str, options: TestOptions
 ) -> tuple[Task, ImageFolder]:
-    """The task and a split to test it on. `ValueError` where the split's classes are not the checkpoint's."""
+    """The task and a split to test it on; it may lack classes. `ValueError` where it has others than the checkpoint."""
     spec = asdict(card.input)
     if options.image_size is not None:
-        spec["size"] = (options.image_size, options.image_size)
-    samples = ImageFolder(data, split, eval_transform(**spec))
-    theirs, ours = set(samples.classes), set(card.classes)
-    if theirs != ours:
-        missing, extra = sorted(ours - theirs), sorted(theirs - ours)
-        differs = [f"lacks {', '.join(missing[:8])}"] * bool(missing) + [f"has besides {', '.join(extra[:8])}"] * bool(
-            extra
-        )
-        raise ValueError(
-            f"{samples.name} has {len(theirs)} classes, the checkpoint of {card.network} has {len(ours)}: the folder "
-            + " and ".join(differs)
-        )
+        spec["size"] = both_sides(options.image_size)
     samples = ImageFolder(data, split, eval_transform(**spec), card.classes)
     return Classification(network, len(card.classes)), samples

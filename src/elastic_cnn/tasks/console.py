@@ -36,6 +36,13 @@ class Console:
             tqdm.write(text)
             sys.stdout.flush()
 
+    def tell_found(self, samples: Any) -> None:
+        """What a data set found (`found_line`), and what is odd about it (`notices`), where it tells."""
+        if self.shown and (line := getattr(samples, "found_line", None)):
+            self.line(line)
+            for notice in samples.notices:
+                self.warn(notice)
+
     def warn(self, text: str) -> None:
         """A line on standard error."""
         tqdm.write(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr)

@@ -15,9 +15,10 @@ from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
 
 from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
-from elastic_cnn.data.image_folder import eval_transform, train_transform
 from elastic_cnn.data.left_out import warn
+from elastic_cnn.data.transforms import eval_transform, train_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
+from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -28,7 +29,7 @@ DATA_KEYS = ("exclude", "crowds", "zero_area")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(GeometryOptions):
     """train_split, val_split: names of the splits (`train2014`, ...; see `find_annotations`).
 
     annotations, images: where a split's file and photos lie, see `data.coco_files.CocoPlaces`.
@@ -37,7 +38,10 @@ class Options:
     loss: `bce`, or `asymmetric` (Ridnik et al. 2021; timm's) with gamma_negative, gamma_positive and clip.
     head_lr_factor: learning rate of the classifier, as a multiple of the recipe's.
     min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none.
+    The other keys are those of `GeometryOptions`; without a crop_mode training crops freely and testing squashes.
     """
+
+    crop_mode: Literal["center", "border", "squash"] | None = None
 
     train_split: str = "train"
     val_split: str = "val"
@@ -55,6 +59,7 @@ class Options:
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("gamma_negative", "gamma_positive", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
@@ -184,7 +189,7 @@ def _per_cent(value: float | None) -> str:
 
 
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
-    """COCO's splits in the folder `data`, and the network for their classes. Test images are squashed to a square."""
+    """COCO's splits in the folder `data`, and the network for their classes."""
     options: Options = task_options(recipe)
     train = CocoImages(data, options.train_split, eval_transform(), options.places, **options.data)
     val = CocoImages(data, options.val_split, eval_transform(), options.places, **options.data, classes=train.classes)
@@ -198,13 +203,20 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
             f"no object in {train.annotations.path} is of the class{'es' * (len(unused) > 1)} {names}, which cannot be "
             f"learnt: leave out what is no class with options.exclude=[{', '.join(unused[:8])}]"
         )
-    network, card = make_network(recipe, train.classes, crop_mode="squash", crop_pct=1.0)
+    network, card = make_network(recipe, train.classes, **options.input_fields(crop_mode="squash"))
     card = replace(card, info={**card.info, "data": {**options.data, **_portable(options.places)}})
     spec = card.input
-    train.transform = train_transform(
-        recipe.image_size, spec.mean, spec.std, spec.interpolation, options.min_scale, options.color_jitter
-    )
     val.transform = eval_transform(**asdict(spec))
+    train.transform = train_transform(
+        spec.size,
+        spec.mean,
+        spec.std,
+        spec.interpolation,
+        options.min_scale,
+        options.color_jitter,
+        geometry=options.geometry(),
+        reading=val.transform.reading,
+    )
     return Job(Multilabel(network, train.classes, options), card, train, val)
 
 
@@ -217,7 +229,7 @@ def build_test(
     """
     spec = asdict(card.input)
     if options.image_size is not None:
-        spec["size"] = (options.image_size, options.image_size)
+        spec["size"] = both_sides(options.image_size)
     known = card.info.get("data", {})
     kept = {key: value for key, value in known.items() if key in DATA_KEYS}
     places = CocoPlaces(options.annotations or known.get("annotations", ""), options.images or known.get("images", ""))

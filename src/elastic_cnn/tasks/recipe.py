@@ -15,6 +15,7 @@ import yaml
 
 from elastic_cnn.tasks import TASKS, strict, task_module
 from elastic_cnn.tasks.blend import Blend
+from elastic_cnn.tasks.geometry import both_sides, parse_size
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Recipe:
     init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
     weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the published
         ones, downloaded). What fits is loaded, the rest is reported.
-    image_size: side of the square that the network trains and is tested on, in pixels.
+    image_size: of what the network trains and is tested on, in pixels: the side of a square, or height and width as
+        [32, 128] or 32x128.
     batch_size: images an optimizer step, over all processes; accumulate: parts in which each process does its share.
     val_batch_size: images a process at a time in validation; `batch_size` over the parts by default.
     val_every: epochs from one validation to the next (the last epoch always has one).
@@ -101,7 +103,7 @@ class Recipe:
     blend: Blend | None = None
     init: Literal["timm", "he_fan_in"] = "timm"
     weights: str | None = None
-    image_size: int = 224
+    image_size: str | int | tuple[int, int] = 224
     epochs: int = 100
     batch_size: int = 256
     accumulate: int = 1
@@ -122,7 +124,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
-        for name in ("image_size", "epochs", "batch_size", "accumulate", "val_every", "log_every"):
+        object.__setattr__(self, "image_size", parse_size(self.image_size))
+        for name in ("epochs", "batch_size", "accumulate", "val_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("val_batch_size", "clip_grad"):
@@ -134,6 +137,18 @@ class Recipe:
             raise ValueError(f"ema={self.ema} must lie between 0 and 1")
         if self.optimizer.lr <= 0:
             raise ValueError(f"optimizer.lr={self.optimizer.lr} must be positive")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return both_sides(parse_size(self.image_size))
+
+    @property
+    def side(self) -> int:
+        """The side of a square input. `ValueError` where it is none."""
+        if not isinstance(self.image_size, int):
+            raise ValueError(f"image_size={self.image_size}: this works on squares alone; give one side")
+        return self.image_size
 
     def to_dict(self) -> dict[str, Any]:
         """All keys as JSON values."""

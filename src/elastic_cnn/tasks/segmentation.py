@@ -21,6 +21,7 @@ from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, 
 from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import MaskSamples
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
+from elastic_cnn.tasks.geometry import both_sides
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
 from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels
 from elastic_cnn.tasks.recipe import Recipe, task_options
@@ -253,7 +254,7 @@ def build_test(
         labels = theirs
     spec = card.input
     side = options.image_size
-    size = (side, side) if side else spec.size if known.get("test_size", "crop") == "crop" else None
+    size = both_sides(side) if side else spec.size if known.get("test_size", "crop") == "crop" else None
     samples = MaskSamples(_pairs(own, data, split), labels, size=size, mean=spec.mean, std=spec.std)
     samples.check_batchable(options.batch_size)
     task = Segmentation(network, labels, own)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from elastic_cnn.tasks.geometry import Size, parse_size
+
 
 def default_workers() -> int:
     """Processes that read images: one less than the processors this process may use, at most 8."""
@@ -65,7 +67,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | N
 
 @dataclass(frozen=True)
 class TestOptions:
-    """How a checkpoint is tested. image_size: side in pixels in place of the checkpoint's own.
+    """How a checkpoint is tested. image_size: side in pixels, or height and width, in place of the checkpoint's own.
 
     annotations, images: the file and the folder of photos of data in COCO's format, where they are not in their usual
     places below the data folder.
@@ -73,14 +75,14 @@ class TestOptions:
 
     __test__ = False  # no test case, for pytest
 
-    image_size: int | None = None
+    image_size: Size | None = None
     batch_size: int = 64
     strict: bool = False
     annotations: str = ""
     images: str = ""
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size={self.image_size} must be at least 1")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", parse_size(self.image_size))
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1")

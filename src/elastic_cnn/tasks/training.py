@@ -98,6 +98,8 @@ class Summary:
     images_per_s: float
     train_images: int
     val_images: int
+    train_counts: dict[str, int]
+    val_counts: dict[str, int]
     unreadable: int
     seed: int
     files: dict[str, str] = field(default_factory=dict)
@@ -137,6 +139,8 @@ def train(
     if restarts := advice():
         console.warn(restarts)
     job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
+    for samples in (job.train, job.val):
+        console.tell_found(samples)
     loop = Loop(fabric, job, recipe, settings, folder)
     with folder.ours() if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -202,6 +206,8 @@ def _summarise(loop: Loop) -> Summary:
         images_per_s=round(loop.images / max(loop.seconds, 1e-9), 1),
         train_images=len(loop.job.train),
         val_images=len(loop.job.val),
+        train_counts=getattr(loop.job.train, "counts", {}),
+        val_counts=getattr(loop.job.val, "counts", {}),
         unreadable=loop.unreadable_files(),
         seed=recipe.seed,
         files=files,
@@ -233,6 +239,7 @@ def evaluate(
     console = console or Console(settings.progress)
     console.shown = fabric.is_global_zero
     task, samples = task_module(card.task).build_test(network, card, str(data), split, options)
+    console.tell_found(samples)
     task.to(fabric.device).eval()
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
     loader = make_loader(samples, batches, seed=0, workers=settings.workers)

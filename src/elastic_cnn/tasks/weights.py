@@ -1,6 +1,6 @@
 """The network of a recipe: created by name, initialised, and given what fits of other weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,18 @@ def _create(name: str, arguments: dict[str, Any], published: bool) -> nn.Module:
 
 
 def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes: Any) -> InputSpec:
-    """Square input of the recipe's size; mean, deviation and interpolation as the network's configuration has them.
+    """Input of the recipe's size; mean, deviation and interpolation as the network's configuration has them.
 
-    changes: fields to set besides (crop_pct, crop_mode).
+    A network of other than 3 channels (`network_kwargs.in_chans`) has the configuration's averages for each of them.
+    changes: fields to set besides (crop_pct, crop_mode, max_value, background).
     """
     config = resolve_data_config(model=network) if hasattr(network, "pretrained_cfg") else {}
     known = {key: config[key] for key in ("mean", "std") if key in config}
     if config.get("interpolation") in ("bilinear", "bicubic"):
         known["interpolation"] = config["interpolation"]
-    return InputSpec(size=(recipe.image_size, recipe.image_size), **{**known, **changes})
+    spec = InputSpec(size=recipe.size, **{**known, **changes})
+    channels = recipe.network_kwargs.get("in_chans", len(spec.mean))
+    if channels != len(spec.mean):
+        mean, std = ((sum(values) / len(values),) * channels for values in (spec.mean, spec.std))
+        spec = replace(spec, mean=mean, std=std)
+    return spec

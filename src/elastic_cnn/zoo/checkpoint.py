@@ -26,7 +26,7 @@ TASKS = ("classification", "multilabel", "segmentation")
 METADATA_KEY = "elastic_cnn"
 LARGEST_SIDE = 16_384  # of an input, in pixels
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-CROP_MODES = ("center", "squash", "border")
+CROP_MODES = ("center", "border", "squash")
 CARD_TYPES: dict[str, Any] = {  # of the card's fields in JSON
     "network": str, "kwargs": dict, "task": str, "classes": list, "input": dict, "elastic": dict | None, "info": dict
 }  # fmt: skip
@@ -37,7 +37,9 @@ class InputSpec:
     """How a photo becomes the network's input.
 
     size: height and width in pixels. mean, std: of each channel, in 0..1. crop_pct: the centre crop's part of the
-    resized short side. crop_mode: `center` (resize the short side, crop the centre) or `squash` (resize to the size).
+    resized short side. crop_mode: `center` (resize the short side, crop the centre), `border` (resize the long side,
+    fill up with the mean colour) or `squash` (resize to the size). max_value: what is white in pictures of more than 8
+    bits; None for the largest value of their type. background: of transparent pictures, red, green, blue in 0..255.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -46,9 +48,11 @@ class InputSpec:
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    max_value: float | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
-        for name in ("size", "mean", "std"):
+        for name in ("size", "mean", "std", "background"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.size) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in self.size):
             raise ValueError(f"the input's size must be two whole numbers from 1 to {LARGEST_SIDE}, not {self.size}")
@@ -65,6 +69,11 @@ class InputSpec:
                 raise ValueError(
                     f"the input's {name} must be one of {', '.join(known)}, not {getattr(self, name)!r:.60}"
                 )
+        if self.max_value is not None and not (isinstance(self.max_value, int | float) and self.max_value > 0):
+            raise ValueError(f"the input's max_value must be a positive number, not {self.max_value!r}")
+        colour = self.background
+        if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
+            raise ValueError(f"the input's background must be three whole numbers in 0..255, not {colour}")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """What a network says about one photo, at several sizes of it: the answer behind "drop a photo here"."""
 
-import io
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import nn
 
-from elastic_cnn.data.image_folder import eval_transform
-from elastic_cnn.data.pixels import to_rgb
+from elastic_cnn.data.pixels import RGB, BadSize, NoPicture, Reading, opened, read_picture
+from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import Picture, eval_transform
 from elastic_cnn.policy.answers import interpret
 from elastic_cnn.policy.scores import block_info, record_policy
 
@@ -57,11 +55,12 @@ class Predictor:
 
         One photo at a time: recording a policy hooks the network.
         """
-        photo = read_photo(data)
+        photo = read_photo(data, eval_transform(**self.preparation).reading)
+        height, width = photo.shape[-2:] if isinstance(photo, torch.Tensor) else photo.size[::-1]
         blocks: list[dict[str, Any]] = []
         sizes = []
         for size in self.sizes:
-            images = eval_transform(**{**self.preparation, "size": size})(photo).unsqueeze(0)  # (1, 3, H, W)
+            images = eval_transform(**{**self.preparation, "size": size})(photo).unsqueeze(0)  # (1, C, H, W)
             with self._lock, record_policy(self.network) as policy, torch.no_grad():
                 answer = interpret(self.network(images), self.task, self.classes)[0]
                 scores = policy.scores()[0].tolist()  # (blocks,)
@@ -76,28 +75,26 @@ class Predictor:
                     "scores": scores,
                 }
             )
-        return {"width": photo.width, "height": photo.height, "blocks": blocks, "sizes": sizes}
+        return {"width": width, "height": height, "blocks": blocks, "sizes": sizes}
 
 
-def read_photo(data: bytes) -> Image.Image:
-    """The photo in `data`, upright, RGB. `Refused` where it is of another type, broken or too large."""
+def read_photo(data: bytes, reading: Reading = RGB) -> Picture:
+    """The photo in `data`, upright, RGB or as `reading` says. `Refused` where it is of another type, broken, too large
+    or far too long for its width."""
+    limit = MOST_PIXELS // 1_000_000
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF, sizes that we bound ourselves
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                pixels = image.width * image.height
-                if pixels > MOST_PIXELS:
-                    raise Refused(
-                        f"This photo has {pixels / 1e6:.0f} megapixels; the limit is {MOST_PIXELS // 1_000_000}."
-                    )
-                return to_rgb(ImageOps.exif_transpose(image))
-    except Refused:
-        raise
-    except Image.UnidentifiedImageError as error:
+        with opened(data, "photo", FORMATS) as image:
+            pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise Refused(f"This photo has {pixels / 1e6:.0f} megapixels; the limit is {limit}.")
+        return read_picture(data, "photo", reading)
+    except NoPicture as error:
         raise Refused("This is no JPEG, PNG, WebP or BMP picture.") from error
-    except Image.DecompressionBombError as error:
-        raise Refused(f"This photo is too large; the limit is {MOST_PIXELS // 1_000_000} megapixels.") from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
+    except BadSize as error:
+        raise Refused(f"This photo is too large or far too long; the limit is {limit} megapixels.") from error
+    except UnreadableSample as error:
+        if "the network takes" in error.reason:
+            raise Refused(f"This picture does not fit: {error.reason}.") from error
         raise Refused("This picture is broken or cut short.") from error
 
 

@@ -4,9 +4,11 @@ It answers only requests that name it by its own address (no other site can reac
 below its folder, and photos of limited size, a few at a time. What a request holds is never repeated in an answer.
 """
 
+import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +22,10 @@ from elastic_cnn.policy.explorer.predict import MEDIA_TYPES, MOST_PIXELS, Predic
 MAX_BYTES = 20 * 2**20
 MOST_REQUESTS = 32  # connections at a time
 MOST_WAITING = 4  # photos that are looked at or wait
-TIMEOUT = 20  # seconds without a byte
+TIMEOUT = 20  # seconds without a byte, and for the whole head of a request
+UPLOAD_SECONDS = 120  # for a whole photo
+DRAIN_SECONDS = 5  # for what is thrown away of a refused one
+MOST_DIGITS = 12  # of a length
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -107,12 +112,54 @@ class ExplorerServer(ThreadingHTTPServer):
         return script("live", about).encode("ascii")
 
 
+class _Reads(io.RawIOBase):
+    """What comes over a connection, up to a deadline: a request that drips in byte by byte loses its place."""
+
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
+        self.connection, self.timeout = connection, timeout
+        self.allow(timeout)
+
+    def allow(self, seconds: float) -> None:
+        """All that is read next must be there in so many seconds."""
+        self.deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long")
+        self.connection.settimeout(min(left, self.timeout))
+        try:
+            return self.connection.recv_into(buffer)
+        finally:
+            self.connection.settimeout(self.timeout)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: ExplorerServer
+    raw_requestline: bytes
     server_version = "elastic-explorer"
     sys_version = ""
     protocol_version = "HTTP/1.1"
     timeout = TIMEOUT
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.reads = _Reads(self.connection, self.timeout)
+        self.rfile = io.BufferedReader(self.reads)
+
+    def handle_one_request(self) -> None:
+        self.reads.allow(self.timeout)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        if len(self.raw_requestline.split()) == 2:  # HTTP/0.9: no head follows, and no answer could have one
+            self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            return False
+        return super().parse_request()
 
     def do_GET(self) -> None:
         if self._is_ours():
@@ -159,13 +206,14 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or self.headers.get("Transfer-Encoding"):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "The photo's length must be told.")
-        elif int(length) > self.server.max_bytes:
+        elif len(length.lstrip("0")) > MOST_DIGITS or int(length) > self.server.max_bytes:
             limit = self.server.max_bytes / 2**20
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"This file is too large; the limit is {limit:.3g} MB.")
         elif not self.server.waiting.acquire(blocking=False):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Other photos are being looked at: try again in a moment.")
         else:
             try:
+                self.reads.allow(UPLOAD_SECONDS)
                 self._answer(predictor, self.rfile.read(int(length)), int(length))
             finally:
                 self.server.waiting.release()
@@ -194,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _drain(self) -> None:
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(2)
+        self.reads.allow(DRAIN_SECONDS)
         left = MOST_DRAINED
         while left > 0 and (chunk := self.rfile.read1(2**16)):
             left -= len(chunk)

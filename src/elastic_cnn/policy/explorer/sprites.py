@@ -1,6 +1,5 @@
 """Thumbnails in WebP sprites (a few to a file, so that any order of photos loads little), and larger pictures."""
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from elastic_cnn.data.pixels import to_rgb
+from elastic_cnn.data.pixels import BadSize, opened, to_rgb, upright
+from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.text import file_name
 
 COLUMNS = 4
 PER_SPRITE = COLUMNS * COLUMNS
@@ -59,20 +60,24 @@ def numbered(folder: Path, number: int) -> Path:
 
 
 def photos_below(root: str | Path, paths: Sequence[str]) -> PhotoOpener:
-    """Photos by the paths of a table's rows below `root`. Paths that lead out of it, by `..` or a link, are refused."""
+    """Photos by the paths of a table's rows below `root`. Paths that lead out of it, by `..` or a link, are refused.
+
+    Tables hold names that are not UTF-8 with their bytes as \\xNN.
+    """
     top = Path(root).resolve()
 
     def open_photo(row: int, side: int) -> Image.Image:
-        try:
-            path = (top / paths[row]).resolve()
-            is_file = path.is_file()
-        except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long a name, a loop of links
-            raise PhotoMissing("no usable path") from error
-        if not path.is_relative_to(top):
-            raise PhotoMissing("path leads out of the data's folder")
-        if not is_file:
-            raise PhotoMissing("no such file")
-        return read_reduced(path, side)
+        for name in (paths[row], file_name(paths[row])):
+            try:
+                path = (top / name).resolve()
+                is_file = path.is_file()
+            except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long a name, a loop of links
+                raise PhotoMissing("no usable path") from error
+            if not path.is_relative_to(top):
+                raise PhotoMissing("path leads out of the data's folder")
+            if is_file:
+                return read_reduced(path, side)
+        raise PhotoMissing("no such file")
 
     return open_photo
 
@@ -80,19 +85,17 @@ def photos_below(root: str | Path, paths: Sequence[str]) -> PhotoOpener:
 def read_reduced(path: Path, side: int) -> Image.Image:
     """The picture in a file, upright, RGB, at least about `side` pixels where it has them: JPEG decodes at a fraction.
 
-    `PhotoMissing` where the file is broken or holds more than 100 megapixels.
+    `PhotoMissing` where the file is broken, holds more than 100 megapixels or is far too long for its width.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF: read all the same
-            with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise PhotoMissing(f"more than {MOST_PIXELS // 1_000_000} megapixels")
-                image.draft("RGB", (side, side))
-                return to_rgb(ImageOps.exif_transpose(image))
-    except PhotoMissing:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
+        with opened(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise BadSize(path.name, "more than is shown")
+            image.draft("RGB", (side, side))
+            return to_rgb(upright(image))
+    except BadSize as error:
+        raise PhotoMissing(f"more than {MOST_PIXELS // 1_000_000} megapixels, or too long for its width") from error
+    except UnreadableSample as error:
         raise PhotoMissing("broken or no picture") from error
 
 

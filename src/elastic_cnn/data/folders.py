@@ -1,0 +1,234 @@
+"""The one reader of folders of photos: what is a photo, what is passed over, and which class a photo is of.
+
+Files of the system (`.DS_Store`, `._photo.jpg`, `Thumbs.db`, `__MACOSX`, ...) are passed over in silence, others that
+are no pictures by their endings are counted. Names are compared as Unicode does (NFC), however a disk stores them.
+"""
+
+import os
+import posixpath
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from timm.utils.misc import natural_key
+
+from elastic_cnn.data.pixels import ARRAYS, HEIF_ENDINGS, is_picture_name, picture_endings
+from elastic_cnn.text import listed, printable, utf8
+
+OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "@eadir")
+LABELS = ("needed", "optional", "unused")
+CLASSES_FROM = ("folder", "path")
+
+
+def is_of_the_system(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or written by a system for itself."""
+    return name.startswith(".") or name.lower() in OF_THE_SYSTEM
+
+
+def same_name(name: str) -> str:
+    """The form in which names are compared: NFC, as most systems write them (macOS' disks hold NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(folder, names of its folders, names of its files) below `root`, through links, without the system's own.
+
+    `ValueError` for a link to a folder that holds it: every picture would come many times over.
+    """
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_of_the_system(name))
+        here = os.path.realpath(folder)
+        for name in folders:
+            link = os.path.join(folder, name)
+            if os.path.islink(link) and os.path.commonpath([here, os.path.realpath(link)]) == os.path.realpath(link):
+                raise ValueError(f"{utf8(link)} is a link to a folder that holds it: remove the link")
+        yield folder, folders, [name for name in files if not is_of_the_system(name)]
+
+
+def find_pictures(folder: str | Path, deep: bool = True) -> list[Path]:
+    """The pictures in a folder, and with `deep` in those below it, in natural order, without the system's own files.
+
+    `ValueError` where there is no folder or none in it, saying which other files it holds.
+    """
+    root = Path(folder)
+    check_folder(root)
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    for place, folders, files in walk(root):
+        if not deep:
+            folders.clear()
+        for name in files:
+            if is_picture_name(name):
+                found.append(Path(place, name))
+            else:
+                others[_ending(name)] += 1
+    if not found:
+        raise ValueError(f"{utf8(str(root))} holds no images{_instead(others)}")
+    return sorted(found, key=lambda path: (natural_key(str(path)), str(path)))
+
+
+def check_folder(path: Path) -> None:
+    """`ValueError` where `path` is no folder."""
+    if not path.exists():
+        raise ValueError(f"there is no folder {utf8(str(path))}")
+    if not path.is_dir():
+        raise ValueError(f"{utf8(str(path))} is not a folder")
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The pictures of a split: `names` relative to it in natural order, and the class of each, "" for none.
+
+    others: files of other endings, counted. empty: class folders without any file.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
+
+
+def arrange(names: Iterable[str], where: str, labels: str = "needed", classes_from: str = "folder") -> Arrangement:
+    """The pictures among the files `names` (with `/`, relative to the split `where`) and their classes.
+
+    labels: `needed`; `optional`, where pictures that lie in no class folder have none; `unused`, where all have none.
+    classes_from: a class is named by the `folder` that holds its pictures, or by the whole `path` (`birds/owl`).
+
+    Raises `ValueError` for a picture beside the class folders, a class folder whose files are all of unknown endings,
+    and folders of the same name in different places.
+    """
+    pictures: list[str] = []
+    others: dict[str, Counter[str]] = {}
+    for name in map(posixpath.normpath, names):
+        if any(map(is_of_the_system, name.split("/"))):
+            continue
+        if is_picture_name(name):
+            pictures.append(name)
+        else:
+            others.setdefault(posixpath.dirname(name), Counter())[_ending(name)] += 1
+    counted: Counter[str] = sum(others.values(), Counter())
+    if not pictures:
+        raise ValueError(f"{where} holds no images{_instead(counted)}")
+    pictures.sort(key=lambda name: (natural_key(name), name))
+    folders = [posixpath.dirname(name) for name in pictures]
+    if labels == "unused" or (labels == "optional" and not any(folders)):
+        return Arrangement(tuple(pictures), ("",) * len(pictures), counted)
+    _refuse_strays(where, [name for name, folder in zip(pictures, folders, strict=True) if not folder], len(pictures))
+    _refuse_unknown(where, others, set(folders))
+    named = {folder: same_name(folder if classes_from == "path" else posixpath.basename(folder)) for folder in folders}
+    _refuse_same_names(where, named)
+    return Arrangement(tuple(pictures), tuple(named[folder] for folder in folders), counted)
+
+
+def _refuse_strays(where: str, strays: Sequence[str], count: int) -> None:
+    if len(strays) == count:
+        raise ValueError(
+            f"{where} holds pictures and no class folders ({printable(utf8(strays[0]))}, ...): they belong in "
+            "CLASS/IMAGE; `elastic predict` takes pictures without classes"
+        )
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        raise ValueError(
+            f"{where}/{printable(utf8(strays[0]))}{more} lies beside the class folders and is of no class: move or "
+            "remove it"
+        )
+
+
+def _refuse_unknown(where: str, others: Mapping[str, Counter[str]], known: set[str]) -> None:
+    """A class whose pictures are all of endings that are not read would not be learnt."""
+    for folder, endings in sorted(others.items()):
+        if folder and not any(name == folder or name.startswith(f"{folder}/") for name in known):
+            raise ValueError(
+                f"{where}/{printable(utf8(folder))} holds {endings.total()} file(s) and no image{_instead(endings)}: "
+                "save them as one of these, or remove the folder"
+            )
+
+
+def _refuse_same_names(where: str, named: Mapping[str, str]) -> None:
+    places: dict[str, str] = {}
+    for folder, name in named.items():
+        first = places.setdefault(name, folder)
+        if same_name(first) != same_name(folder):
+            raise ValueError(
+                f"{where}: the folders {printable(utf8(first))} and {printable(utf8(folder))} have the same name: "
+                f"rename one, or name classes by the whole path (--classes-from path)"
+            )
+
+
+def _ending(name: str) -> str:
+    return utf8(os.path.splitext(name)[1].lower()) or "no ending"
+
+
+def count_by_ending(others: Mapping[str, int]) -> str:
+    """`3 .txt, 2 no ending`, the most frequent first."""
+    ranked = sorted(others.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{count} {printable(ending)}" for ending, count in ranked[:6]) + (
+        f" and {len(ranked) - 6} more endings" if len(ranked) > 6 else ""
+    )
+
+
+def _instead(others: Mapping[str, int]) -> str:
+    """What is there in place of pictures, and what would be read."""
+    if not others:
+        return ""
+    read = " ".join(ending.removeprefix(".") for ending in (*picture_endings(), ARRAYS))
+    needs = " (.heic needs the package pillow-heif)" if any(ending in HEIF_ENDINGS for ending in others) else ""
+    return f" ({count_by_ending(others)}); images are {read}{needs}"
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """A split in a folder: `reader[i]` is (path, number of the class)."""
+
+    root: str
+    arrangement: Arrangement
+    class_to_idx: Mapping[str, int]
+    targets: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return self.filename(index), self.targets[index]
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = True) -> str:
+        """The picture's path."""
+        return os.path.join(self.root, self.arrangement.names[index])
+
+
+def read_folder(root: str | Path, labels: str = "needed", classes_from: str = "folder") -> FolderReader:
+    """The pictures below a folder and their classes, as `arrange` says; classes in natural order."""
+    root = str(root)
+    names: list[str] = []
+    empty: list[str] = []
+    for folder, folders, files in walk(root):
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        if not folders and not files and below != ".":
+            empty.append(below)
+        names += [name if below == "." else f"{below}/{name}" for name in files]
+    found = arrange(names, utf8(root), labels, classes_from)
+    return FolderReader(root, Arrangement(found.names, found.labels, found.others, tuple(empty)), *numbers(found))
+
+
+def numbers(found: Arrangement) -> tuple[dict[str, int], list[int]]:
+    """({class: number} in natural order, the number of each picture)."""
+    classes = sorted(set(found.labels), key=lambda name: (natural_key(name), name))
+    by_name = {name: number for number, name in enumerate(classes)}
+    return by_name, [by_name[label] for label in found.labels]
+
+
+def describe_counts(counts: Mapping[str, int], most: int = 12) -> str:
+    """`2 classes (green 16, red 32)`; of many classes the range of their counts."""
+    many = f"{len(counts)} class{'es' if len(counts) != 1 else ''}"
+    if len(counts) <= most:
+        return f"{many} ({', '.join(f'{printable(name)} {count}' for name, count in counts.items())})"
+    low, high = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    return f"{many} ({counts[low]} of {printable(low)} to {counts[high]} of {printable(high)})"
+
+
+def describe_empty(empty: Sequence[str]) -> str:
+    """A notice about class folders that hold nothing."""
+    verbs = ("holds", "is") if len(empty) == 1 else ("hold", "are")
+    return f"{listed(list(map(utf8, empty)))} {verbs[0]} no file and {verbs[1]} no class"

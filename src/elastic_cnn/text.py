@@ -1,0 +1,36 @@
+"""Names and texts of others, made fit for a terminal, a table and JSON, and back."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def utf8(text: str) -> str:
+    """File names may hold bytes that are not UTF-8; they are shown as \\xNN. Other names as they are."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def file_name(text: str) -> str:
+    """The inverse of `utf8`: the name as the system has it."""
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(text)))
+
+
+def printable(text: str) -> str:
+    """Control characters of file and class names shown, not obeyed by the terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """`'a', 'b' and 3 more`."""
+    shown = ", ".join(f"'{printable(name)}'" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def escape_what_streams_cannot_show() -> None:
+    """From now on standard output writes characters that its encoding lacks as \\uNNNN, as standard error does."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in of a test may have none
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
