@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := dev,docs
 
-.PHONY: faults demo test test-floor lint format aarch64 bench coverage clean help
+.PHONY: faults demo docs test test-quick test-floor lint format aarch64 bench coverage clean help
 CPP := $(wildcard src/elastic_cnn/kernels/cpu/*/*.cpp src/elastic_cnn/kernels/cpu/*/*.h src/elastic_cnn/analysis/benchmark/*.cpp)
 
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
+	@echo "make test-quick  the tests that take no time: under three minutes"
 	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
 	@echo "make docs    the documentation with its reference and search, in build/site; warnings are errors"
 	@echo "make lint    ruff, mypy, pyright and clang-format (make format lays sources out)"
@@ -37,6 +38,9 @@ test-floor: $(READY)
 test: $(READY)
 	$(BIN)/elastic doctor  # compiles the native kernels where that was not done yet, so that no test waits for it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
+
+test-quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

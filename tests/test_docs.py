@@ -5,12 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from elastic_cnn.cli import COMMANDS, make_parser
 from elastic_cnn.zoo import NetworkCard, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "tests" / "README.md", *SITE]
 MAKE_TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -83,7 +85,23 @@ def test_links_and_pictures_exist(page):
 def test_every_page_stands_in_the_sites_navigation():
     listed = set(re.findall(r"- (?:[\w ]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     made = {name for name in listed if name == "index.md" or name.startswith("reference/")}
-    assert listed - made == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
+    assert listed - made == {page.relative_to(ROOT / "docs").as_posix() for page in SITE}
+
+
+def test_the_map_of_the_tests_names_what_there_is():
+    """And every folder of tests stands in it."""
+    named = re.findall(r"`([\w/*]+(?:\.py|/))`", (ROOT / "tests" / "README.md").read_text())
+    assert [name for name in named if not list((ROOT / "tests").glob(name.rstrip("/")))] == []
+    folders = {file.parent.relative_to(ROOT / "tests").parts[0] for file in (ROOT / "tests").glob("*/**/*.py")}
+    assert folders - {name.split("/")[0] for name in named} == set()
+
+
+def test_the_workflows_and_hooks_can_be_read():
+    for file in [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]:
+        assert yaml.safe_load(file.read_text()), file
+    used = re.findall(r"run: ((?:\.ci/|python -m pytest)\S*)", (ROOT / ".github/workflows/ci.yml").read_text())
+    assert {name for name in used if name.startswith(".ci/")} == {".ci/run", ".ci/floor"}
+    assert all((ROOT / name).exists() for name in used if name.startswith(".ci/"))
 
 
 def test_every_command_is_shown_somewhere():
