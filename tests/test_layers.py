@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "elastic_cnn"
-UTILITIES = {"extras", "files", "text"}
+UTILITIES = {"extras", "files", "fonts", "text"}
 MAY_IMPORT = {
     "nn": set(),
     "kernels": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "conversion": {"surgery", "nn", "data"} | UTILITIES,
     "extras": set(),
     "files": set(),
+    "fonts": set(),
     "text": set(),
 }
 

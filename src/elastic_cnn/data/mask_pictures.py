@@ -1,16 +1,21 @@
 """Pictures of masks: coloured, laid over the photo, side by side, and many on one sheet (paper, Appendix D)."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from elastic_cnn.data.left_out import once
 from elastic_cnn.files import atomic_write
+from elastic_cnn.fonts import HINT, fonts_with
 
 Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures
 LEGEND_ROW = 18  # pixels
+FONT_SIZE, LATIN = 12, 0x24F  # the last letter that Pillow's own font shows
 CHARACTER = 8  # pixels, a generous width in the legend's font
 
 
@@ -58,15 +63,27 @@ def contact_sheet(
 
 
 def _legend(width: int, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
-    cell = LEGEND_ROW + CHARACTER * (max(map(len, classes)) + 1)
+    font = _font("".join(classes))
+    widest = max(max(CHARACTER * len(name), font.getlength(name)) for name in classes)
+    cell = LEGEND_ROW + math.ceil(widest) + CHARACTER
     columns = max(1, width // cell)
     picture = Image.new("RGB", (width, LEGEND_ROW * -(-len(classes) // columns)), "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
+    draw = ImageDraw.Draw(picture)
     for number, (name, colour) in enumerate(zip(classes, palette, strict=True)):
         left, top = number % columns * cell, number // columns * LEGEND_ROW
         draw.rectangle((left + 2, top + 3, left + LEGEND_ROW - 4, top + LEGEND_ROW - 3), fill=colour, outline="black")
         draw.text((left + LEGEND_ROW, top + 1), name, fill="black", font=font)
     return picture
+
+
+def _font(characters: str) -> Any:
+    """A font that shows them, where one is found; one warning where not."""
+    if max(map(ord, characters)) <= LATIN:
+        return ImageFont.load_default(size=FONT_SIZE)
+    fonts, lacking = fonts_with(characters)
+    if lacking or len(fonts) > 1:  # Pillow draws a text in one font
+        once("fonts", f"no font of this machine shows all of {''.join(sorted(set(characters)))[:40]}: {HINT}")
+    return ImageFont.truetype(fonts[0][1], FONT_SIZE) if fonts else ImageFont.load_default(size=FONT_SIZE)
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:

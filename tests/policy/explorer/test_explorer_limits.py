@@ -1,10 +1,12 @@
 """The explorer's server under load and from outside: where it listens, how many it serves, how long it waits."""
 
 import http.client
+import io
 import socket
 import threading
 
 import pytest
+from PIL import Image
 from threaded_server import in_thread
 
 from elastic_cnn.cli import make_parser
@@ -83,3 +85,64 @@ def test_a_decompression_bomb_is_refused_by_its_size():
     )
     with pytest.raises(Refused, match="megapixels"):
         read_photo(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: "])
+def test_a_request_that_drips_in_loses_its_place(begin, folder, monkeypatch):
+    """Every byte comes in time, the whole head does not; as many as there are places shut nobody out for long."""
+    monkeypatch.setattr(serve._Handler, "timeout", 0.4)
+    with serving(folder, connections=2) as server:
+        dripping = [socket.create_connection(server.server_address, timeout=20) for _ in range(2)]
+        for connection in dripping:
+            connection.sendall(begin)
+        ended = 0
+        for _ in range(100):
+            for connection in list(dripping):
+                try:
+                    connection.sendall(b"a")
+                    connection.settimeout(0.05)
+                    closed = connection.recv(1) == b""
+                except TimeoutError:
+                    closed = False
+                except ConnectionError:
+                    closed = True
+                if closed:
+                    connection.close()
+                    dripping.remove(connection)
+                    ended += 1
+            if not dripping:
+                break
+        assert ended == 2
+        for _ in range(200):
+            try:
+                if status_of(server) == 200:
+                    return
+            except (ConnectionError, http.client.HTTPException):
+                continue
+        pytest.fail("the places were not given back")
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("GET /\r\n", b"505"),
+        ("GET /index.html\r\n\r\n", b"505"),
+        ("POST /live/predict\r\n", b"505"),
+        ("GET / HTTP/0.9\r\nHost: x\r\n\r\n", b"505"),
+        ("GET / HTTP/9.1\r\n\r\n", b"505"),
+    ],
+)
+def test_requests_of_the_first_protocol_are_refused_at_once(request_text, status, folder):
+    with serving(folder) as server, socket.create_connection(server.server_address, timeout=20) as connection:
+        connection.sendall(request_text.encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"<html" not in answer
+
+
+@pytest.mark.parametrize("size", [(1_000_000, 1), (2, 40_000)])
+def test_a_photo_far_too_long_is_refused(size):
+    buffer = io.BytesIO()
+    Image.new("1", size).save(buffer, "PNG")
+    with pytest.raises(Refused, match="too large or far too long"):
+        read_photo(buffer.getvalue())

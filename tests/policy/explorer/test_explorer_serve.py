@@ -217,6 +217,17 @@ def test_what_cannot_be_served_is_said(tmp_path, predictor, explorer):
         ExplorerServer(explorer.index.parent, port=server.server_address[1])
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "9" * 13, "000" + "9" * 12])
+def test_lengths_beyond_all_bounds_are_answered(length, server):
+    with socket.create_connection(server.server_address, timeout=20) as connection:
+        head = f"POST /live/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.server_address[1]}\r\nX-Elastic-Explorer: 1\r\n"
+        connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"too large; the limit is" in answer
+
+
 def test_palette_and_deep_pictures_are_read():
     for image in (Image.new("P", (9, 9)), Image.new("I;16", (9, 9)), Image.new("CMYK", (9, 9))):
         buffer = io.BytesIO()

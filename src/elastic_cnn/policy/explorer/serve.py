@@ -156,7 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def parse_request(self) -> bool:
-        if len(self.raw_requestline.split()) == 2:  # HTTP/0.9: no head follows, and no answer could have one
+        words = self.raw_requestline.split()
+        if len(words) == 2 or words[-1:] == [b"HTTP/0.9"]:  # no head follows, and no answer could have one
+            self.requestline = ""
             self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
             return False
         return super().parse_request()

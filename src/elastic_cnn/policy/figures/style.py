@@ -1,14 +1,18 @@
 """What all policy figures share: a canvas without global state, colours all can tell apart, safe text, saving."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from elastic_cnn.data.left_out import once
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
+from elastic_cnn.fonts import HINT, fonts_with
 from elastic_cnn.policy.scores import BlockInfo
 
 # Okabe and Ito's colours: distinct with every kind of colour vision.
@@ -57,16 +61,44 @@ def plain(text: object, longest: int = 40) -> str:
 def save(figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"), dpi: int = 160) -> list[Path]:
     """Write `path` (no suffix) in every format, atomically; returns the files. Equal figures give equal files."""
     written = []
-    with style():
+    with style(), without_boxes():
         figure.draw_without_rendering()
+        if use_fonts_for(figure):
+            figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, so that all formats look the same
     for kind in formats:
         target = Path(f"{path}.{kind}")
         dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        with style(), atomic_write(target) as temporary:
+        with style(), without_boxes(), atomic_write(target) as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=dates.get(kind))
         written.append(target)
     return written
+
+
+@contextmanager
+def without_boxes() -> Iterator[None]:
+    """matplotlib does not warn of each character that its font lacks; `use_fonts_for` says it in one line."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def use_fonts_for(figure: Any) -> bool:
+    """Give texts that the usual font does not show fonts of this machine that do; whether any text has one now.
+
+    One warning names the characters that no font shows.
+    """
+    texts = figure.findobj(require("matplotlib.text", "figures").Text)
+    usual, _ = fonts_with("A")
+    known = {*usual}
+    strange = {text: [font for font in fonts_with(text.get_text())[0] if font not in known] for text in texts}
+    changed = [text for text, fonts in strange.items() if fonts]
+    for text in changed:
+        text.set_fontfamily([*(family for family, _ in usual), *(family for family, _ in strange[text])])
+    _, lacking = fonts_with("".join(text.get_text() for text in texts))
+    if lacking:
+        once("fonts", f"no font of this machine shows {lacking[:20]}: {HINT}")
+    return bool(changed)
 
 
 def thumbnail(photo: Image.Image, side: int) -> np.ndarray:
