@@ -174,3 +174,13 @@ def test_a_file_that_was_cut_anywhere_is_refused(tmp_path, legacy):
         file.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cut\.pth (is not a readable checkpoint|is refused)"):
             read_released(file)
+
+
+def test_the_file_to_write_may_be_an_option(released, tmp_path, capsys):
+    assert main(["convert", str(released), "-o", str(tmp_path / "a.safetensors")]) == 0
+    assert main(["convert", str(released), str(tmp_path / "b.safetensors")]) == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    capsys.readouterr()
+    for names in ([], [tmp_path / "c.safetensors", "-o", tmp_path / "d.safetensors"]):
+        assert "name one file to write" in error_of(capsys, [released, *names])
+    assert not list(tmp_path.glob("[cd].safetensors"))

@@ -1,6 +1,7 @@
 """`elastic eval`: its numbers against counting by hand, and wrong inputs."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_errors_equal_counting_one_image_at_a_time(split, tiny, checkpoint, tmp_
     assert results["images"] == total
     assert results["top1_error"] == pytest.approx(wrong / total, abs=1e-6)
     assert results["top5_error"] == 0  # two classes
-    assert f"top1_error: {100 * wrong / total:.2f}%" in capsys.readouterr().out
+    assert f"top-1 error {100 * wrong / total:.2f}%, top-5 error 0.00%" in capsys.readouterr().out
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(tiny, checkpoint, tmp_path, capsys):
@@ -66,3 +67,22 @@ def test_wrong_input_is_one_line_and_exit_code_2(tiny, checkpoint, tmp_path, cap
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1
+
+
+def test_eval_prints_what_training_printed(tiny, tmp_path, capsys):
+    """The same number in the same words; another precision is named."""
+    for precision in ("fp32", "bf16-mixed"):
+        run = tmp_path / precision
+        arguments = [str(tiny / "tiny.yaml"), "--data", str(tiny / "photos"), "-o", str(run), f"precision={precision}"]
+        assert main(["train", *arguments, "--accelerator", "cpu", "--workers", "0"]) == 0
+        printed = capsys.readouterr().out
+        best = re.search(r": best in epoch 1 of 1: (loss .*, top-1 error [\d.]+%, top-5 error 0.00%); \d+ s", printed)
+        assert best
+        assert f"epoch 1/1: {best[1]}" in printed
+        assert evaluate(run, "--data", tiny / "photos", "--json", run / "eval.json") == 0
+        shown = capsys.readouterr().out
+        assert (best[1] in shown.splitlines()[1]) or precision != "fp32"
+        assert ("in fp32; validated in bf16-mixed while it trained" in shown) == (precision != "fp32")
+        results, summary = (json.loads((run / name).read_text()) for name in ("eval.json", "summary.json"))
+        assert (results["precision"], results["trained_in"], summary["precision"]) == ("fp32", precision, precision)
+        assert results["top1_error"] == pytest.approx(1 - summary["best"]) or precision != "fp32"

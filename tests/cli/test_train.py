@@ -95,7 +95,7 @@ def test_two_processes_train_and_test_together(tiny, tmp_path):
         capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("best top1") == 1
+    assert done.stdout.count(": best in epoch ") == 1
     summary = json.loads((out / "summary.json").read_text())
     assert main(["eval", str(out), "--json", str(tmp_path / "one.json"), *machine]) == 0
     one = json.loads((tmp_path / "one.json").read_text())

@@ -2,6 +2,8 @@
 them."""
 
 import json
+import socket
+import threading
 
 import onnx
 import onnxruntime
@@ -12,7 +14,7 @@ import torch
 from elastic_cnn import load_checkpoint
 from elastic_cnn.export import export_checkpoint, load_exported
 from elastic_cnn.export.onnx_file import OPSET
-from elastic_cnn.export.openvino_file import compile_model, convert
+from elastic_cnn.export.openvino_file import compile_model, convert, write_openvino
 
 FORMATS = ["onnx", "openvino", "pt2"]
 SHAPES = [(1, 3, 33, 33), (3, 3, 97, 66), (2, 3, 64, 131), (5, 3, 48, 64)]
@@ -85,3 +87,27 @@ def test_one_size_alone(checkpoint, tmp_path):
     agree(run, load_checkpoint(checkpoint)[0], [(1, 3, 50, 41), (4, 3, 50, 41)])
     with pytest.raises(Exception, match="50"):
         run(torch.zeros(1, 3, 51, 41))
+
+
+def test_openvino_files_are_made_without_a_word_to_anybody(files, tmp_path, monkeypatch):
+    """OpenVINO's own converter counts its users: it calls a server and keeps a number in the home directory."""
+    called = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        called.append(arguments)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):  # where it is silent by itself
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "home").mkdir()
+    before = threading.enumerate()
+    write_openvino(tmp_path / "net.xml", convert(files["onnx"]), {"network": "x"})
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(10)
+    assert called == []
+    assert list((tmp_path / "home").iterdir()) == []
+    assert (tmp_path / "net.bin").exists()

@@ -1,11 +1,13 @@
 """Sharing networks: what is written loads again, by timm and by this package, and computes the same."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import markdown
 import pytest
 import timm
 import torch
@@ -15,6 +17,7 @@ from citizens import FAMILIES, SMALL, enliven, images
 from elastic_cnn import ElasticSpec, create_model, elasticize, load_checkpoint
 from elastic_cnn.zoo import InputSpec, NetworkCard
 from elastic_cnn.zoo.hub import push_to_hf_hub, save_for_hf
+from elastic_cnn.zoo.model_card import model_card
 
 CLASSES = ("cat", "dog", "owl")
 INPUT = InputSpec(size=(64, 96), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), interpolation="bicubic", crop_pct=0.9)
@@ -192,3 +195,49 @@ def test_a_network_that_would_not_load_is_not_uploaded(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="builds another network"):
         push_to_hf_hub(network, NetworkCard("resnext50_elastic"), "pets")
     assert "create" not in HubWithoutNetwork.calls
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](https://example.org/x)",
+    "a|b", "`code`", "*bold*", "__init__", "_x_", "# head", "https://example.org", "www.example.org", "a\nb\n\n# c",
+    "&lt;b&gt;", "\\\\*", "~~gone~~", "---", "C#", "<!-- x", "$title", "Käfer 犬",
+)  # fmt: skip
+
+
+class Shown(HTMLParser):
+    """The texts of headings and table cells as a reader sees them, and every tag with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.texts: list[str] = []
+        self.feed(markdown.markdown(text, extensions=["tables", "fenced_code"]))
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags |= {tag, *(name for name, _ in attrs)}
+        if tag in ("td", "h1", "h2", "p"):
+            self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.texts:
+            self.texts[-1] += data
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_what_others_wrote_is_text_in_a_model_card(word: str) -> None:
+    """A reader of Markdown shows titles, licences, class names, results and epochs as they were written."""
+    network = create_model("resnet10t", num_classes=2, stem_width=8, channels=[8, 8, 8, 8]).eval()
+    info = {"results": {word: 0.5}, "epoch": word, "recipe": {word: f"```\n{word}\n```"}}
+    card = NetworkCard("resnet10t", {}, classes=(word, "bee"), input=INPUT, info=info)
+    text = model_card(network, card, word, f"local-dir:{word}", word)
+    header, body = text.removeprefix("---\n").split("\n---\n", 1)
+    values = yaml.safe_load(header)
+    assert values["license"] == word
+    assert set(values) == {"library_name", "pipeline_tag", "license", "tags"}
+    shown = Shown(body)
+    texts = [text.strip() for text in shown.texts]
+    line = " ".join(word.split())
+    assert texts.count(line) == 2  # the title, and the key of the result
+    assert f"2: {line}, bee" in texts
+    assert f"Measured on the validation split after epoch {line}." in texts
+    assert shown.tags <= {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "pre", "code", "class"}

@@ -41,17 +41,24 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(results: dict) -> list[str]:
-    """The results as lines: fractions of errors and scores in per cent, `-` for what does not occur in the data."""
+    """The results as lines: as training prints them, then what that line leaves out: fractions in per cent, `-` for what
+    does not occur in the data."""
     head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
+    told = ("loss", "top1", "top5", "top1_error", "top5_error") if results["task"] == "classification" else ()
     lines = [
         f"{results['network']} ({results['task']}, {results['classes']} classes): {results['images']} images in "
         f"{results['seconds']} s ({results['images_per_s']} images/s)"
         + (f", {results['unreadable']} unreadable left out" if results["unreadable"] else "")
     ]
+    lines.append(f"  {results['headline']}")
+    if (other := results["trained_in"]) != results["precision"]:
+        lines.append(f"  in {results['precision']}; validated in {other} while it trained, so last digits may differ")
     for name, value in results.items():
-        if name not in head and value is None:
+        if name in (*head, *told):
+            continue
+        if value is None:
             lines.append(f"  {name}: -")
-        elif name not in head and isinstance(value, int | float):
+        elif isinstance(value, int | float):
             lines.append(
                 f"  {name}: {100 * value:.2f}%" if 0 <= value <= 1 and name != "loss" else f"  {name}: {value:.4g}"
             )

@@ -14,8 +14,8 @@ Run = Callable[[Tensor], Tensor]
 
 
 def convert(onnx_path: str | Path) -> Any:
-    """The OpenVINO model of an ONNX file."""
-    return require("openvino", "export").convert_model(str(onnx_path))
+    """The OpenVINO model of an ONNX file. Not by `convert_model`, which reports its use and writes into the home."""
+    return require("openvino", "export").Core().read_model(str(onnx_path))
 
 
 def write_openvino(path: Path, model: Any, metadata: dict[str, str]) -> None:

@@ -102,15 +102,16 @@ class Summary:
     val_counts: dict[str, int]
     unreadable: int
     seed: int
+    precision: str
+    headline: str
     files: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """For the terminal."""
-        best = "none" if self.best is None else f"{self.best:.4f} in epoch {self.best_epoch} of {self.epochs}"
+        best = "none" if self.best is None else f"in epoch {self.best_epoch} of {self.epochs}: {self.headline}"
         left_out = f"; {self.unreadable} unreadable image(s) left out" if self.unreadable else ""
         return [
-            f"{self.network}: best {self.metric} {best}, in {self.seconds:.0f} s ({self.images_per_s:.0f} images/s)"
-            + left_out,
+            f"{self.network}: best {best}; {self.seconds:.0f} s ({self.images_per_s:.0f} images/s)" + left_out,
             *(f"  {name}: {path}" for name, path in self.files.items()),
         ]
 
@@ -210,6 +211,8 @@ def _summarise(loop: Loop) -> Summary:
         val_counts=getattr(loop.job.val, "counts", {}),
         unreadable=loop.unreadable_files(),
         seed=recipe.seed,
+        precision=recipe.precision,
+        headline=loop.task.headline(keeper.best_results) if keeper.best_results else "",
         files=files,
     )
 
@@ -229,8 +232,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test a checkpoint (or a run folder's best) on a split of `data`.
 
-    Returns the task's results with `network`, `task`, `images` (counted), `unreadable`, `classes` (their number),
-    `images_per_s` and `seconds`. Raises `ValueError` where the checkpoint or the data do not fit.
+    Returns the task's results with `network`, `task`, `headline` (the line that training prints of the same results),
+    `precision` (of this test) and `trained_in` (that of the validations in training), `images` (counted), `unreadable`,
+    `classes` (their number), `images_per_s` and `seconds`. `ValueError` where the checkpoint or the data do not fit.
     """
     network, card = load_checkpoint(checkpoint)
     if (options.annotations or options.images) and card.task != "multilabel":
@@ -253,9 +257,13 @@ def evaluate(
     results = task.validation_results()
     broken_files = _sum(fabric, len(unreadable.paths))  # each file is read by one process
     seconds = time.perf_counter() - began
+    recipe = card.info.get("recipe")
     return {
         "network": card.network,
         "task": card.task,
+        "headline": task.headline(results),
+        "precision": "fp32",
+        "trained_in": recipe.get("precision", "fp32") if isinstance(recipe, dict) else "fp32",
         **results,
         "images": len(samples) - broken_files,
         "unreadable": broken_files,

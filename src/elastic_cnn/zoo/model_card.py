@@ -1,6 +1,7 @@
 """The model card (README.md) of a shared network: a template, filled from the network and its `NetworkCard`."""
 
 import json
+import re
 from collections.abc import Mapping
 from string import Template
 from typing import Any
@@ -10,6 +11,9 @@ from torch import nn
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
+MARKUP = re.compile(
+    r"[\\`*\[\]|~#!<>&]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/|(?<=www)\.", re.IGNORECASE
+)  # of Markdown and HTML
 PIPELINES = {
     "classification": "image-classification",
     "multilabel": "image-classification",
@@ -62,7 +66,7 @@ WITH_TIMM = Template("""```python
 import elastic_cnn  # registers the network
 import timm
 
-network = timm.create_model("$source", pretrained=True).eval()
+network = timm.create_model($source, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
 ```""")
 
@@ -77,7 +81,7 @@ def model_card(network: nn.Module, card: NetworkCard, title: str, source: str | 
     """The text of README.md, Markdown with the Hub's YAML header.
 
     title: its heading. source: what `timm.create_model` loads it by, None where timm cannot. license: an identifier of
-    the Hub's, such as `apache-2.0`.
+    the Hub's, such as `apache-2.0`. What comes from others (title, licence, class names, results) is escaped.
     """
     elastic = _converted_blocks(network)
     kind = (
@@ -88,13 +92,13 @@ def model_card(network: nn.Module, card: NetworkCard, title: str, source: str | 
         library="timm" if source else "elastic-cnn",
         library_tag="- timm\n" if source else "",
         pipeline=PIPELINES[card.task],
-        license=license,
-        title=title,
+        license=_yaml(license),
+        title=_plain(title),
         description=description,
         facts=_table(_facts(network, card, elastic)),
         results=_results(card.info),
         recipe=_recipe(card.info),
-        use=WITH_TIMM.substitute(source=source) if source else WITH_CHECKPOINT,
+        use=WITH_TIMM.substitute(source=json.dumps(source)) if source else WITH_CHECKPOINT,
     )
 
 
@@ -118,11 +122,17 @@ def _facts(network: nn.Module, card: NetworkCard, elastic: int) -> dict[str, str
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    return "\n".join(f"| {_plain(key)} | {_plain(value)} |" for key, value in rows.items())
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _plain(text: str) -> str:
+    """Text that shows as it is written, on one line, whatever it holds: no markup, no HTML, no links, no new cell."""
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def _yaml(text: str) -> str:
+    """A value of the header: as it is where that can only be a text, else in quotes, which JSON's are to YAML."""
+    return text if re.fullmatch(r"[a-z][a-z0-9.]*(-[a-z0-9.]+)+|mit|other", text) else json.dumps(text)
 
 
 def _results(info: Mapping[str, Any]) -> str:
@@ -134,7 +144,7 @@ def _results(info: Mapping[str, Any]) -> str:
     }
     if not numbers:
         return "None recorded."
-    epoch = f"\n\nMeasured on the validation split after epoch {info['epoch']}." if "epoch" in info else ""
+    epoch = f"\n\nMeasured on the validation split after epoch {_plain(str(info['epoch']))}." if "epoch" in info else ""
     return "| measure | value |\n|---|---|\n" + _table(numbers) + epoch
 
 
