@@ -81,7 +81,7 @@ def test_eval_prints_what_training_printed(tiny, tmp_path, capsys):
         assert f"epoch 1/1: {best[1]}" in printed
         assert evaluate(run, "--data", tiny / "photos", "--json", run / "eval.json") == 0
         shown = capsys.readouterr().out
-        assert (best[1] in shown.splitlines()[1]) or precision != "fp32"
+        assert f"  {best[1]}" in shown.splitlines() or precision != "fp32"
         assert ("in fp32; validated in bf16-mixed while it trained" in shown) == (precision != "fp32")
         results, summary = (json.loads((run / name).read_text()) for name in ("eval.json", "summary.json"))
         assert (results["precision"], results["trained_in"], summary["precision"]) == ("fp32", precision, precision)

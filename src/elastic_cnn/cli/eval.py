@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(results: dict) -> list[str]:
-    """The results as lines: as training prints them, then what that line leaves out: fractions in per cent, `-` for what
-    does not occur in the data."""
+    """The results as lines: as training prints them, then what that line leaves out: fractions in per cent, `-` for
+    what does not occur in the data."""
     head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
     told = ("loss", "top1", "top5", "top1_error", "top5_error") if results["task"] == "classification" else ()
     lines = [
