@@ -1,5 +1,7 @@
 """Whole networks with native blocks: their error against float64 beside the plain form's, and what is reported."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -7,7 +9,7 @@ from timm.models.dla import DlaBottleneck
 
 import elastic_cnn
 from elastic_cnn.fast import optimize_for_inference
-from elastic_cnn.fast.native import NativeBlocks, NativeResNet, is_native, to_native
+from elastic_cnn.fast.native import NativeBlocks, NativeResNet, NativeRow, is_native, to_native
 from elastic_cnn.fast.native_dla import NativeDlaTree
 from elastic_cnn.kernels import native as loader
 from elastic_cnn.kernels import ops
@@ -55,8 +57,6 @@ def test_outputs_are_as_near_to_float64_as_the_plain_form(kind):
 
 
 def build_double(network: torch.nn.Module) -> torch.nn.Module:
-    import copy
-
     return copy.deepcopy(network).double()
 
 
@@ -137,6 +137,25 @@ def test_export_holds_the_native_operators():
     assert {"elastic_cnn.stem.default", "elastic_cnn.residual_blocks.default"} <= names
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), fast(x), rtol=0, atol=0)
+
+
+def test_blocks_of_a_row_are_called_hooked_and_copied_one_by_one():
+    network, x = build("resnext_small_elastic"), torch.randn(1, 3, 64, 64)
+    fast, seen = copy.deepcopy(optimize_for_inference(network, native=True)), []
+    assert isinstance(fast.layer1, NativeRow)
+    assert len(fast.layer1) == len(network.layer1) > 1
+    whole = fast.native_trunk.weights.untyped_storage().data_ptr()
+    assert all(block.weights.untyped_storage().data_ptr() == whole for block in fast.layer1)
+    maps = [x[:, :1].expand(-1, network.layer1[0].branches.high.transform[0].in_channels, -1, -1)]
+    with torch.no_grad():
+        wanted = network.layer1(maps[0])
+        torch.testing.assert_close(fast.layer1(maps[0]), wanted, rtol=1e-4, atol=1e-4)
+        for block in fast.layer1:
+            maps.append(block(maps[-1]))
+        torch.testing.assert_close(maps[-1], fast.layer1(maps[0]), rtol=1e-5, atol=1e-5)
+        fast.layer1[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-4, atol=1e-4)
+    assert len(seen) == 1
 
 
 def test_float64_networks_keep_their_form_under_auto():

@@ -1,6 +1,8 @@
 """Where the training form cannot serve: blocks compute plainly, and say why."""
 
 import copy
+import pickle
+import warnings
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from fused_cases import BLOCKS, elastic, lively, maps, residual
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from elastic_cnn import ElasticSpec, set_blend
+from elastic_cnn import ElasticSpec, optimize_for_inference, set_blend
 from elastic_cnn.fast import optimize_for_training, training_ops
 from elastic_cnn.fast.training import plain_form, why_plain
 
@@ -84,6 +86,36 @@ def test_blocks_without_a_form_are_reported():
     assert "SiLU" in report.plain["silu"]
     assert "left, its activation is SiLU: silu" in str(report)
     assert type(network["resnet"]) is type(elastic(Bottleneck(16, 4)))
+
+
+class Halved(Bottleneck):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def test_subclasses_and_layers_without_channels_are_left_and_said():
+    """A division by the number of channels would end the process."""
+    empty = residual()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        empty.conv1, empty.bn1 = nn.Conv2d(32, 0, 1, bias=False), nn.BatchNorm2d(0)
+        empty.conv2 = nn.Conv2d(0, 8, 3, padding=1, bias=False)
+    network = nn.ModuleDict({"subclass": Halved(32, 8), "empty": empty})
+    kinds = [type(module) for module in network.modules()]
+    report = optimize_for_training(network)
+    assert "Halved may compute something else" in report.left["subclass"]
+    assert "no channels" in report.left["empty"]
+    assert [type(module) for module in network.modules()] == kinds
+
+
+def test_blocks_in_the_form_are_pickled_and_optimized_for_inference():
+    block = lively(BLOCKS["elastic"]())
+    x = maps(block, 1, 6, 6)
+    optimize_for_training(block)
+    again = pickle.loads(pickle.dumps(block))
+    assert type(again) is type(block)
+    with torch.no_grad():
+        torch.testing.assert_close(optimize_for_inference(again, x)(x), block.eval()(x), rtol=1e-5, atol=1e-5)
 
 
 def test_without_kernels_nothing_changes(monkeypatch):

@@ -15,8 +15,8 @@ from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
 from elastic_cnn.fast.torch_form import fold_block
 from elastic_cnn.fast.training import plain_form
-from elastic_cnn.fast.verify import Check, Step, apply_steps, check_outputs, check_shapes, nothing_checked
-from elastic_cnn.nn.example import Example
+from elastic_cnn.fast.verify import Check, Step, apply_steps, check_outputs, nothing_checked
+from elastic_cnn.nn.example import Example, placement
 from elastic_cnn.nn.trial import copy_module, run_trial
 from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock
 
@@ -48,9 +48,8 @@ def optimize_for_inference(
         timed), and says in the report why not elsewhere; True raises `NativeKernelsMissing`; False keeps to PyTorch,
         as an export needs. Where the kernels were not compiled with the package, the first use of a machine compiles
         them (about a minute).
-    verify: compare the outputs with those of `network` on the example, each form as it is made; what differs by more
-        than rounding is put back and reported. Without an example (or with one on the meta device), outputs have no
-        values to compare: only that the result runs, and the outputs' shapes, are verified.
+    verify: run the result and `network` once on the example and compare the outputs; where they differ by more than
+        rounding, or the result does not run, the form at fault is put back and reported, never returned.
 
     Returns the new network: in eval mode, without gradients, not meant to be trained or saved, with
     `optimization_report` (a `FormReport`: what was folded and rewritten, what was left and why). Blocks that hooks
@@ -63,13 +62,11 @@ def optimize_for_inference(
         raise ValueError("a scripted or traced network cannot be optimized; optimize the module it was made from")
     if native not in (True, False, "auto"):
         raise ValueError(f"native must be True, False or 'auto', got {native!r}")
-    used, outputs = run_trial(network, example)
+    verify = verify and placement(network)[0].type != "meta"
+    used, expected = run_trial(network, example, meta=not verify)
     root = Root(plain_form(copy_module(network)))
     notes = _to_eval(root.network)
-    values = example is not None and all(tensor.device.type != "meta" for tensor in used.tensors())
-    check: Check = nothing_checked
-    if verify:
-        check = check_outputs(network, used) if values else check_shapes(used, outputs)
+    check: Check = check_outputs(network, used, expected) if verify else nothing_checked
     with torch.no_grad():
         report, _ = apply_steps(root, _steps(used, channels_last, is_on_gpu(root.network)), check)
     report.notes += notes
@@ -78,7 +75,8 @@ def optimize_for_inference(
     fast: Any = root.network
     fast.requires_grad_(False)
     if native is True or (native == "auto" and not (reason := native_available(fast))):
-        fast = make_native(root, report, check, used if native == "auto" and values else None)
+        timed = native == "auto" and example is not None and all(not tensor.is_meta for tensor in used.tensors())
+        fast = make_native(root, report, check, used if timed else None)
     elif native == "auto":
         report.notes.append(reason)
     fast.optimization_report = report

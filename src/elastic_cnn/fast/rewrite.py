@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 _MISSING: Any = object()
+_REGISTERS = frozenset(vars(nn.Module()))
 
 
 class Root(nn.Module):
@@ -15,6 +16,13 @@ class Root(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network: Any = network
+        # Attributes that hold modules beside torch's register, in lists, tuples and dicts: as owner and name.
+        self.plain_holders = [
+            (module, name)
+            for module in network.modules()
+            for name, value in vars(module).items()
+            if name not in _REGISTERS and _holds_module(value)
+        ]
 
 
 class Change:
@@ -46,12 +54,24 @@ class Change:
         )
 
     def replace(self, root: Root, old: nn.Module, new: nn.Module) -> None:
-        """Put `new` in the place of `old` under every name that it has, in the same training mode."""
+        """Put `new` in the place of `old` under every name that it has, in plain lists and attributes, too, in the same
+        training mode."""
         new.train(old.training)
         for parent in list(root.modules()):
+            if old not in parent._modules.values():
+                continue
             for name, module in list(parent._modules.items()):  # named_children() names a module only once
                 if module is old:
                     self.set(parent, name, new)
+        for owner, name in root.plain_holders:
+            value = vars(owner)[name]
+            if (exchanged := _exchange(value, old, new)) is not value:
+                self._set_plain(owner, name, exchanged)
+
+    def _set_plain(self, module: nn.Module, name: str, value: Any) -> None:
+        """An attribute that torch does not register."""
+        own, before = vars(module), vars(module)[name]
+        self._do(lambda: own.update({name: value}), lambda: own.update({name: before}))
 
     def undo(self) -> None:
         for step in reversed(self._undo):
@@ -65,6 +85,25 @@ class Change:
         redo()
         self._redo.append(redo)
         self._undo.append(undo)
+
+
+def _holds_module(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return any(map(_holds_module, value))
+    return any(map(_holds_module, value.values())) if type(value) is dict else isinstance(value, nn.Module)
+
+
+def _exchange(value: Any, old: nn.Module, new: nn.Module) -> Any:
+    """A copy of `value`, a list, tuple or dict, with `new` for `old`; `value` itself where it does not hold it."""
+    if value is old:
+        return new
+    if type(value) is dict:
+        items = {key: _exchange(item, old, new) for key, item in value.items()}
+        return items if any(items[key] is not value[key] for key in value) else value
+    if type(value) in (list, tuple):
+        parts = [_exchange(item, old, new) for item in value]
+        return type(value)(parts) if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+    return value
 
 
 def _put(module: nn.Module, attribute: str, value: Any) -> None:

@@ -56,9 +56,16 @@ def copy_structure(network: nn.Module, *, meta: bool = False) -> nn.Module:
 
 
 def copy_module(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """`copy.deepcopy`, and a sentence where a module holds what cannot be copied (`ValueError`)."""
+    """`copy.deepcopy`, and a sentence where a module holds what cannot be copied (`ValueError`).
+
+    Weights that old-style norms and pruning computed at the last call are copied as they are, without their history.
+    """
+    memo = {} if memo is None else memo
+    for value in (value for part in module.modules() for value in vars(part).values()):
+        if isinstance(value, Tensor) and not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(module, memo if memo is not None else {})
+        return copy.deepcopy(module, memo)
     except Exception as error:  # anything that anyone keeps on a module: locks, files, activations of the last call
         raise ValueError(
             f"{type(module).__name__} cannot be copied, since it holds something that Python cannot copy "

@@ -25,6 +25,8 @@ def describe(module: nn.Module) -> BlockDescription:
     """What `module` is to its faster forms. `Unsupported` says why none knows it."""
     kind = family_of(module)
     if kind is None:
+        if "forward" in vars(module):
+            raise Unsupported("its forward was replaced")
         known = next((one for one in FAMILIES if isinstance(module, one)), None)
         if known is None:
             raise Unsupported(f"{type(module).__name__} is not a block that a form knows")
