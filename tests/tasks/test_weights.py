@@ -3,11 +3,13 @@
 import copy
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from elastic_cnn.tasks import weight_files
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.weight_files import read_state_dict
 from elastic_cnn.tasks.weights import he_fan_in, load_weights, make_network
@@ -56,6 +58,47 @@ def test_base_weights_can_be_made_elastic(tmp_path):
     assert network.elastic_report.converted
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in source.parameters())
     assert torch.equal(network.conv1.weight, source.conv1.weight)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+WEIGHTS = PAGE.partition("## Weights\n")[2].partition("\n## ")[0]
+
+
+def test_the_page_names_what_is_taken():
+    taken = {word for line in WEIGHTS.splitlines() if line.endswith("taken |") for word in re.findall(r"`(\w+)`", line)}
+    assert taken == set(weight_files.HOLDERS)
+    for words in (weight_files.AVERAGED, weight_files.WRAPPERS, (weight_files.COMPILED,)):
+        (line,) = [line for line in WEIGHTS.splitlines() if f"`{words[0]}`" in line and line.startswith("| ")]
+        assert set(words) <= set(re.findall(r"`(.*?)`", line))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda n: n,
+        lambda n: {"epoch": 3, "lr": 0.1},
+        lambda n: {"task": {}, "progress": {}, "optimizer": {}},
+        lambda n: {name: t * math.nan for name, t in n.state_dict().items() if name == "fc.weight"},
+        None,
+    ],
+)
+def test_the_page_has_the_very_sentences(content, tmp_path):
+    network = create_model("resnet10t", num_classes=5, **KWARGS)
+    if content is not None:
+        torch.save(content(network), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth") as caught:
+        load_weights(network, tmp_path / "w.pth")
+    said = str(caught.value).replace(str(tmp_path / "w.pth"), "FILE").replace(str(tmp_path), "FOLDER")
+    assert f"`{re.sub(r'checkpoint .Unsupported.*?.; code', 'checkpoint (...); code', said)}`" in WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "changes", [{"network": "resnext_small_elastic", "weights": "timm"}, {"network_kwargs": {"pretrained": True}}]
+)
+def test_so_it_has_of_recipes(changes):
+    with pytest.raises(ValueError, match="weights") as caught:
+        make_network(Recipe(**{"network": "resnet18", **changes}), ("a", "b"))
+    assert f"`{caught.value}`" in WEIGHTS
 
 
 class Code:
