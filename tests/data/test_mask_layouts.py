@@ -116,8 +116,14 @@ def test_layouts_that_do_not_fit_are_told(tmp_path, folders, message):
 
 def test_one_folder_read_twice_is_refused(tmp_path):
     write(tmp_path, "train", "trainannot")
-    (tmp_path / "train" / "again").symlink_to(tmp_path / "train", target_is_directory=True)
-    with pytest.raises(ValueError, match=r"again leads to a folder that is read already .*remove the link"):
+    again = tmp_path / "train" / "again"
+    again.symlink_to(tmp_path / "train", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"again is a link to a folder that holds it: remove the link"):
+        folder_pairs(tmp_path, "train")
+    again.unlink()
+    write(tmp_path, "train/deep", "trainannot/deep")
+    again.symlink_to(tmp_path / "train" / "deep", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"leads to a folder that is read already .*remove the link"):
         folder_pairs(tmp_path, "train")
 
 

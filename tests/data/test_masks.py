@@ -26,6 +26,7 @@ from elastic_cnn.data.masks import (
     voc_palette,
 )
 from elastic_cnn.data.sampler import UnreadableSample, seed_generators
+from elastic_cnn.data.transforms import Geometry
 
 LABELS = Labels(("a", "b", "c"), void=9)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,6 +94,38 @@ def test_a_mask_and_its_photo_stay_together_under_augmentation():
         assert agree[inside].float().mean() > 0.8
         border = image[:, ~inside].float()
         assert torch.equal(border, torch.tensor([int(255 * m) for m in MEAN])[:, None].expand_as(border).float())
+
+
+@pytest.mark.parametrize(
+    ("geometry", "corners"),
+    [
+        (Geometry(hflip=0), {(0, 1, 2, 3)}),
+        (Geometry(hflip=1), {(1, 0, 3, 2)}),
+        (Geometry(hflip=0, vflip=1), {(2, 3, 0, 1)}),
+        (Geometry(hflip=0.5, vflip=0.5), {(0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)}),
+    ],
+)
+def test_mirroring_is_as_the_recipe_says(geometry, corners):
+    mask = tv_tensors.Mask(torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8))
+    photo = tv_tensors.Image(mask.expand(3, 2, 2).clone())
+    transform, seen = train_transform((2, 2), (1.0, 1.0), MEAN, geometry), set()
+    for seed in range(40):
+        seed_generators(seed)
+        image, target = transform(photo, mask)
+        assert torch.equal(image[0], target)
+        seen.add(tuple(target.flatten().tolist()))
+    assert seen == corners
+
+
+def test_a_rotation_turns_both_and_leaves_void_corners():
+    mask = tv_tensors.Mask(torch.arange(2, dtype=torch.uint8).repeat_interleave(20).expand(40, 40).clone())
+    photo = tv_tensors.Image((200 * mask).expand(3, 40, 40).clone())
+    seed_generators(3)
+    image, target = train_transform((40, 40), (1.0, 1.0), MEAN, Geometry(hflip=0, rotation=90))(photo, mask)
+    assert (target == IGNORE).any()
+    inside = target != IGNORE
+    assert ((image[1] > 100) == (target == 1))[inside].float().mean() > 0.95  # but for the edge, which is blurred
+    assert not torch.equal(target, mask)
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from elastic_cnn.data.mask_pairs import SPLIT, SPLIT_NAMES
+from elastic_cnn.data.image_folder import SPLITS
+from elastic_cnn.data.mask_pairs import SPLIT
 
 PATTERNS = (
     "annotations/instances_{}.json",
@@ -61,7 +62,7 @@ def find_annotations(root: Path, split: str) -> Path:
     """The file of a split: `annotations/instances_SPLIT.json`, the only `instances_SPLIT20NN.json`, or as tools name
     it: `SPLIT/_annotations.coco.json` (Roboflow), `annotations/SPLIT.json`, `SPLIT.json`. `val` finds `valid` too.
     """
-    names = SPLIT_NAMES.get(split, (split,))
+    names = SPLITS.get(split, (split,))
     for pattern in PATTERNS:
         found = sorted(path for name in names for path in root.glob(pattern.format(name)))
         if len(found) > 1:

@@ -1,6 +1,5 @@
 """Mask files to class numbers, and a look over a split's masks before a run: which classes are in them at all."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image, ImageOps
 
 from elastic_cnn.data.labels import NO_CLASS, VOID, Labels
 from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.data.pixels import opened
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.extras import MissingExtra, require
 
@@ -47,15 +47,13 @@ def _stored_values(path: Path, labels: Labels) -> np.ndarray:
     try:
         if path.suffix == ".mat":
             return np.asarray(require("scipy.io", "figures").loadmat(path)["GTcls"][0]["Segmentation"][0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, large pictures below the bound
-            with Image.open(path) as file:
-                kind = file.format
-                picture = ImageOps.exif_transpose(file)
-                picture.load()
-    except MissingExtra:
+        with opened(path) as file:
+            kind = file.format
+            picture = ImageOps.exif_transpose(file)
+            picture.load()
+    except (MissingExtra, UnreadableSample):
         raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... for broken files
+    except Exception as error:  # scipy raises kinds of its own for broken files
         raise UnreadableSample(str(path), error or type(error).__name__) from error
     if kind == "JPEG":
         raise ValueError(f"{path} is a JPEG file, which changes the values at every edge: masks must be PNG")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from torchvision.datasets import SBDataset, VOCSegmentation
 
+from elastic_cnn.data.folders import same_name, walk
+from elastic_cnn.data.image_folder import SPLITS
+from elastic_cnn.data.pixels import is_picture_name, picture_endings
 from elastic_cnn.extras import require
+from elastic_cnn.text import utf8
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 SPLIT = "{split}"  # in `photos` and `masks`, the split's name
 LAYOUTS = (
     ("{split}", "{split}annot"),
@@ -76,7 +78,7 @@ def folder_pairs(root: str | Path, split: str, layout: Layout = Layout()) -> Pai
 
 def _folders(root: Path, split: str, layout: Layout) -> tuple[Path, Path]:
     """The folders of a split's photos and masks."""
-    names = SPLIT_NAMES.get(split, (split,))
+    names = SPLITS.get(split, (split,))
     layouts = ((layout.photos, layout.masks),) if layout.photos else LAYOUTS
     tried = [[root / folder.replace(SPLIT, name) for folder in pair] for pair in layouts for name in names]
     found = [(photos, masks) for photos, masks in tried if photos.is_dir() and masks.is_dir()]
@@ -103,7 +105,7 @@ def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     pictures = list(walk_pictures(folder))
     for path in pictures:
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = same_name(path.relative_to(folder).with_suffix("").as_posix())
         if not name.endswith(suffix):
             continue
         name = name.removesuffix(suffix)
@@ -112,25 +114,22 @@ def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
         files[name] = path
     if not files:
         behind = f" whose name ends in {suffix}" if suffix and pictures else ""
-        raise ValueError(f"{folder} holds no picture{behind} ({', '.join(IMAGE_ENDINGS)})")
+        raise ValueError(f"{folder} holds no picture{behind} ({', '.join(picture_endings())})")
     return files
 
 
 def walk_pictures(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and those below it, by their endings, in order; hidden names and `__MACOSX` passed by.
+    """The pictures in a folder and those below it, in order, without the system's own files.
 
     `ValueError` for a link to a folder that was met already: its pictures would count twice.
     """
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, _, names in walk(folder):
         real = os.path.realpath(place)
         if real in seen:
-            raise ValueError(f"{place} leads to a folder that is read already ({real}): remove the link")
+            raise ValueError(f"{utf8(place)} leads to a folder that is read already ({utf8(real)}): remove the link")
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
-                yield Path(place, name)
+        yield from (Path(place, name) for name in sorted(names) if is_picture_name(name))
 
 
 def _suffix_hint(photos: dict[str, Path], masks: dict[str, Path]) -> str:

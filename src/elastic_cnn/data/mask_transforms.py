@@ -13,6 +13,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from elastic_cnn.data.transforms import Geometry
+
+AS_THE_PAPER = Geometry()
 IGNORE = 255  # the value of pixels that do not count, whatever it was in the file
 
 Pair = tuple[tv_tensors.Image, tv_tensors.Mask]
@@ -44,10 +47,21 @@ def _fill(mean: Sequence[float]) -> dict[type, Any]:
     return {tv_tensors.Image: [255 * value for value in mean], tv_tensors.Mask: IGNORE}
 
 
-def train_transform(size: tuple[int, int], scale: tuple[float, float], mean: Sequence[float]) -> v2.Transform:
-    """The paper's augmentation: random scale, random crop of `size`, padded where the photo is smaller, random flip."""
-    crop = v2.RandomCrop(size, pad_if_needed=True, fill=_fill(mean))
-    return v2.Compose([RandomScale(*scale), crop, v2.RandomHorizontalFlip()])
+def train_transform(
+    size: tuple[int, int], scale: tuple[float, float], mean: Sequence[float], geometry: Geometry = AS_THE_PAPER
+) -> v2.Transform:
+    """The paper's augmentation: random scale, random crop of `size`, padded where the photo is smaller, random flip.
+
+    geometry: its hflip, vflip and rotation; corners that a rotation uncovers are void.
+    """
+    steps: list[v2.Transform] = [RandomScale(*scale)]
+    if geometry.rotation:
+        steps.append(v2.RandomRotation(geometry.rotation, v2.InterpolationMode.BILINEAR, fill=_fill(mean)))
+    steps.append(v2.RandomCrop(size, pad_if_needed=True, fill=_fill(mean)))
+    for probability, flip in ((geometry.hflip, v2.RandomHorizontalFlip), (geometry.vflip, v2.RandomVerticalFlip)):
+        if probability:
+            steps.append(flip(probability))
+    return v2.Compose(steps)
 
 
 def pad_to(pair: Pair, size: tuple[int, int], mean: Sequence[float]) -> Pair:

@@ -16,12 +16,14 @@ from torchvision import tv_tensors
 
 from elastic_cnn.data.labels import LABELS_FILE, VOC_CLASSES, VOC_LABELS, Labels, read_labels, voc_palette
 from elastic_cnn.data.mask_files import classes_not_seen, read_mask
-from elastic_cnn.data.mask_pairs import IMAGE_ENDINGS, Layout, Pairs, folder_pairs, voc_pairs
-from elastic_cnn.data.mask_transforms import normalize, pad_to, train_transform
-from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.mask_pairs import Layout, Pairs, folder_pairs, voc_pairs
+from elastic_cnn.data.mask_transforms import AS_THE_PAPER, normalize, pad_to, train_transform
+from elastic_cnn.data.pixels import RGB, Reading, opened, read_rgb
+from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import Geometry
 
 __all__ = [
-    "IMAGE_ENDINGS", "LABELS_FILE", "VOC_CLASSES", "VOC_LABELS", "Labels", "Layout", "MaskSamples", "Pairs",
+    "LABELS_FILE", "VOC_CLASSES", "VOC_LABELS", "Labels", "Layout", "MaskSamples", "Pairs",
     "classes_not_seen", "folder_pairs", "read_labels", "read_mask", "voc_pairs", "voc_palette",
 ]  # fmt: skip
 
@@ -30,15 +32,16 @@ ORIENTATION = 0x0112  # of EXIF; 5 to 8 are turned by a quarter
 
 def orientation(path: Path) -> int:
     """EXIF's, 1 where there is none; 5 to 8 are turned by a quarter."""
-    with Image.open(path) as file:
+    with opened(path) as file:
         return int(file.getexif().get(ORIENTATION, 1))
 
 
 class MaskSamples:
     """A split as samples: `image` float32 (3, H, W), normalised, and `target` int64 (H, W) with `IGNORE` for void.
 
-    scale: the range of random scales in training; None to test. size: the crop (height, width) in training; in testing
-    photos are padded to it at the right and bottom, or left at their own size where it is None.
+    scale: the range of random scales in training; None to test. geometry: mirroring and turning in training. size: the
+    crop (height, width) in training; in testing photos are padded to it at the right and bottom, or left at their own
+    size where it is None. reading: how photos are read.
     """
 
     def __init__(
@@ -50,11 +53,14 @@ class MaskSamples:
         mean: Sequence[float],
         std: Sequence[float],
         scale: tuple[float, float] | None = None,
+        geometry: Geometry = AS_THE_PAPER,
+        reading: Reading = RGB,
     ) -> None:
+        self.reading = reading
         self.pairs, self.labels, self.size, self.mean, self.std = pairs, labels, size, mean, std
         if scale is not None and size is None:
             raise ValueError("training needs a crop size")
-        self.augment = train_transform(size, scale, mean) if scale is not None and size is not None else None
+        self.augment = train_transform(size, scale, mean, geometry) if scale is not None and size is not None else None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,7 +70,10 @@ class MaskSamples:
 
     def read(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """The photo and its mask as they are. `ValueError` where their sizes differ."""
-        photo, mask = read_rgb(self.pairs.images[index]), read_mask(self.pairs.masks[index], self.labels)
+        photo, mask = (
+            read_rgb(self.pairs.images[index], reading=self.reading),
+            read_mask(self.pairs.masks[index], self.labels),
+        )
         if photo.size != mask.shape[::-1]:
             turned = photo.size == mask.shape and orientation(self.pairs.images[index]) > 4
             raise ValueError(
@@ -92,9 +101,9 @@ class MaskSamples:
         first: tuple[tuple[int, int], Path] | None = None
         for path in self.pairs.images:
             try:
-                with Image.open(path) as file:
+                with opened(path) as file:
                     size = file.size[::-1] if file.getexif().get(ORIENTATION, 1) > 4 else file.size
-            except (OSError, SyntaxError):
+            except UnreadableSample:
                 continue  # met again, and reported, when it is read
             if self.size is not None:
                 size = max(size[0], self.size[1]), max(size[1], self.size[0])

@@ -57,8 +57,9 @@ class GeometryOptions:
 
     def refuse_all_but(self, known: tuple[str, ...], who: str) -> None:
         """`ValueError` where a key of these is set that `who` does not heed."""
-        for entry in fields(GeometryOptions):
-            if entry.name not in known and getattr(self, entry.name) != getattr(type(self)(), entry.name):
+        own = {entry.name for entry in fields(GeometryOptions)}
+        for entry in fields(self):
+            if entry.name in own and entry.name not in known and getattr(self, entry.name) != entry.default:
                 raise ValueError(f"options.{entry.name}={getattr(self, entry.name)}: {who}; leave it out")
 
     def geometry(self) -> Geometry:

@@ -20,8 +20,9 @@ from elastic_cnn.data.mask_pairs import Layout, Pairs, folder_pairs, voc_pairs
 from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, save_picture
 from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import MaskSamples
+from elastic_cnn.data.pixels import Reading
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
-from elastic_cnn.tasks.geometry import both_sides
+from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
 from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels
 from elastic_cnn.tasks.recipe import Recipe, task_options
@@ -35,7 +36,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(GeometryOptions):
     """dataset: `folder` (photos in SPLIT/, masks in SPLITannot/) or `voc` (VOC 2012; training on `train_split`).
 
     photos, masks, photo_suffix, mask_suffix: where a folder keeps them, see `data.mask_pairs.Layout`.
@@ -47,6 +48,7 @@ class Options:
     backbone's batch norms keep their initial statistics and weights. sync_norms: batch norms share their statistics
     over the processes. checkpoint_blocks: the backbone's blocks keep their inputs alone, which saves memory.
     sheet: photos on the contact sheet of a validation; 0 for none.
+    The other keys are those of `GeometryOptions`, without crop_mode and quarter_turns.
     """
 
     dataset: Literal["folder", "voc"] = "folder"
@@ -69,6 +71,9 @@ class Options:
     sheet: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        heeded = ("hflip", "vflip", "rotation", "max_value", "background")
+        self.refuse_all_but(heeded, "segmentation crops and pads by image_size, scale and test_size alone")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"options.scale={list(self.scale)} must be two positive factors, the smaller first")
         if self.head_lr < 0 or self.sheet < 0:
@@ -215,15 +220,16 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     options: Options = task_options(recipe)
     labels = options.labels(data)
     train_pairs, val_pairs = (_pairs(options, data, split) for split in (options.train_split, options.val_split))
-    network, card = make_network(recipe, labels.classes)
+    seen_as = {"max_value": options.max_value, "background": options.background}
+    network, card = make_network(recipe, labels.classes, **seen_as)
     if unseen := classes_not_seen(train_pairs.masks, labels):
         warn(unseen)
     known = {"dataset": options.dataset, **labels.to_dict(), "test_size": options.test_size, **asdict(options.layout)}
     card = replace(card, info={**card.info, LABELS_KEY: known})
     spec = card.input
-    train = MaskSamples(train_pairs, labels, size=spec.size, mean=spec.mean, std=spec.std, scale=options.scale)
-    val_size = spec.size if options.test_size == "crop" else None
-    val = MaskSamples(val_pairs, labels, size=val_size, mean=spec.mean, std=spec.std)
+    read = _reading(spec)
+    train = MaskSamples(train_pairs, labels, size=spec.size, scale=options.scale, geometry=options.geometry(), **read)
+    val = MaskSamples(val_pairs, labels, size=spec.size if options.test_size == "crop" else None, **read)
     val.check_batchable(recipe.val_batch_size or recipe.batch_size // recipe.accumulate)
     if options.checkpoint_blocks:
         checkpoint_blocks(backbone_of(network) or network)
@@ -235,6 +241,11 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     task.spec = spec
     task.on_sheet = frozenset(np.linspace(0, len(val) - 1, min(options.sheet, len(val))).round().astype(int).tolist())
     return Job(task, card, train, val)
+
+
+def _reading(spec: InputSpec) -> dict[str, Any]:
+    """What `MaskSamples` needs of a network's input."""
+    return {"mean": spec.mean, "std": spec.std, "reading": Reading(3, spec.max_value, spec.background)}
 
 
 def build_test(
@@ -255,7 +266,7 @@ def build_test(
     spec = card.input
     side = options.image_size
     size = both_sides(side) if side else spec.size if known.get("test_size", "crop") == "crop" else None
-    samples = MaskSamples(_pairs(own, data, split), labels, size=size, mean=spec.mean, std=spec.std)
+    samples = MaskSamples(_pairs(own, data, split), labels, size=size, **_reading(spec))
     samples.check_batchable(options.batch_size)
     task = Segmentation(network, labels, own)
     task.spec = spec
