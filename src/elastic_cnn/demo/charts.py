@@ -9,7 +9,7 @@ import numpy as np
 
 from elastic_cnn.demo.results import Results
 from elastic_cnn.extras import require
-from elastic_cnn.policy.figures.style import plain
+from elastic_cnn.policy.figures.style import plain, use_fonts_for, without_boxes
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def _style(theme: Theme) -> Any:
 
 def _svg(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    with _style(figure.theme):
+    with _style(figure.theme), without_boxes():
+        use_fonts_for(figure)
         figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
     return buffer.getvalue()
