@@ -39,6 +39,23 @@ def test_kernels_that_cannot_be_had_are_explained(monkeypatch):
     assert not finding.ok
 
 
+def test_required_kernels_that_cannot_be_had_are_an_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr(native, "load", lambda part="inference": native.Loaded(None, "g++ failed"))
+    assert main(["doctor"]) == 0
+    assert main(["doctor", "--require"]) == 1
+    assert main(["doctor", "--require", "--json"]) == 1
+    assert "g++ failed" in capsys.readouterr().out
+
+
+def test_another_processor_is_told_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+    monkeypatch.delenv("ELASTIC_KERNELS", raising=False)
+    assert native.load.__wrapped__().reason == "the native kernels are for x86-64 processors, and this one is aarch64"
+    assert capsys.readouterr().err == ""  # nothing is compiled
+    assert not list(tmp_path.rglob("*.so"))
+
+
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     finding = by_topic()["compiler"]

@@ -175,7 +175,7 @@ START = [INPUT, 8, 0, 0]
         ({"x": torch.empty(1, 8, 0, 6)}, "rows"),
         ({"x": torch.randn(1, 8, 1, 6)}, "cannot be halved"),
         ({"weights": torch.randn(10)}, "packed weights"),
-        ({"weights": torch.randn(10).double()}, "float32 vector"),
+        ({"weights": torch.randn(10).double()}, "same dtype"),
         ({"plan": []}, "4 numbers"),
         ({"plan": [1, 2, 3]}, "4 numbers"),
         ({"plan": [LAYER, 4, 8, 0]}, "begins with its input"),

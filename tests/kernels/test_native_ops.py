@@ -90,7 +90,8 @@ GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
         ({"x": torch.randn(1, 9, 6, 6)}, "8 channels"),
         ({"x": torch.empty(1, 8, 0, 6)}, "rows"),
         ({"weights": torch.randn(10)}, "packed weights"),
-        ({"weights": torch.randn(10).double()}, "float32 vector"),
+        ({"weights": torch.randn(10).double()}, "same dtype"),
+        ({"weights": torch.randn(5, 2)}, "a vector"),
         ({"plan": []}, "11 numbers"),
         ({"plan": [1, 2, 3]}, "11 numbers"),
         ({"plan": [8, 16, *GOOD[2:]]}, "projection"),
@@ -117,7 +118,7 @@ MAP = torch.randn(1, 8, 6, 5)
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 2), "packed weights"),
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 4, 2), "odd"),
         (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 0), "stride"),
-        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6, 2), 3, 2), "vectors"),
+        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6, 2), 3, 2), "a vector"),
     ],
 )
 def test_single_passes_refuse_what_does_not_fit(call, message):

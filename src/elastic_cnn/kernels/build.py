@@ -14,6 +14,7 @@ This file stands alone (it imports nothing of the package), because `setup.py` u
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,18 @@ def _files(part: str, pattern: str) -> list[Path]:
     if part not in PARTS:
         raise ValueError(f"unknown part {part!r} of the kernels; choose from {', '.join(PARTS)}")
     return [path for folder in PARTS[part].folders for path in sorted((SOURCES / folder).glob(pattern))]
+
+
+def included(source: Path) -> list[Path]:
+    """The headers of `cpu/` that a source includes, directly or through another."""
+    found: dict[Path, None] = {}
+    waiting = [source]
+    while waiting:
+        names = re.findall(r'^#include "(.+)"', waiting.pop().read_text(), re.MULTILINE)
+        new = [path for name in names if (path := SOURCES / name) not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return sorted(found)
 
 
 def extra_flags() -> list[str]:
@@ -194,14 +207,14 @@ def _run(command: list[str]) -> None:
 def _compile(part: str, target: Path) -> None:
     import torch
 
-    headers_state = hashlib.sha256(b"\0".join(path.read_bytes() for path in headers(part)))
     with tempfile.TemporaryDirectory(prefix=f".{part}.", dir=target.parent) as scratch:
 
         def compiled(job: tuple[Path, list[str]]) -> str:
             """The object of a source; those of an earlier attempt serve again where nothing of theirs has changed."""
             source, flags = job
-            state = headers_state.copy()
-            state.update(repr((compiler(), flags, torch.__version__)).encode() + source.read_bytes())
+            state = hashlib.sha256(repr((compiler(), flags, torch.__version__)).encode())
+            for path in (source, *included(source)):
+                state.update(b"\0" + path.read_bytes())
             made = target.parent / "objects" / f"{source.parent.name}_{source.stem}_{state.hexdigest()[:16]}.o"
             if not made.is_file():
                 made.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The native operators as functions, with what `torch.compile` and `torch.export` need to see through them.
+"""The native operators as functions.
 
     stem(x, weights, bias, kernel, stride)  convolution, ReLU and 3x3 max pooling of stride 2, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
@@ -6,7 +6,8 @@
     dense_blocks(x, weights, plan)          DenseNet's blocks and transitions (`packing_dense.pack_dense`), one call
 
 All take float32 maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients.
-`ValueError` or `TypeError` for maps that do not fit.
+`ValueError` or `TypeError` for maps that do not fit. What `torch.compile` and `torch.export` need to see through them
+is registered with them (`..._output` in `cpu/inference`).
 """
 
 import functools
@@ -26,43 +27,8 @@ class NativeKernelsMissing(RuntimeError):
 
 @functools.cache
 def ready() -> bool:
-    """Load the kernels and tell torch what shapes they return; whether they run here. Once a process."""
-    if not load() or not torch.ops.elastic_cnn.kernel_level():
-        return False
-    torch.library.register_fake("elastic_cnn::stem", _fake_stem)
-    torch.library.register_fake("elastic_cnn::residual_blocks", _fake_residual_blocks)
-    torch.library.register_fake("elastic_cnn::dla_tree", _fake_dla_tree)
-    torch.library.register_fake("elastic_cnn::dense_blocks", _fake_dense_blocks)
-    return True
-
-
-def _map(like: Tensor, *sizes: int | torch.SymInt) -> Tensor:
-    return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _fake_stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
-    height, width = ((size - 1) // (2 * stride) + 1 for size in x.shape[2:])
-    return _map(x, x.shape[0], bias.shape[0], height, width)
-
-
-def _fake_residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
-    height, width = x.shape[2:]
-    for stride in plan[2::FIELDS]:
-        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
-    return _map(x, x.shape[0], plan[-FIELDS + 1], height, width)
-
-
-def _fake_dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
-    return _map(bottom, bottom.shape[0], plan[1], *bottom.shape[2:])
-
-
-def _fake_dense_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
-    channels, height, width = 0, *x.shape[2:]
-    for kind, n in zip(plan[::4], plan[1::4], strict=True):  # input, layer, transition or last norm
-        channels = n if kind in (0, 2) else channels + n
-        if kind == 2:
-            height, width = height // 2, width // 2
-    return _map(x, x.shape[0], channels, height, width)
+    """Load the kernels, once a process; whether they run here."""
+    return bool(load() and torch.ops.elastic_cnn.kernel_level())
 
 
 def require() -> None:

@@ -5,29 +5,59 @@
 
 namespace elastic {
 
+void check_device(const at::Tensor& x, const char* name) {
+  TORCH_CHECK_VALUE(x.device().is_cpu() || x.device().is_meta(), name, " must be on the CPU, got ", x.device());
+}
+
+void check_like(const at::Tensor& x, const at::Tensor& like, const char* name) {
+  TORCH_CHECK_VALUE(x.device() == like.device(), name, " must be on the same device as the map, ", like.device(),
+                    ", got ", x.device());
+  TORCH_CHECK_TYPE(x.scalar_type() == like.scalar_type(), name, " must be of the same dtype as the map, ",
+                   like.scalar_type(), ", got ", x.scalar_type());
+}
+
+void check_sizes(const at::Tensor& x, at::SymIntArrayRef wanted, const char* name) {
+  const at::SymIntArrayRef sizes = x.sym_sizes();
+  bool fits = sizes.size() == wanted.size();
+  for (size_t i = 0; fits && i < wanted.size(); i++) {
+    const auto size = sizes[i].maybe_as_int(), want = wanted[i].maybe_as_int();
+    fits = !size || !want || *size == *want;
+  }
+  TORCH_CHECK_VALUE(fits, name, " must have the size ", wanted, ", got ", sizes);
+}
+
+void check_contiguous(const at::Tensor& x, const char* name, at::MemoryFormat format) {
+  for (const c10::SymInt& size : x.sym_sizes())
+    if (!size.maybe_as_int()) return;
+  const bool map = format == at::MemoryFormat::ChannelsLast;
+  TORCH_CHECK_VALUE(x.is_contiguous(format), name, map ? " must be a channels_last map" : " must be contiguous",
+                    ", got strides ", x.sym_strides(), " for the size ", x.sym_sizes());
+}
+
 void check_float_map(const at::Tensor& x, const char* name) {
-  TORCH_CHECK_VALUE(x.device().is_cpu(), name, " must be on the CPU, got ", x.device());
+  check_device(x, name);
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, name, " must be float32, got ", x.scalar_type());
-  TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sizes());
-  for (int dim = 1; dim < 4; dim++)
-    TORCH_CHECK_VALUE(x.size(dim) >= 1 && x.size(dim) <= (1 << 16), name, " must have 1 to 65536 channels, rows and ",
-                      "columns, got ", x.sizes());
-  TORCH_CHECK_VALUE(x.size(2) * x.size(3) <= (1 << 26), name, " must have at most 2^26 pixels, got ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sym_sizes());
+  for (int dim = 1; dim < 4; dim++) {
+    const auto size = x.sym_size(dim).maybe_as_int();
+    TORCH_CHECK_VALUE(!size || (*size >= 1 && *size <= (1 << 16)), name, " must have 1 to 65536 channels, rows and ",
+                      "columns, got ", x.sym_sizes());
+  }
+  const auto height = x.sym_size(2).maybe_as_int(), width = x.sym_size(3).maybe_as_int();
+  TORCH_CHECK_VALUE(!height || !width || *height * *width <= (1 << 26), name, " must have at most 2^26 pixels, got ",
+                    x.sym_sizes());
 }
 
-void check_map(const at::Tensor& x, const char* name) {
-  TORCH_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast), name, " must be a channels_last map");
+void check_weights(const at::Tensor& weights, const at::Tensor& x, int64_t wanted) {
+  check_like(weights, x, "the packed weights");
+  TORCH_CHECK_VALUE(weights.dim() == 1, "the packed weights must be a vector, got ", weights.sym_sizes());
+  check_contiguous(weights, "the packed weights");
+  const auto numbers = weights.sym_size(0).maybe_as_int();
+  TORCH_CHECK_VALUE(!numbers || *numbers == wanted, "the plan needs ", wanted, " packed weights, got ", *numbers);
 }
 
-void check_weights(const at::Tensor& weights, int64_t wanted) {
-  TORCH_CHECK_VALUE(
-      weights.dim() == 1 && weights.scalar_type() == at::kFloat && weights.is_contiguous() && weights.device().is_cpu(),
-      "packed weights must be a contiguous float32 vector on the CPU");
-  TORCH_CHECK_VALUE(weights.numel() == wanted, "the plan needs ", wanted, " packed weights, got ", weights.numel());
-}
-
-at::Tensor empty_map(const at::Tensor& like, at::IntArrayRef sizes) {
-  return at::empty(sizes, like.options(), at::MemoryFormat::ChannelsLast);
+at::Tensor empty_map(const at::Tensor& like, at::SymIntArrayRef sizes) {
+  return at::empty_symint(sizes, like.options(), at::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace elastic

@@ -1,19 +1,33 @@
-// What operators check before they take a pointer.
+// What operators check before they take a pointer. A wrong dtype raises TypeError, all else ValueError.
+//
+// An operator has a function `..._output` that checks every argument and makes the result, not yet computed. It is the
+// whole operator on the meta device, where a network is traced, so that traces and results agree. Sizes may be symbols
+// there: those are not compared, so that no check narrows the sizes that a trace is good for.
 #pragma once
 #include <ATen/core/Tensor.h>
 
 namespace elastic {
 
-// Raises unless `x` is a float32 map (N, C, H, W) on the CPU that is not empty and whose sizes fit the kernels' counters.
+// Raises unless `x` lies on the CPU, or is traced.
+void check_device(const at::Tensor& x, const char* name);
+
+// Raises unless `x` has the device and the dtype of `like`.
+void check_like(const at::Tensor& x, const at::Tensor& like, const char* name);
+
+// Raises unless `x` has these sizes.
+void check_sizes(const at::Tensor& x, at::SymIntArrayRef wanted, const char* name);
+
+// Raises unless the elements of `x` lie behind one another in this order.
+void check_contiguous(const at::Tensor& x, const char* name, at::MemoryFormat format = at::MemoryFormat::Contiguous);
+
+// Raises unless `x` is a map (N, C, H, W) of 1 to 65536 channels, rows and columns, any number of images, any strides,
+// in float32: what the inference kernels take.
 void check_float_map(const at::Tensor& x, const char* name);
 
-// Raises unless `x` is a channels_last map (N, C, H, W). Strides may be ambiguous (one channel, one pixel); its memory
-// is what counts.
-void check_map(const at::Tensor& x, const char* name);
+// Raises unless `weights` is one contiguous vector of so many numbers beside the map `x`.
+void check_weights(const at::Tensor& weights, const at::Tensor& x, int64_t wanted);
 
-// Raises unless `weights` is one contiguous float32 vector of so many numbers on the CPU.
-void check_weights(const at::Tensor& weights, int64_t wanted);
-
-at::Tensor empty_map(const at::Tensor& like, at::IntArrayRef sizes);  // channels last
+// A result: a channels_last map of these sizes.
+at::Tensor empty_map(const at::Tensor& like, at::SymIntArrayRef sizes);
 
 }  // namespace elastic

@@ -19,32 +19,37 @@ namespace {
 
 using at::Tensor;
 
-void check_size(const DensePlan& plan, const Tensor& x) {
-  const auto halvings = plan.stages.size() - 1;
-  TORCH_CHECK_VALUE(halvings < 16 && x.size(2) >> halvings >= 1 && x.size(3) >> halvings >= 1, "a map of ", x.sizes(),
-                    " cannot be halved ", halvings, " times");
+Tensor output_of(const Tensor& x, const Tensor& weights, const DensePlan& plan) {
+  check_float_map(x, "x");
+  const auto channels = x.sym_size(1).maybe_as_int();
+  TORCH_CHECK_VALUE(!channels || *channels == plan.stages.front().in, "the first dense block takes ",
+                    plan.stages.front().in, " channels, got an input of ", x.sym_sizes());
+  check_weights(weights, x, plan.weights);
+  c10::SymInt height = x.sym_size(2), width = x.sym_size(3);
+  for (size_t stage = 1; stage < plan.stages.size(); stage++) {
+    height = height / 2;
+    width = width / 2;
+    TORCH_CHECK_VALUE(height.maybe_as_int() != 0 && width.maybe_as_int() != 0, "a map of ", x.sym_sizes(),
+                      " cannot be halved ", plan.stages.size() - 1, " times");
+  }
+  return empty_map(x, {x.sym_size(0), c10::SymInt(plan.stages.back().channels), height, width});
 }
 
 Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, double* seconds) {
   const DensePlan plan = read_dense_plan(numbers.vec());
   const InferenceKernels& kernels = inference_kernels();
-  check_float_map(x, "x");
-  TORCH_CHECK_VALUE(x.size(1) == plan.stages.front().in, "the first dense block takes ", plan.stages.front().in,
-                    " channels, got an input of ", x.sizes());
-  check_size(plan, x);
-  check_weights(weights, plan.weights);
+  const Tensor output = output_of(x, weights, plan);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
   const DenseLayout layout(plan, int(x.size(2)), int(x.size(3)));
-  const auto& size = layout.sizes.back();
-  const int64_t images = x.size(0), channels = plan.stages.back().channels;
-  Tensor output = empty_map(x, {images, channels, size.height, size.width});
+  const int64_t images = x.size(0);
   const int threads = at::get_num_threads();
   const bool alone = seconds == nullptr && images >= threads;  // a profile shows how threads work together
   const Scratch scratch(threads * layout.own + (alone ? threads : 1) * layout.shared);
   const DenseRunner runner(kernels, plan, layout, weights.const_data_ptr<float>());
   const float* from = input.const_data_ptr<float>();
   float* to = output.mutable_data_ptr<float>();
-  const int64_t in_step = x.size(1) * x.size(2) * x.size(3), out_step = channels * size.height * size.width;
+  const int64_t in_step = x.size(1) * x.size(2) * x.size(3),
+                out_step = output.size(1) * output.size(2) * output.size(3);
   float* shared_maps = scratch.data() + threads * layout.own;
   parallel(threads, [&](const Worker& worker) {
     float* own = scratch.data() + worker.index * layout.own;
@@ -59,12 +64,21 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   return output;
 }
 
+Tensor dense_blocks_output(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers) {
+  return output_of(x, weights, read_dense_plan(numbers.vec()));
+}
+
 Tensor dense_blocks(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
   return run(x, weights, plan, nullptr);
 }
 
+Tensor profile_output(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers) {
+  output_of(x, weights, read_dense_plan(numbers.vec()));
+  return at::zeros({int64_t(numbers.size()) / kDenseFields, kDenseSteps}, x.options().dtype(at::kDouble));
+}
+
 Tensor dense_blocks_profile(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
-  Tensor seconds = at::zeros({int64_t(plan.size()) / kDenseFields, kDenseSteps}, at::kDouble);
+  const Tensor seconds = profile_output(x, weights, plan);
   run(x, weights, plan, seconds.mutable_data_ptr<double>());
   return seconds;
 }
@@ -80,4 +94,8 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("dense_blocks", &elastic::dense_blocks);
   m.impl("dense_blocks_profile", &elastic::dense_blocks_profile);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("dense_blocks", &elastic::dense_blocks_output);
+  m.impl("dense_blocks_profile", &elastic::profile_output);
 }

@@ -22,7 +22,7 @@ struct DenseBranch {
 struct NormedStep {
   int in;
   int64_t scale, shift;
-  int vectors() const { return int(round_up(in, kGap) / kGap); }
+  int vectors() const { return int(round_up(in, kVector) / kVector); }
 };
 
 // Writes `growth` channels behind those that it reads.

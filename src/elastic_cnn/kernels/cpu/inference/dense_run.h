@@ -53,7 +53,7 @@ class DenseRunner {
 
   // Zeroes the borders, which no step writes. Once a call and shared memory, before its first image; ends with a barrier.
   void clear_borders(const DenseWorker& me) const;
-  // One image from (height, width, in) to (height', width', channels), both dense, channels last.
+  // One image from (height, width, in) to (height', width', channels), both contiguous, channels last.
   void image(const float* input, float* output, const DenseWorker& me) const;
 
  private:

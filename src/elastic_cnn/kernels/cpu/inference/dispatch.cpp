@@ -1,6 +1,7 @@
 // Which instruction set's kernels serve, and what the Python side asks of the machine.
 #include <torch/library.h>
 
+#include "common/checks.h"
 #include "common/level.h"
 #include "common/scratch.h"
 #include "inference/kernels.h"
@@ -17,7 +18,12 @@ const InferenceKernels& inference_kernels() {
 
 namespace {
 
-void advise(const at::Tensor& x) { advise_huge_pages(x.const_data_ptr(), x.nbytes()); }
+void advise_output(const at::Tensor& x) { check_contiguous(x, "memory in huge pages"); }
+
+void advise(const at::Tensor& x) {
+  advise_output(x);
+  advise_huge_pages(x.const_data_ptr(), x.nbytes());
+}
 
 }  // namespace
 
@@ -28,3 +34,4 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def("advise_huge_pages(Tensor x) -> ()");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("advise_huge_pages", &elastic::advise); }
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("advise_huge_pages", &elastic::advise_output); }

@@ -151,34 +151,44 @@ struct TreeRun {
   static constexpr int64_t kCached = 112 * 1024;  // floats of a chunk's inputs that stay in the second-level cache
 };
 
-void check_like(const Tensor& map, const char* name, int64_t images, int64_t channels, const Layout::Size& size) {
-  check_float_map(map, name);
-  const int64_t wanted[] = {images, channels, size.out_height, size.out_width};
-  TORCH_CHECK_VALUE(map.sizes() == at::IntArrayRef(wanted), name, " must have the size ", at::IntArrayRef(wanted),
-                    ", got ", map.sizes());
+Tensor output_of(const Tensor& x, const Tensor& bottom, at::TensorList children, const Tensor& weights,
+                 const TreePlan& plan) {
+  const BlockPlan& first = plan.blocks.blocks[0];
+  check_float_map(x, "x");
+  const auto channels = x.sym_size(1).maybe_as_int();
+  TORCH_CHECK_VALUE(!channels || *channels == first.in, "the tree takes ", first.in, " channels, got an input of ",
+                    x.sym_sizes());
+  check_weights(weights, x, plan.weights);
+  TORCH_CHECK_VALUE(children.size() == plan.children.size(), "the tree takes ", plan.children.size(), " children, got ",
+                    children.size());
+  const c10::SymInt images = x.sym_size(0);
+  const c10::SymInt height = strided(x.sym_size(2), first.stride), width = strided(x.sym_size(3), first.stride);
+  check_like(bottom, x, "bottom");
+  check_sizes(bottom, {images, c10::SymInt(first.in), height, width}, "bottom");
+  for (size_t i = 0; i < children.size(); i++) {
+    check_like(children[i], x, "a child");
+    check_sizes(children[i], {images, c10::SymInt(plan.children[i]), height, width}, "a child");
+  }
+  return empty_map(x, {images, c10::SymInt(plan.out()), bottom.sym_size(2), bottom.sym_size(3)});
+}
+
+Tensor dla_tree_output(const Tensor& x, const Tensor& bottom, at::TensorList children, const Tensor& weights,
+                       at::IntArrayRef numbers) {
+  return output_of(x, bottom, children, weights, read_tree(numbers.vec()));
 }
 
 Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, const Tensor& weights,
                 at::IntArrayRef numbers) {
   const TreePlan plan = read_tree(numbers.vec());
   const InferenceKernels& kernels = inference_kernels();
+  const Tensor output = output_of(x, bottom, children, weights, plan);
   const BlockPlan& first = plan.blocks.blocks[0];
-  check_float_map(x, "x");
-  check_weights(weights, plan.weights);
-  TORCH_CHECK_VALUE(x.size(1) == first.in, "the tree takes ", first.in, " channels, got an input of ", x.sizes());
-  TORCH_CHECK_VALUE(children.size() == plan.children.size(), "the tree takes ", plan.children.size(), " children, got ",
-                    children.size());
   const auto format = at::MemoryFormat::ChannelsLast;
   const Layout layout(plan.blocks, 0, 2, int(x.size(2)), int(x.size(3)), 1);
   const Layout::Size& size = layout.sizes.back();
-  check_like(bottom, "bottom", x.size(0), first.in, size);
   const Tensor input = x.contiguous(format), bottoms = bottom.contiguous(format);
   std::vector<Tensor> kept;
-  for (size_t i = 0; i < children.size(); i++) {
-    check_like(children[i], "a child", x.size(0), plan.children[i], size);
-    kept.push_back(children[i].contiguous(format));
-  }
-  Tensor output = empty_map(x, {x.size(0), plan.out(), size.out_height, size.out_width});
+  for (const Tensor& child : children) kept.push_back(child.contiguous(format));
   const int64_t pixels = int64_t(size.out_height) * size.out_width;
   const int64_t wide = round_up(pixels * plan.pixel(), 64),
                 bottom_floats = first.in % kPanel ? pixels * first.in_pixel() : 0;
@@ -228,3 +238,4 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def("dla_tree(Tensor x, Tensor bottom, Tensor[] children, Tensor weights, int[] plan) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("dla_tree", &elastic::dla_tree); }
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("dla_tree", &elastic::dla_tree_output); }

@@ -23,7 +23,7 @@ void mean(const Mean& p, int first, int last) {
   }
 }
 
-void dense(const Dense& p, int first, int last) {
+void linear(const Linear& p, int first, int last) {
   for (int c = first * kLanes; c < last * kLanes; c += kLanes) {
     F16 sum = load(p.start + c);
     for (int k = 0; k < p.inputs; k++) sum = fma(all(p.input[k]), load(p.weights + int64_t(k) * p.outputs + c), sum);

@@ -13,10 +13,12 @@
 
 namespace elastic {
 
-constexpr int kPanel = 32;  // output channels whose weights lie together: weights[panel][tap][input channel][32]
-constexpr int kGap = 16;    // unused floats after each pixel
+constexpr int kPanel = 32;   // output channels whose weights lie together: weights[panel][tap][input channel][32]
+constexpr int kGap = 16;     // unused floats after each pixel
+constexpr int kVector = 16;  // channels of a vector, on every instruction set
 
-// Which inputs the 32 outputs of a panel read: all of them in a dense convolution, those of their groups otherwise.
+// Which inputs the 32 outputs of a panel read: all of them in a convolution without groups, those of their
+// groups otherwise.
 struct Inputs {
   int first, count;
 };
@@ -39,7 +41,7 @@ struct Convolution {
   int taps;                    // 1, or 9 for 3x3
   int tap_columns;             // taps that lie in one row
   int64_t tap_pixel, tap_row;  // floats from one tap to the next, along a row and between rows
-  int groups, group_width;     // input channels a group; 1 and the depth for a dense product
+  int groups, group_width;     // input channels a group; 1 and the depth without groups
   const float* weights;
   const float* bias;  // one a channel, or null
   float* output;
@@ -132,7 +134,7 @@ struct Mean {
 
 // out = act(start + weights^T in), weights (inputs, outputs), outputs in whole vectors; `start` may be the output.
 enum class Activation { kNone, kRelu, kSigmoid };
-struct Dense {
+struct Linear {
   const float *input, *weights, *start;
   float* output;
   int inputs, outputs;
@@ -142,10 +144,10 @@ struct Dense {
 struct InferenceKernels {
   void (*convolution)(const Convolution&, const Slice&);
   void (*grouped_convolution)(const GroupedConvolution&, const Slice&);
-  void (*pool)(const Pool&, const Slice&);           // rows of the output
-  void (*max_pool)(const MaxPool&);                  // one row
-  void (*mean)(const Mean&, int first, int last);    // vectors of channels
-  void (*dense)(const Dense&, int first, int last);  // vectors of outputs
+  void (*pool)(const Pool&, const Slice&);             // rows of the output
+  void (*max_pool)(const MaxPool&);                    // one row
+  void (*mean)(const Mean&, int first, int last);      // vectors of channels
+  void (*linear)(const Linear&, int first, int last);  // vectors of outputs
   void (*normalize)(const Normalize&);
   void (*normalize_pool)(const NormalizePool&);
 };

@@ -20,7 +20,7 @@ class Batch {
 
   int64_t out_height() const { return sizes_.back().out_height; }
   int64_t out_width() const { return sizes_.back().out_width; }
-  // From (images, height, width, in) to (images, height', width', out), both dense, channels last.
+  // From (images, height, width, in) to (images, height', width', out), both contiguous, channels last.
   void run(const float* weights, const float* input, float* output) const;
 
  private:

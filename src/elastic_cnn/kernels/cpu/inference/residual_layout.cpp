@@ -43,7 +43,7 @@ Layout::Layout(const Plan& plan, std::size_t first, std::size_t end, int height,
 std::vector<Layout::Size> Layout::sizes_of(const Plan& plan, int height, int width) {
   std::vector<Size> sizes;
   for (const BlockPlan& b : plan.blocks) {
-    const int out_height = (height - 1) / b.stride + 1, out_width = (width - 1) / b.stride + 1;
+    const int out_height = strided(height, b.stride), out_width = strided(width, b.stride);
     sizes.push_back({height, width, out_height, out_width, half(height), half(width)});
     height = out_height;
     width = out_width;

@@ -16,27 +16,46 @@ namespace {
 
 using at::Tensor;
 
+Tensor output_of(const Tensor& x, const Tensor& weights, const Plan& plan) {
+  check_float_map(x, "x");
+  const auto channels = x.sym_size(1).maybe_as_int();
+  TORCH_CHECK_VALUE(!channels || *channels == plan.blocks.front().in, "the first block takes ", plan.blocks.front().in,
+                    " channels, got an input of ", x.sym_sizes());
+  check_weights(weights, x, plan.weights);
+  c10::SymInt height = x.sym_size(2), width = x.sym_size(3);
+  for (const BlockPlan& block : plan.blocks) {
+    height = strided(height, block.stride);
+    width = strided(width, block.stride);
+  }
+  return empty_map(x, {x.sym_size(0), c10::SymInt(plan.blocks.back().out), height, width});
+}
+
 Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, double* seconds) {
   const Plan plan = read_plan(numbers.vec());
   const InferenceKernels& kernels = inference_kernels();
-  check_float_map(x, "x");
-  const int64_t images = x.size(0), height = x.size(2), width = x.size(3);
-  TORCH_CHECK_VALUE(x.size(1) == plan.blocks.front().in, "the first block takes ", plan.blocks.front().in,
-                    " channels, got an input of ", x.sizes());
-  check_weights(weights, plan.weights);
+  const Tensor output = output_of(x, weights, plan);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
-  const Batch batch(kernels, plan, int(height), int(width), images, at::get_num_threads(), seconds);
-  Tensor output = empty_map(x, {images, plan.blocks.back().out, batch.out_height(), batch.out_width()});
+  const Batch batch(kernels, plan, int(x.size(2)), int(x.size(3)), x.size(0), at::get_num_threads(), seconds);
   batch.run(weights.const_data_ptr<float>(), input.const_data_ptr<float>(), output.mutable_data_ptr<float>());
   return output;
+}
+
+Tensor residual_blocks_output(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers) {
+  return output_of(x, weights, read_plan(numbers.vec()));
 }
 
 Tensor residual_blocks(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
   return run(x, weights, plan, nullptr);
 }
 
+Tensor profile_output(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers) {
+  const Plan plan = read_plan(numbers.vec());
+  output_of(x, weights, plan);
+  return at::zeros({int64_t(plan.blocks.size()), kSteps}, x.options().dtype(at::kDouble));
+}
+
 Tensor residual_blocks_profile(const Tensor& x, const Tensor& weights, at::IntArrayRef plan) {
-  Tensor seconds = at::zeros({int64_t(plan.size()) / kPlanFields, kSteps}, at::kDouble);
+  const Tensor seconds = profile_output(x, weights, plan);
   run(x, weights, plan, seconds.mutable_data_ptr<double>());
   return seconds;
 }
@@ -52,4 +71,8 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("residual_blocks", &elastic::residual_blocks);
   m.impl("residual_blocks_profile", &elastic::residual_blocks_profile);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("residual_blocks", &elastic::residual_blocks_output);
+  m.impl("residual_blocks_profile", &elastic::profile_output);
 }

@@ -30,7 +30,7 @@ struct BlockPlan {
   int out_panels() const { return int(round_up(out, kPanel) / kPanel); }
   int64_t in_pixel() const { return round_up(in, kPanel) + kGap; }
   int64_t out_pixel() const { return round_up(out, kPanel) + kGap; }
-  int64_t hidden_wide() const { return round_up(hidden, kGap); }
+  int64_t hidden_wide() const { return round_up(hidden, kVector); }
 };
 
 struct Plan {

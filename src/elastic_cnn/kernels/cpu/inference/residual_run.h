@@ -35,7 +35,7 @@ class Runner {
   void clear_borders(const Worker& worker) const;
   // One block; ends with a barrier.
   void block(size_t index, const BlockMaps& maps, const Worker& worker) const;
-  // The layout's blocks on so many images, from (height, width, in) to (height', width', out), dense, channels last.
+  // The layout's blocks on so many images, from (height, width, in) to (height', width', out), contiguous, channels last.
   void run(const float* input, float* output, int images, const Worker& worker) const;
 
  private:

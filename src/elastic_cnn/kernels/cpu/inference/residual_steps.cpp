@@ -156,19 +156,19 @@ void BlockRun::gate() {
   }
   worker_.wait();
   const int hidden = int(b_.hidden_wide());
-  const Range h = range_of(hidden / kGap, worker_);
+  const Range h = range_of(hidden / kVector, worker_);
   using A = Activation;
   const A first = b_.elastic() ? A::kNone : A::kRelu;
-  k_.dense({at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), at(l.hidden), b_.high.inner, hidden, first},
-           h.begin, h.end);
+  k_.linear({at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), at(l.hidden), b_.high.inner, hidden, first},
+            h.begin, h.end);
   if (b_.elastic())
-    k_.dense({at(l.mean_low), weights(b_.gate_low), at(l.hidden), at(l.hidden), b_.low.inner, hidden, A::kRelu},
-             h.begin, h.end);
+    k_.linear({at(l.mean_low), weights(b_.gate_low), at(l.hidden), at(l.hidden), b_.low.inner, hidden, A::kRelu},
+              h.begin, h.end);
   worker_.wait();
   const Range o = range_of(2 * b_.out_panels(), worker_);
-  k_.dense({at(l.hidden), weights(b_.gate_w2), weights(b_.gate_b2), at(l.gate), hidden, b_.out_panels() * kPanel,
-            A::kSigmoid},
-           o.begin, o.end);
+  k_.linear({at(l.hidden), weights(b_.gate_w2), weights(b_.gate_b2), at(l.gate), hidden, b_.out_panels() * kPanel,
+             A::kSigmoid},
+            o.begin, o.end);
   worker_.wait();
   mark(kGate);
 }

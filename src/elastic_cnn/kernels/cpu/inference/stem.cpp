@@ -23,11 +23,10 @@ using at::Tensor;
 struct Stem {
   int channels, height, width, out;  // of the image, and channels of the result
   int kernel, stride;                // kernel odd, padding kernel / 2
-  int conv_height() const { return (height - 1) / stride + 1; }
-  int conv_width() const { return (width - 1) / stride + 1; }
-  int out_height() const { return (conv_height() + 1) / 2; }
-  int out_width() const { return (conv_width() + 1) / 2; }
-  int64_t weights() const { return round_up(out, kPanel) * kernel * kernel * channels; }
+  int conv_height() const { return strided(height, stride); }
+  int conv_width() const { return strided(width, stride); }
+  int out_height() const { return half(conv_height()); }
+  int out_width() const { return half(conv_width()); }
   int64_t scratch(int workers) const;  // floats
 };
 
@@ -51,7 +50,7 @@ void copy_row(const Stem& s, const float* image, const int64_t strides[3], int y
 
 int64_t Stem::scratch(int workers) const { return padded_size(*this) + workers * band_size(*this); }
 
-// An image with any strides, to (out_height, out_width, out) dense. `bias` holds whole panels.
+// An image with any strides, to (out_height, out_width, out) contiguous. `bias` holds whole panels.
 void run_stem(const InferenceKernels& kernels, const Stem& s, const float* image, const int64_t strides[3],
               const float* weights, const float* bias, float* scratch, float* output, const Worker& worker) {
   const Range copied = range_of(s.height + s.kernel - 1, worker);
@@ -102,21 +101,27 @@ void run_stem(const InferenceKernels& kernels, const Stem& s, const float* image
   worker.wait();
 }
 
-Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {
-  const InferenceKernels& kernels = inference_kernels();
+Tensor stem_output(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {
   check_float_map(x, "x");
   TORCH_CHECK_VALUE(kernel >= 1 && kernel <= 31 && kernel % 2 == 1, "a stem's kernel must be odd and in 1..31, got ",
                     kernel);
   TORCH_CHECK_VALUE(stride >= 1 && stride <= 4, "a stem's stride must lie in 1..4, got ", stride);
-  for (const Tensor* t : {&weights, &bias})
-    TORCH_CHECK_VALUE(t->dim() == 1 && t->scalar_type() == at::kFloat && t->is_contiguous() && t->device().is_cpu(),
-                      "a stem's packed weights and bias must be contiguous float32 vectors on the CPU");
-  TORCH_CHECK_VALUE(bias.numel() >= 1 && bias.numel() <= (1 << 16), "a stem needs 1 to 65536 output channels");
+  check_like(bias, x, "the bias");
+  TORCH_CHECK_VALUE(bias.dim() == 1, "the bias must be a vector, got ", bias.sym_sizes());
+  check_contiguous(bias, "the bias");
+  const c10::SymInt out = bias.sym_size(0);
+  const auto panels = out.maybe_as_int(), channels = x.sym_size(1).maybe_as_int();
+  TORCH_CHECK_VALUE(!panels || (*panels >= 1 && *panels <= (1 << 16)), "a stem needs 1 to 65536 output channels, got ",
+                    out);
+  if (panels && channels) check_weights(weights, x, round_up(*panels, kPanel) * kernel * kernel * *channels);
+  return empty_map(x, {x.sym_size(0), out, half(strided(x.sym_size(2), stride)), half(strided(x.sym_size(3), stride))});
+}
+
+Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {
+  const InferenceKernels& kernels = inference_kernels();
+  const Tensor output = stem_output(x, weights, bias, kernel, stride);
   const Stem s{int(x.size(1)), int(x.size(2)), int(x.size(3)), int(bias.numel()), int(kernel), int(stride)};
-  TORCH_CHECK_VALUE(weights.numel() == s.weights(), "the stem needs ", s.weights(), " packed weights, got ",
-                    weights.numel());
   const int64_t images = x.size(0), out_step = int64_t(s.out) * s.out_height() * s.out_width();
-  Tensor output = empty_map(x, {images, s.out, s.out_height(), s.out_width()});
   const int threads = at::get_num_threads();
   const int64_t wide = round_up(s.out, kPanel);
   const Scratch scratch(s.scratch(threads) + wide);
@@ -141,3 +146,4 @@ TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def("stem(Tensor x, Tensor weights, Tensor bias, int kernel, int stride) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("stem", &elastic::stem); }
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("stem", &elastic::stem_output); }

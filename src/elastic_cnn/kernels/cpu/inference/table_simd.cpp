@@ -1,18 +1,21 @@
 // The functions of one instruction set, by name.
+#include "common/vectors.h"
 #include "inference/kernels.h"
 
 namespace elastic::ELASTIC_LEVEL {
+
+static_assert(kVector == kLanes);
 
 void convolution(const Convolution&, const Slice&);
 void grouped_convolution(const GroupedConvolution&, const Slice&);
 void pool(const Pool&, const Slice&);
 void max_pool(const MaxPool&);
 void mean(const Mean&, int, int);
-void dense(const Dense&, int, int);
+void linear(const Linear&, int, int);
 void normalize(const Normalize&);
 void normalize_pool(const NormalizePool&);
 
 const InferenceKernels kernels = {convolution, grouped_convolution, pool,          max_pool, mean,
-                                  dense,       normalize,           normalize_pool};
+                                  linear,      normalize,           normalize_pool};
 
 }  // namespace elastic::ELASTIC_LEVEL

@@ -16,10 +16,10 @@ template <class T>
 void statistics_pass(const Tensor& z, const Norm& norm, const Tensor& statistics) {
   const int64_t channels = z.size(1), rows = z.numel() / channels;
   const T* map = z.data_ptr<T>();
-  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(channels));
+  std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
   const std::vector<T> pivot(map, map + channels);
-  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
-    add_statistics(map + begin * channels, pivot.data(), end - begin, sums[part]);
+  parallel_rows(rows, [&](int64_t thread, int64_t begin, int64_t end) {
+    add_statistics(map + begin * channels, pivot.data(), end - begin, sums[thread]);
   });
   finish_statistics(sums, pivot.data(), rows, norm, statistics);
 }
@@ -28,7 +28,7 @@ template <class T>
 void normalize_pass(const Tensor& z, const Tensor& statistics, bool relu, const Tensor& y) {
   const int64_t channels = z.size(1);
   const Statistics<T> s(statistics);
-  in_parts(z.numel() / channels, [&](int64_t, int64_t begin, int64_t end) {
+  parallel_rows(z.numel() / channels, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
     training_kernels<T>().normalize(z.data_ptr<T>() + at, s.scale, s.shift, end - begin, channels, relu,
                                     y.data_ptr<T>() + at);
@@ -36,15 +36,15 @@ void normalize_pass(const Tensor& z, const Tensor& statistics, bool relu, const 
 }
 
 template <class T>
-std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
-                                    const Tensor& dz) {
+void backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu, const Tensor& dz,
+              const Tensor& weight, const Tensor& bias) {
   const int64_t channels = z.size(1), rows = z.numel() / channels;
   const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
   T* out = dz.data_ptr<T>();
   const Statistics<T> s(statistics);
-  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(channels));
-  in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
-    ChannelSums<T>& own = sums[part];
+  std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
+  parallel_rows(rows, [&](int64_t thread, int64_t begin, int64_t end) {
+    ChannelSums<T>& own = sums[thread];
     for (int64_t row = begin; row < end; row += kRowsInFloat) {
       training_kernels<T>().norm_gradient_sum(gradients + row * channels, map + row * channels, s.scale, s.shift,
                                               s.mean, std::min(kRowsInFloat, end - row), channels, relu, own.a.data(),
@@ -52,43 +52,61 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& z, const Ten
       own.flush();
     }
   });
-  const NormGradient<T> norm(sums, statistics, rows);
-  in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
+  const NormGradient<T> norm(sums, statistics, rows, weight, bias);
+  parallel_rows(rows, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
     training_kernels<T>().norm_gradient(gradients + at, map + at, s.scale, s.shift, norm.on_gradient.data(),
                                         norm.on_map.data(), norm.constant.data(), end - begin, channels, relu,
                                         out + at);
   });
-  return {norm.weight, norm.bias};
+}
+
+Tensor statistics_output(const Tensor& z, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                         const Tensor& running_var, double momentum, double eps) {
+  check_map(z, "the map");
+  const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
+  check_norm(norm, z, z.sym_size(1), z.sym_size(0), z.sym_size(2), z.sym_size(3));
+  return empty_statistics(z, z.sym_size(1));
 }
 
 Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                         const Tensor& running_var, double momentum, double eps) {
-  check_map(z, "the map");
+  const Tensor statistics = statistics_output(z, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  Tensor statistics = at::empty({4, z.size(1)}, z.options());
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics",
                              [&] { statistics_pass<scalar_t>(z, norm, statistics); });
   return statistics;
 }
 
-Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
+Tensor normalize_output(const Tensor& z, const Tensor& statistics, bool) {
   check_map(z, "the map");
-  Tensor y = empty_map(z, z.sizes());
+  check_statistics(statistics, z, z.sym_size(1));
+  return empty_like_map(z);
+}
+
+Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
+  const Tensor y = normalize_output(z, statistics, relu);
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize",
                              [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
   return y;
 }
 
+std::tuple<Tensor, Tensor> batch_norm_backward_output(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool,
+                                                      const Tensor& dz) {
+  check_map(z, "the map");
+  check_map_of(dy, z, z.sym_sizes(), "the gradient");
+  check_map_of(dz, z, z.sym_sizes(), "the result");
+  check_statistics(statistics, z, z.sym_size(1));
+  return {empty_vector(z, z.sym_size(1)), empty_vector(z, z.sym_size(1))};
+}
+
 std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
                                                const Tensor& dz) {
-  check_map(z, "the map");
-  check_map(dy, "the gradient");
-  check_map(dz, "the result");
-  std::tuple<Tensor, Tensor> gradients;
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_batch_norm_backward",
-                             [&] { gradients = backward<scalar_t>(dy, z, statistics, relu, dz); });
-  return gradients;
+  const auto [weight, bias] = batch_norm_backward_output(dy, z, statistics, relu, dz);
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_batch_norm_backward", [&, &weight = weight, &bias = bias] {
+    backward<scalar_t>(dy, z, statistics, relu, dz, weight, bias);
+  });
+  return {weight, bias};
 }
 
 }  // namespace
@@ -107,4 +125,9 @@ TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("train_statistics", &elastic::batch_statistics);
   m.impl("train_normalize", &elastic::normalize_map);
   m.impl("train_batch_norm_backward", &elastic::batch_norm_backward);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("train_statistics", &elastic::statistics_output);
+  m.impl("train_normalize", &elastic::normalize_output);
+  m.impl("train_batch_norm_backward", &elastic::batch_norm_backward_output);
 }

@@ -10,15 +10,19 @@
 namespace elastic {
 namespace {
 
-Tensor pool_forward(const Tensor& x) {
+Tensor pool_output(const Tensor& x) {
   check_map(x, "the map");
+  return empty_map(x, low_sizes(x, x.sym_size(1)));
+}
+
+Tensor pool_forward(const Tensor& x) {
+  const Tensor pooled = pool_output(x);
   const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
-  const int64_t low_height = (height + 1) / 2, low_width = (width + 1) / 2;
-  Tensor pooled = empty_map(x, {images, channels, low_height, low_width});
+  const int64_t low_height = half(height), low_width = half(width);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_pool", [&] {
     const scalar_t* from = x.data_ptr<scalar_t>();
     scalar_t* to = pooled.data_ptr<scalar_t>();
-    in_parts(images * low_height, [&](int64_t, int64_t begin, int64_t end) {
+    parallel_rows(images * low_height, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         const int64_t image = row / low_height, i = row % low_height;
         const scalar_t* above = from + (image * height + 2 * i) * width * channels;
@@ -30,20 +34,26 @@ Tensor pool_forward(const Tensor& x) {
   return pooled;
 }
 
+void input_gradient_output(const Tensor& dx, const std::optional<Tensor>& dy, const std::optional<Tensor>& active,
+                           const std::optional<Tensor>& pooled) {
+  check_map(dx, "the gradient");
+  TORCH_CHECK_VALUE(dy.has_value() == active.has_value(), "dy and active come together");
+  if (dy) check_map_of(*dy, dx, dx.sym_sizes(), "the output's gradient");
+  if (active) check_active(*active, dx);
+  if (pooled) check_map_of(*pooled, dx, low_sizes(dx, dx.sym_size(1)), "the pooled map's gradient");
+}
+
 void input_gradient(const Tensor& dx, const std::optional<Tensor>& dy, const std::optional<Tensor>& active,
                     const std::optional<Tensor>& pooled) {
-  check_map(dx, "the gradient");
+  input_gradient_output(dx, dy, active, pooled);
   const int64_t images = dx.size(0), channels = dx.size(1), height = dx.size(2), width = dx.size(3);
-  const int64_t low_height = (height + 1) / 2, low_row = (width + 1) / 2 * channels, bits = (width + 7) / 8 * channels;
-  if (dy) check_map(*dy, "the output's gradient");
-  if (pooled) check_map(*pooled, "the pooled map's gradient");
-  TORCH_CHECK(dy.has_value() == active.has_value(), "dy and active come together");
+  const int64_t low_height = half(height), low_row = half(width) * channels, bits = (width + 7) / 8 * channels;
   AT_DISPATCH_FLOATING_TYPES(dx.scalar_type(), "train_input_gradient", [&] {
     scalar_t* to = dx.data_ptr<scalar_t>();
     const scalar_t* from = dy ? dy->data_ptr<scalar_t>() : nullptr;
     const scalar_t* low = pooled ? pooled->data_ptr<scalar_t>() : nullptr;
     const uint8_t* mask = active ? active->data_ptr<uint8_t>() : nullptr;
-    in_parts(images * height, [&](int64_t, int64_t begin, int64_t end) {
+    parallel_rows(images * height, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         const int64_t image = row / height, r = row % height;
         const scalar_t row_share = r % 2 == 0 && r + 1 == height ? 1 : 0.5;
@@ -56,12 +66,17 @@ void input_gradient(const Tensor& dx, const std::optional<Tensor>& dy, const std
   });
 }
 
-Tensor active_gradient(const Tensor& dy, const Tensor& active) {
+Tensor active_gradient_output(const Tensor& dy, const Tensor& active) {
   check_map(dy, "the gradient");
+  check_active(active, dy);
+  return empty_like_map(dy);
+}
+
+Tensor active_gradient(const Tensor& dy, const Tensor& active) {
+  const Tensor g = active_gradient_output(dy, active);
   const int64_t channels = dy.size(1), width = dy.size(3), rows = dy.size(0) * dy.size(2);
-  Tensor g = empty_map(dy, dy.sizes());
   AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "train_active_gradient", [&] {
-    in_parts(rows, [&](int64_t, int64_t begin, int64_t end) {
+    parallel_rows(rows, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++)
         training_kernels<scalar_t>().select_active(dy.data_ptr<scalar_t>() + row * width * channels,
                                                    active.data_ptr<uint8_t>() + row * ((width + 7) / 8) * channels,
@@ -83,4 +98,9 @@ TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("train_pool", &elastic::pool_forward);
   m.impl("train_input_gradient", &elastic::input_gradient);
   m.impl("train_active_gradient", &elastic::active_gradient);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("train_pool", &elastic::pool_output);
+  m.impl("train_input_gradient", &elastic::input_gradient_output);
+  m.impl("train_active_gradient", &elastic::active_gradient_output);
 }

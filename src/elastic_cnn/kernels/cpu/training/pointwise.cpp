@@ -6,10 +6,12 @@
 //   backward   of the input: g = dz W where the ReLU before was active, and the sums of its norm's gradient; or, for a
 //              block's first convolution, dz W + the gradients of the shortcut and of the pooled map
 //              of the weight: dz^T f(a)
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
 #include <memory>
 
-#include "common/level.h"
-#include "training/parts.h"
+#include "training/parallel.h"
 
 namespace elastic {
 namespace {
@@ -21,7 +23,7 @@ std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
   const T* w = weight.data_ptr<T>();  // (O, I); as B: (I, O) forward, (O, I) backward
   const int64_t k = transposed ? o : i, n = transposed ? i : o;
   std::unique_ptr<T[]> packed(new T[kernels.packed_size(k, n)]);
-  in_parts((n + kernels.panel - 1) / kernels.panel, [&](int64_t, int64_t first, int64_t last) {
+  parallel_rows((n + kernels.panel - 1) / kernels.panel, [&](int64_t, int64_t first, int64_t last) {
     kernels.pack(w, transposed ? i : 1, transposed ? 1 : i, k, n, first, last, packed.get());
   });
   return packed;
@@ -29,7 +31,7 @@ std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
 
 template <class T>
 void run(const Gemm<T>& gemm, int64_t rows, std::vector<ChannelSums<T>>* sums) {
-  run_parts<T>(rows, sums, nullptr, [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
+  parallel_sums<T>(rows, sums, nullptr, [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
     training_kernels<T>().gemm(gemm, begin, end, own);
   });
 }
@@ -44,28 +46,40 @@ void set_norm_before(const std::optional<Tensor>& statistics, const T*& scale, c
 
 int64_t pixels(const Tensor& map) { return map.numel() / map.size(1); }
 
-Tensor check_weight(const Tensor& weight, int64_t in, int64_t out) {
-  TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 1 && weight.size(3) == 1, "the weight is not of a 1 x 1 kernel");
-  TORCH_CHECK((in < 0 || weight.size(1) == in) && (out < 0 || weight.size(0) == out),
-              "the weight does not fit the map");
-  return weight.contiguous();
+// norm and low: where statistics of the output are taken, and what is added before.
+std::tuple<Tensor, Tensor> pointwise_output(const Tensor& a, const std::optional<Tensor>& before, const Tensor& weight,
+                                            const std::optional<Tensor>& low, const std::optional<Tensor>& norm_weight,
+                                            const std::optional<Tensor>& norm_bias,
+                                            const std::optional<Tensor>& running_mean,
+                                            const std::optional<Tensor>& running_var, double momentum, double eps) {
+  check_map(a, "the map");
+  if (before) check_statistics(*before, a, a.sym_size(1));
+  TORCH_CHECK_VALUE(weight.dim() == 4, "the weight must be one of a 1 x 1 kernel, got the size ", weight.sym_sizes());
+  const SymInt out = weight.sym_size(0), height = a.sym_size(2), width = a.sym_size(3);
+  check_weight(weight, a, {out, a.sym_size(1), SymInt(1), SymInt(1)});
+  const bool all = norm_weight && norm_bias && running_mean && running_var;
+  TORCH_CHECK_VALUE(all || !(norm_weight || norm_bias || running_mean || running_var),
+                    "a norm has a weight, a bias, a running mean and a running variance, or there is no norm");
+  if (all)
+    check_norm({*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps}, a, out, a.sym_size(0), height,
+               width);
+  TORCH_CHECK_VALUE(!low || all, "a low branch is added where statistics are taken");
+  if (low) check_map_of(*low, a, low_sizes(a, out), "the low branch, half the map,");
+  Tensor z = empty_map(a, {a.sym_size(0), out, height, width});
+  check_map(z, "the product");
+  return {z, empty_statistics(a, all ? out : SymInt(0))};
 }
 
 std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor>& before, const Tensor& weight_,
                                      const std::optional<Tensor>& low, const std::optional<Tensor>& norm_weight,
                                      const std::optional<Tensor>& norm_bias, const std::optional<Tensor>& running_mean,
                                      const std::optional<Tensor>& running_var, double momentum, double eps) {
-  check_map(a, "the map");
-  const Tensor weight = check_weight(weight_, a.size(1), -1);
+  const std::tuple<Tensor, Tensor> results =
+      pointwise_output(a, before, weight_, low, norm_weight, norm_bias, running_mean, running_var, momentum, eps);
+  const auto& [z, statistics] = results;
+  const Tensor weight = weight_.contiguous();
   const int64_t o = weight.size(0), height = a.size(2), width = a.size(3);
-  if (low) check_map(*low, "the low branch");
-  TORCH_CHECK(!low || (low->size(0) == a.size(0) && low->size(1) == o && low->size(2) == (height + 1) / 2 &&
-                       low->size(3) == (width + 1) / 2),
-              "the low branch's size is not half the map's, rounded up");
-  TORCH_CHECK(!low || norm_weight, "a low branch is added where statistics are taken");
-  Tensor z = empty_map(a, {a.size(0), o, height, width});
-  Tensor statistics = at::empty({4, norm_weight ? o : 0}, a.options());
-  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "train_pointwise", [&] {
+  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "train_pointwise", [&, &z = z, &statistics = statistics] {
     const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, false);
     Gemm<scalar_t> gemm;
     gemm.a = a.data_ptr<scalar_t>();
@@ -80,51 +94,73 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
     gemm.width = width;
     gemm.epilogue = Epilogue::statistics;
     const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
-    run_statistics<scalar_t>(pixels(a), 1, o, norm, statistics,
-                             [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& sums) {
-                               training_kernels<scalar_t>().gemm(gemm, begin, end, sums);
-                             });
+    parallel_statistics<scalar_t>(pixels(a), 1, o, norm, statistics,
+                                  [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& sums) {
+                                    training_kernels<scalar_t>().gemm(gemm, begin, end, sums);
+                                  });
   });
-  return {z, statistics};
+  return results;
+}
+
+std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient_output(const Tensor& dz, const Tensor& weight,
+                                                                  const Tensor& z, const Tensor& statistics) {
+  check_map(z, "the map");
+  check_map(dz, "the gradient");
+  const SymInt channels = z.sym_size(1), out = dz.sym_size(1);
+  check_map_of(dz, z, {z.sym_size(0), out, z.sym_size(2), z.sym_size(3)}, "the gradient");
+  check_weight(weight, z, {out, channels, SymInt(1), SymInt(1)});
+  check_statistics(statistics, z, channels);
+  return {empty_like_map(z), empty_vector(z, channels), empty_vector(z, channels)};
 }
 
 std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, const Tensor& weight_, const Tensor& z,
                                                            const Tensor& statistics) {
-  check_map(dz, "the gradient");
-  check_map(z, "the map");
-  const Tensor weight = check_weight(weight_, z.size(1), dz.size(1));
+  const std::tuple<Tensor, Tensor, Tensor> results = pointwise_norm_gradient_output(dz, weight_, z, statistics);
+  const auto& [g, of_weight, of_bias] = results;
+  const Tensor weight = weight_.contiguous();
   const int64_t channels = z.size(1), rows = pixels(z);
-  Tensor g = empty_map(z, z.sizes()), of_weight, of_bias;
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_pointwise_norm_gradient", [&] {
-    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
-    const Statistics<scalar_t> s(statistics);
-    Gemm<scalar_t> gemm;
-    gemm.a = dz.data_ptr<scalar_t>();
-    gemm.packed = packed.get();
-    gemm.c = g.data_ptr<scalar_t>();
-    gemm.k = dz.size(1);
-    gemm.n = channels;
-    gemm.epilogue = Epilogue::norm_gradient;
-    gemm.z = z.data_ptr<scalar_t>();
-    gemm.z_scale = s.scale;
-    gemm.z_shift = s.shift;
-    gemm.z_mean = s.mean;
-    std::vector<ChannelSums<scalar_t>> sums(parts(), ChannelSums<scalar_t>(channels));
-    run(gemm, rows, &sums);
-    std::tie(of_weight, of_bias) = finish_norm_gradient(sums, z, statistics, g);
-  });
-  return {g, of_weight, of_bias};
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_pointwise_norm_gradient",
+                             [&, &g = g, &of_weight = of_weight, &of_bias = of_bias] {
+                               const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
+                               const Statistics<scalar_t> s(statistics);
+                               Gemm<scalar_t> gemm;
+                               gemm.a = dz.data_ptr<scalar_t>();
+                               gemm.packed = packed.get();
+                               gemm.c = g.data_ptr<scalar_t>();
+                               gemm.k = dz.size(1);
+                               gemm.n = channels;
+                               gemm.epilogue = Epilogue::norm_gradient;
+                               gemm.z = z.data_ptr<scalar_t>();
+                               gemm.z_scale = s.scale;
+                               gemm.z_shift = s.shift;
+                               gemm.z_mean = s.mean;
+                               std::vector<ChannelSums<scalar_t>> sums(num_threads(), ChannelSums<scalar_t>(channels));
+                               run(gemm, rows, &sums);
+                               finish_norm_gradient(sums, z, statistics, g, of_weight, of_bias);
+                             });
+  return results;
+}
+
+Tensor pointwise_input_gradient_output(const Tensor& dz, const Tensor& weight, const std::optional<Tensor>& dy,
+                                       const std::optional<Tensor>& active, const std::optional<Tensor>& pooled) {
+  check_map(dz, "the gradient");
+  TORCH_CHECK_VALUE(weight.dim() == 4, "the weight must be one of a 1 x 1 kernel, got the size ", weight.sym_sizes());
+  const SymInt channels = weight.sym_size(1);
+  check_weight(weight, dz, {dz.sym_size(1), channels, SymInt(1), SymInt(1)});
+  const Tensor dx = empty_map(dz, {dz.sym_size(0), channels, dz.sym_size(2), dz.sym_size(3)});
+  check_map(dx, "the input's gradient");
+  TORCH_CHECK_VALUE(dy.has_value() == active.has_value(), "dy and active come together");
+  if (dy) check_map_of(*dy, dx, dx.sym_sizes(), "the output's gradient");
+  if (active) check_active(*active, dx);
+  if (pooled) check_map_of(*pooled, dx, low_sizes(dx, channels), "the pooled map's gradient");
+  return dx;
 }
 
 Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const std::optional<Tensor>& dy,
                                 const std::optional<Tensor>& active, const std::optional<Tensor>& pooled) {
-  check_map(dz, "the gradient");
-  const Tensor weight = check_weight(weight_, -1, dz.size(1));
+  const Tensor dx = pointwise_input_gradient_output(dz, weight_, dy, active, pooled);
+  const Tensor weight = weight_.contiguous();
   const int64_t height = dz.size(2), width = dz.size(3);
-  TORCH_CHECK(dy.has_value() == active.has_value(), "dy and active come together");
-  if (dy) check_map(*dy, "the output's gradient");
-  if (pooled) check_map(*pooled, "the pooled map's gradient");
-  Tensor dx = empty_map(dz, {dz.size(0), weight.size(1), height, width});
   AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_input_gradient", [&] {
     const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
     Gemm<scalar_t> gemm;
@@ -144,16 +180,23 @@ Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const s
   return dx;
 }
 
-// Parts take rows of the maps, each with a sum of its own, as long as those sums are small; else columns of the weight.
-Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::optional<Tensor>& before) {
-  check_map(dz, "the gradient");
+Tensor pointwise_weight_gradient_output(const Tensor& dz, const Tensor& a, const std::optional<Tensor>& before) {
   check_map(a, "the map");
-  TORCH_CHECK(pixels(dz) == pixels(a), "gradient and map have other sizes");
-  const int64_t o = dz.size(1), i = a.size(1), rows = pixels(a), number = parts();
+  check_map(dz, "the gradient");
+  check_map_of(dz, a, {a.sym_size(0), dz.sym_size(1), a.sym_size(2), a.sym_size(3)}, "the gradient");
+  if (before) check_statistics(*before, a, a.sym_size(1));
+  return at::empty_symint({dz.sym_size(1), a.sym_size(1), SymInt(1), SymInt(1)}, dz.options());
+}
+
+// Threads take rows of the maps, each with a sum of its own, as long as those sums are small; else columns of the weight.
+Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::optional<Tensor>& before) {
+  const Tensor dweight = pointwise_weight_gradient_output(dz, a, before);
+  const int64_t o = dz.size(1), i = a.size(1), rows = pixels(a), number = num_threads();
   constexpr int64_t kMostElements = 1 << 20;
-  const int64_t row_parts = std::clamp<int64_t>(kMostElements / (o * i), 1, number);
-  const int64_t column_parts = number / row_parts;
-  Tensor partial = at::zeros({row_parts, o, i, 1, 1}, dz.options());
+  const int64_t row_pieces = std::clamp<int64_t>(kMostElements / (o * i), 1, number);
+  const int64_t column_pieces = number / row_pieces;
+  const Tensor partial =
+      row_pieces == 1 ? dweight.zero_().unsqueeze(0) : at::zeros({row_pieces, o, i, 1, 1}, dz.options());
   AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_weight_gradient", [&] {
     WeightGradient<scalar_t> gradient;
     gradient.dz = dz.data_ptr<scalar_t>();
@@ -162,19 +205,18 @@ Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::o
     gradient.i = i;
     set_norm_before(before, gradient.scale, gradient.shift);
     const int64_t panel = training_kernels<scalar_t>().panel, panels = (i + panel - 1) / panel;
-    at::parallel_for(0, row_parts * column_parts, 1, [&](int64_t first, int64_t last) {
-      for (int64_t part = first; part < last; part++) {
-        const int64_t row = part / column_parts, column = part % column_parts;
+    at::parallel_for(0, row_pieces * column_pieces, 1, [&](int64_t first, int64_t last) {
+      for (int64_t piece = first; piece < last; piece++) {
+        const int64_t row = piece / column_pieces, column = piece % column_pieces;
         WeightGradient<scalar_t> own = gradient;
         own.dweight = partial.data_ptr<scalar_t>() + row * o * i;
-        training_kernels<scalar_t>().weight_gradient(own, rows * row / row_parts, rows * (row + 1) / row_parts,
-                                                     std::min(i, panels * column / column_parts * panel),
-                                                     std::min(i, panels * (column + 1) / column_parts * panel));
+        training_kernels<scalar_t>().weight_gradient(own, rows * row / row_pieces, rows * (row + 1) / row_pieces,
+                                                     std::min(i, panels * column / column_pieces * panel),
+                                                     std::min(i, panels * (column + 1) / column_pieces * panel));
       }
     });
   });
-  Tensor dweight = row_parts == 1 ? partial[0] : partial.sum(0);
-  return dweight;
+  return row_pieces == 1 ? dweight : partial.sum(0);
 }
 
 }  // namespace
@@ -197,4 +239,10 @@ TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("train_pointwise_norm_gradient", &elastic::pointwise_norm_gradient);
   m.impl("train_pointwise_input_gradient", &elastic::pointwise_input_gradient);
   m.impl("train_pointwise_weight_gradient", &elastic::pointwise_weight_gradient);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("train_pointwise", &elastic::pointwise_output);
+  m.impl("train_pointwise_norm_gradient", &elastic::pointwise_norm_gradient_output);
+  m.impl("train_pointwise_input_gradient", &elastic::pointwise_input_gradient_output);
+  m.impl("train_pointwise_weight_gradient", &elastic::pointwise_weight_gradient_output);
 }

@@ -3,8 +3,9 @@
 // The rows of a map are divided into one contiguous piece a thread. Sums are kept a piece and added in the pieces' order,
 // so that a result depends on the number of threads but never on their timing: a resumed run stays equal to the bit.
 #pragma once
-#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -13,22 +14,22 @@
 #include <tuple>
 #include <vector>
 
-#include "common/checks.h"
+#include "training/arguments.h"
 #include "training/kernels.h"
 
 namespace elastic {
 
-using at::Tensor;
 constexpr int64_t kRowsInFloat = 64;  // pixels summed in the map's own precision before a sum moves to double
 
-inline int parts() { return at::get_num_threads(); }
+inline int num_threads() { return at::get_num_threads(); }
 
-// body(part, begin, end) for `parts()` contiguous pieces of [0, count).
+// body(thread, begin, end) for as many contiguous pieces of [0, count) as there are threads.
 template <class Body>
-void in_parts(int64_t count, const Body& body) {
-  const int64_t number = parts();
-  at::parallel_for(0, number, 1, [&](int64_t first, int64_t last) {
-    for (int64_t part = first; part < last; part++) body(part, count * part / number, count * (part + 1) / number);
+void parallel_rows(int64_t count, const Body& body) {
+  const int64_t threads = num_threads();
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t thread = first; thread < last; thread++)
+      body(thread, count * thread / threads, count * (thread + 1) / threads);
   });
 }
 
@@ -50,13 +51,13 @@ struct ChannelSums {
   }
 };
 
-// The parts' sums, added in order into the first part's.
+// The threads' sums, added in order into the first one's.
 template <class T>
-ChannelSums<T>& add_parts(std::vector<ChannelSums<T>>& sums) {
-  for (size_t part = 1; part < sums.size(); part++)
+ChannelSums<T>& sum_of_threads(std::vector<ChannelSums<T>>& sums) {
+  for (size_t thread = 1; thread < sums.size(); thread++)
     for (int64_t c = 0; c < sums[0].channels; c++) {
-      sums[0].total_a[c] += sums[part].total_a[c];
-      sums[0].total_b[c] += sums[part].total_b[c];
+      sums[0].total_a[c] += sums[thread].total_a[c];
+      sums[0].total_b[c] += sums[thread].total_b[c];
     }
   return sums[0];
 }
@@ -86,16 +87,10 @@ struct Statistics {
   }
 };
 
-// A batch norm's parameters; running statistics are updated as torch does: momentum, unbiased variance.
-struct Norm {
-  Tensor weight, bias, running_mean, running_var;
-  double momentum, eps;
-};
-
 template <class T>
-void finish_statistics(std::vector<ChannelSums<T>>& parts, const T* pivot, int64_t count, const Norm& norm,
+void finish_statistics(std::vector<ChannelSums<T>>& of_threads, const T* pivot, int64_t count, const Norm& norm,
                        const Tensor& statistics) {
-  const ChannelSums<T>& sums = add_parts(parts);
+  const ChannelSums<T>& sums = sum_of_threads(of_threads);
   const Statistics<T> s(statistics);
   const T *weight = norm.weight.data_ptr<T>(), *bias = norm.bias.data_ptr<T>();
   T *running_mean = norm.running_mean.data_ptr<T>(), *running_var = norm.running_var.data_ptr<T>();
@@ -114,21 +109,19 @@ void finish_statistics(std::vector<ChannelSums<T>>& parts, const T* pivot, int64
 }
 
 // The gradient of a norm is dz = on_gradient * g + on_map * z + constant, channel by channel, where g is the gradient
-// of its output, from the sums of g and of g * (z - mean); so are those of its weight and bias.
+// of its output, from the sums of g and of g * (z - mean); so are those of its weight and bias, which are written.
 template <class T>
 struct NormGradient {
   std::vector<T> on_gradient, on_map, constant;
-  Tensor weight, bias;
 
-  NormGradient(std::vector<ChannelSums<T>>& parts, const Tensor& statistics, int64_t count) {
-    const ChannelSums<T>& sums = add_parts(parts);
+  NormGradient(std::vector<ChannelSums<T>>& of_threads, const Tensor& statistics, int64_t count, const Tensor& weight,
+               const Tensor& bias) {
+    const ChannelSums<T>& sums = sum_of_threads(of_threads);
     const int64_t channels = sums.channels;
     const Statistics<T> s(statistics);
     on_gradient.resize(channels);
     on_map.resize(channels);
     constant.resize(channels);
-    weight = at::empty({channels}, statistics.options());
-    bias = at::empty({channels}, statistics.options());
     for (int64_t c = 0; c < channels; c++) {
       const double sum = sums.total_a[c], dot = sums.total_b[c], inverse = s.inverse[c], scale = s.scale[c];
       const double slope = scale * inverse * inverse * dot / count;

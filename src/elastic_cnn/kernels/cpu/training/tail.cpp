@@ -50,13 +50,13 @@ void statistics_pass(const Tensor& z, const T* low, const Norm& norm, const Tens
   const Shape shape(z);
   const int64_t row = shape.row();
   T* map = z.data_ptr<T>();
-  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
+  std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
   const std::vector<T> pivot(map, map + shape.channels);
-  in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
+  parallel_rows(shape.rows(), [&](int64_t thread, int64_t begin, int64_t end) {
     std::vector<T> mixed;
     for (int64_t r = begin; r < end; r++) {
       add_up_rows(shape, low, r, r + 1, map, mixed);
-      add_statistics(map + r * row, pivot.data(), shape.width, sums[part]);
+      add_statistics(map + r * row, pivot.data(), shape.width, sums[thread]);
     }
   });
   finish_statistics(sums, pivot.data(), shape.rows() * shape.width, norm, statistics);
@@ -71,7 +71,7 @@ void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, c
   T* out = y.data_ptr<T>();
   uint8_t* mask = active.data_ptr<uint8_t>();
   const Statistics<T> s(statistics);
-  in_parts(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
+  parallel_rows(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
       training_kernels<T>().finish(map + r * row, residual + r * row, s.scale, s.shift, shape.width, shape.channels,
                                    out + r * row, mask + r * bits);
@@ -79,8 +79,8 @@ void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, c
 }
 
 // Pass 2 of backward for a run of low rows: dz of the high rows 2 i and 2 i + 1 that belong to them, each once, and
-// dlow, which also needs the high row before and the one after: where those belong to another part, or are not made
-// yet, they are made in a buffer of this part's own.
+// dlow, which also needs the high row before and the one after: where those belong to another thread, or are not
+// made yet, they are made in a buffer of its own.
 template <class T>
 class Adjoint {
  public:
@@ -112,17 +112,17 @@ class Adjoint {
 };
 
 template <class T>
-std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, const Tensor& z, const Tensor& statistics,
-                                    const Tensor& dz, T* dlow) {
+void backward(const Tensor& dy, const Tensor& active, const Tensor& z, const Tensor& statistics, const Tensor& dz,
+              T* dlow, const Tensor& weight, const Tensor& bias) {
   const Shape shape(z);
   const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
   const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
   const uint8_t* mask = active.numel() ? active.data_ptr<uint8_t>() : nullptr;
   T* out = dz.data_ptr<T>();
   const Statistics<T> s(statistics);
-  std::vector<ChannelSums<T>> sums(parts(), ChannelSums<T>(shape.channels));
-  in_parts(shape.rows(), [&](int64_t part, int64_t begin, int64_t end) {
-    ChannelSums<T>& own = sums[part];
+  std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
+  parallel_rows(shape.rows(), [&](int64_t thread, int64_t begin, int64_t end) {
+    ChannelSums<T>& own = sums[thread];
     const int64_t rows_in_float = std::max<int64_t>(kRowsInFloat / shape.width, 1);
     for (int64_t r = begin; r < end; r++) {
       training_kernels<T>().tail_gradient_sum(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row,
@@ -130,63 +130,77 @@ std::tuple<Tensor, Tensor> backward(const Tensor& dy, const Tensor& active, cons
       if ((r - begin) % rows_in_float == rows_in_float - 1 || r + 1 == end) own.flush();
     }
   });
-  const NormGradient<T> norm(sums, statistics, shape.rows() * shape.width);
+  const NormGradient<T> norm(sums, statistics, shape.rows() * shape.width, weight, bias);
   auto make = [&](int64_t r, T* to) {
     training_kernels<T>().tail_gradient(gradients + r * row, mask ? mask + r * bits : nullptr, map + r * row,
                                         norm.on_gradient.data(), norm.on_map.data(), norm.constant.data(), shape.width,
                                         shape.channels, to);
   };
   if (dlow) {
-    in_parts(shape.images * half(shape.height),
-             [&](int64_t, int64_t begin, int64_t end) { Adjoint<T>::run(shape, begin, end, make, out, dlow); });
+    parallel_rows(shape.images * half(shape.height),
+                  [&](int64_t, int64_t begin, int64_t end) { Adjoint<T>::run(shape, begin, end, make, out, dlow); });
   } else {
-    in_parts(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
+    parallel_rows(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) make(r, out + r * row);
     });
   }
-  return {norm.weight, norm.bias};
+}
+
+Tensor sum_statistics_output(const Tensor& z, const Tensor& low, const Tensor& weight, const Tensor& bias,
+                             const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
+  check_map(z, "the map");
+  check_map_of(low, z, low_sizes(z, z.sym_size(1)), "the low branch, half the map,");
+  const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
+  check_norm(norm, z, z.sym_size(1), z.sym_size(0), z.sym_size(2), z.sym_size(3));
+  return empty_statistics(z, z.sym_size(1));
 }
 
 Tensor sum_statistics(const Tensor& z, const Tensor& low, const Tensor& weight, const Tensor& bias,
                       const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
-  check_map(z, "the map");
-  check_map(low, "the low branch");
-  const Shape shape(z);
-  const std::vector<int64_t> expected{shape.images, shape.channels, half(shape.height), half(shape.width)};
-  TORCH_CHECK(low.sizes() == at::IntArrayRef(expected), "the low branch's size is not half the map's, rounded up");
+  const Tensor statistics = sum_statistics_output(z, low, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  Tensor statistics = at::empty({4, shape.channels}, z.options());
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_sum_statistics",
                              [&] { statistics_pass(z, low.data_ptr<scalar_t>(), norm, statistics); });
   return statistics;
 }
 
-std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
+std::tuple<Tensor, Tensor> finish_output(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
   check_map(z, "the map");
-  check_map(shortcut, "the shortcut");
-  TORCH_CHECK(shortcut.sizes() == z.sizes(), "shortcut of size ", shortcut.sizes(), ", map of size ", z.sizes());
-  const Shape shape(z);
-  Tensor y = empty_map(z, z.sizes());
-  Tensor active =
-      at::empty({shape.images, shape.height, (shape.width + 7) / 8, shape.channels}, z.options().dtype(at::kByte));
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish",
-                             [&] { finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active); });
-  return {y, active};
+  check_statistics(statistics, z, z.sym_size(1));
+  check_map_of(shortcut, z, z.sym_sizes(), "the shortcut");
+  return {empty_like_map(z), empty_active(z)};
+}
+
+std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
+  const std::tuple<Tensor, Tensor> results = finish_output(z, statistics, shortcut);
+  const auto& [y, active] = results;
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish", [&, &y = y, &active = active] {
+    finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active);
+  });
+  return results;
+}
+
+// An empty `active`: there was neither a shortcut nor a ReLU.
+std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward_output(const Tensor& dy, const Tensor& active, const Tensor& z,
+                                                                const Tensor& statistics, bool has_low) {
+  check_map(z, "the map");
+  check_map_of(dy, z, z.sym_sizes(), "the gradient");
+  check_statistics(statistics, z, z.sym_size(1));
+  if (active.dim() != 1 || active.sym_size(0).maybe_as_int() != 0) check_active(active, z);
+  const SymInt channels = z.sym_size(1);
+  return {empty_like_map(z), has_low ? empty_map(z, low_sizes(z, channels)) : empty_vector(z, 0),
+          empty_vector(z, channels), empty_vector(z, channels)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const Tensor& active, const Tensor& z,
                                                          const Tensor& statistics, bool has_low) {
-  check_map(z, "the map");
-  check_map(dy, "the gradient");
-  const Shape shape(z);
-  Tensor dz = empty_map(z, z.sizes()), weight, bias;
-  Tensor dlow = has_low ? empty_map(z, {shape.images, shape.channels, half(shape.height), half(shape.width)})
-                        : at::empty({0}, z.options());
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_tail_backward", [&] {
-    std::tie(weight, bias) =
-        backward<scalar_t>(dy, active, z, statistics, dz, has_low ? dlow.data_ptr<scalar_t>() : nullptr);
-  });
-  return {dz, dlow, weight, bias};
+  const std::tuple<Tensor, Tensor, Tensor, Tensor> results = tail_backward_output(dy, active, z, statistics, has_low);
+  const auto& [dz, dlow, weight, bias] = results;
+  AT_DISPATCH_FLOATING_TYPES(
+      z.scalar_type(), "train_tail_backward", [&, &dz = dz, &dlow = dlow, &weight = weight, &bias = bias] {
+        backward<scalar_t>(dy, active, z, statistics, dz, has_low ? dlow.data_ptr<scalar_t>() : nullptr, weight, bias);
+      });
+  return results;
 }
 
 }  // namespace
@@ -205,4 +219,9 @@ TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
   m.impl("train_sum_statistics", &elastic::sum_statistics);
   m.impl("train_finish", &elastic::finish_forward);
   m.impl("train_tail_backward", &elastic::tail_backward);
+}
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
+  m.impl("train_sum_statistics", &elastic::sum_statistics_output);
+  m.impl("train_finish", &elastic::finish_output);
+  m.impl("train_tail_backward", &elastic::tail_backward_output);
 }
