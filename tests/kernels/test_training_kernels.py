@@ -213,6 +213,7 @@ assert not training_ops.unavailable()
 z, weight, dy = torch.randn(2, 70, 9, 7), torch.randn(45, 70, 1, 1), torch.randn(2, 45, 9, 7)
 z, dy = (t.contiguous(memory_format=torch.channels_last) for t in (z, dy))
 ops = torch.ops.elastic_cnn
+assert ops.train_level() == "avx2"
 close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 close(ops.train_pointwise(z, None, weight, None, None, None, None, None, 0.0, 0.0)[0], F.conv2d(z, weight))
 close(ops.train_pointwise_weight_gradient(dy, z, None), torch.nn.grad.conv2d_weight(z, weight.shape, dy))

@@ -24,7 +24,6 @@ Tensor output_of(const Tensor& x, const Tensor& weights, const DensePlan& plan) 
   const auto channels = x.sym_size(1).maybe_as_int();
   TORCH_CHECK_VALUE(!channels || *channels == plan.stages.front().in, "the first dense block takes ",
                     plan.stages.front().in, " channels, got an input of ", x.sym_sizes());
-  check_weights(weights, x, plan.weights);
   c10::SymInt height = x.sym_size(2), width = x.sym_size(3);
   for (size_t stage = 1; stage < plan.stages.size(); stage++) {
     height = height / 2;
@@ -32,6 +31,7 @@ Tensor output_of(const Tensor& x, const Tensor& weights, const DensePlan& plan) 
     TORCH_CHECK_VALUE(height.maybe_as_int() != 0 && width.maybe_as_int() != 0, "a map of ", x.sym_sizes(),
                       " cannot be halved ", plan.stages.size() - 1, " times");
   }
+  check_weights(weights, x, plan.weights);
   return empty_map(x, {x.sym_size(0), c10::SymInt(plan.stages.back().channels), height, width});
 }
 
