@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast", "measure"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
-    "conversion": {"surgery", "nn", "data"} | UTILITIES,
+    "conversion": {"surgery", "nn", "data", "measure", "analysis"} | UTILITIES,
     "extras": set(),
     "files": set(),
     "fonts": set(),

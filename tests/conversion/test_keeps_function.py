@@ -12,8 +12,8 @@ from torch import nn
 
 from elastic_cnn import ElasticSpec, create_model, elasticize, restore, set_blend
 from elastic_cnn.conversion import Calibration, convert
-from elastic_cnn.conversion.convert import macs_of_modules
 from elastic_cnn.conversion.order import order_channels
+from elastic_cnn.conversion.work import macs_of_modules
 from elastic_cnn.nn.compare import relative_error
 
 SMALL = {"num_classes": 4}

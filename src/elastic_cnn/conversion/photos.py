@@ -18,8 +18,8 @@ Photos = Tensor | Iterable[Any] | Callable[[], Iterable[Any]] | str | Path
 PIXELS = 32 * 160 * 160  # of the photos that are run at a time
 
 
-def collect(photos: Photos, limit: int, transform: Transform | None, network: nn.Module, seed: int) -> list[Tensor]:
-    """At most `limit` photos as batches (N, C, H, W) that are small enough to run at once.
+def collect(photos: Photos, limit: int, transform: Transform | None, network: nn.Module, seed: int) -> Tensor:
+    """At most `limit` photos, (N, C, H, W).
 
     photos: a tensor (N, C, H, W); an iterable (a data loader, a data set) of images (C, H, W), batches of them, or
         tuples and dicts (key `image`) that hold one first; a function that returns such an iterable; or a folder, of
@@ -42,6 +42,11 @@ def collect(photos: Photos, limit: int, transform: Transform | None, network: nn
     images = torch.stack(found).float()
     if not bool(images.isfinite().all()):
         raise ValueError("the photos to calibrate on hold values that are not finite")
+    return images
+
+
+def batches(images: Tensor) -> list[Tensor]:
+    """(N, C, H, W) -> parts of it, (n, C, H, W), that are small enough to run at once."""
     size = max(1, PIXELS // (images.shape[-1] * images.shape[-2]))
     return [batch.contiguous(memory_format=torch.channels_last) for batch in images.split(size)]
 

@@ -79,7 +79,7 @@ def prepare(subject: Subject) -> Run:
     run = (
         training_run(network, subject.form, images)
         if subject.job == "training"
-        else _inference(network, subject, images)
+        else inference_run(network, subject, images)
     )
     return _synchronized(run) if subject.device == "cuda" else run
 
@@ -100,7 +100,8 @@ def check_source(source: str) -> None:
         create_model(source)  # says which names are near
 
 
-def _inference(network: nn.Module, subject: Subject, images: Tensor) -> Run:
+def inference_run(network: nn.Module, subject: Subject, images: Tensor) -> Run:
+    """One forward pass of `network`, of the subject's dtype and in channels-last form, in the subject's form."""
     if subject.form in ("onnxruntime", "openvino"):
         return _runtime(network, subject, images)
     if subject.form == "native":

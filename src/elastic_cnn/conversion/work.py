@@ -1,0 +1,159 @@
+"""One conversion at work: what is known of the network after the first steps, from which several can be built."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from elastic_cnn.conversion.order import order_channels
+from elastic_cnn.conversion.probe import trace
+from elastic_cnn.conversion.refit import BlockRefit, Refit, refit
+from elastic_cnn.conversion.report import BlockConversion, ConversionReport
+from elastic_cnn.conversion.shares import STEPS, Costs, choose_shares, sensitivities, specs_of
+from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.nn.compare import compare
+from elastic_cnn.nn.example import Example
+from elastic_cnn.surgery import elasticize
+from elastic_cnn.surgery.candidates import Where
+from elastic_cnn.surgery.elasticize import Spec
+from elastic_cnn.surgery.report import Conversion
+
+ORDER_PHOTOS, SHARES_PHOTOS = 64, 48
+Progress = Callable[[str, int, int], None]
+Specs = Mapping[str, ElasticSpec]
+
+
+class Work:
+    """trained: a copy of the network, its channels in order. elastic: that, with every eligible block made elastic by
+    the spec asked for, and nothing refitted. blocks: how."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Sequence[Tensor],
+        spec: Spec | None,
+        where: Where | None,
+        options: dict[str, Any],
+        order: bool,
+        refit: Refit | None,
+        memory: float,
+        seed: int,
+        tell: Progress,
+    ) -> None:
+        self.images, self.options, self.ordered, self.refit_options = images, options, order, refit
+        self.memory, self.seed, self.tell = memory, seed, tell
+        self.trained = copy.deepcopy(network).float().eval().to(memory_format=torch.channels_last)
+        elastic: Any = elasticize(self.trained, spec, where, **options)
+        self.blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions
+        tell("order", 0, 1)
+        before = copy.deepcopy(self.trained)
+        self.errors = order_channels(self.trained, self.blocks, first(images, ORDER_PHOTOS), move=order)
+        if not (difference := compare(self.trained, before, Example((images[0][:1],)))):
+            raise ValueError(
+                f"the channels of {type(network).__name__} cannot be put in order without changing what it computes "
+                f"({difference.problem}); leave that out: Calibration(order=False)"
+            )
+        self.elastic: Any = elasticize(self.trained, spec, where, **options).eval()
+        self.macs_before = macs_of_modules(self.trained, images[0])
+        self._sensitivity: dict[str, float] = {}
+        tell("order", 1, 1)
+
+    def saved_macs(self) -> Costs:
+        """{block: {part at full resolution: multiply-adds saved, of the network's}}."""
+        return self.grown(self.macs_before, macs_of_modules(self.elastic, self.images[0]), self.macs_before[""])
+
+    def grown(self, before: Mapping[str, float], after: Mapping[str, float], whole: float) -> Costs:
+        """What each block saves at all steps, from its costs at full resolution and at the spec's: savings grow with
+        the part that runs low, in a straight line."""
+        high = self.elastic.elastic_spec.shares[0]
+        return {
+            name: {step: (before[name] - after[name]) / whole * (1 - step) / (1 - high) for step in STEPS}
+            for name in self.blocks
+        }
+
+    def choose(self, budget: float, saved: Costs | None = None) -> Specs:
+        """How to divide which blocks so that the cost is `budget` of the base's; `saved` of it by default in
+        multiply-adds. `ValueError` where it cannot be met."""
+        if not self._sensitivity:
+            self.tell("shares", 0, 1)
+            self._sensitivity = sensitivities(self.elastic, list(self.blocks), first(self.images, SHARES_PHOTOS))
+            self.tell("shares", 1, 1)
+        spec: ElasticSpec = self.elastic.elastic_spec
+        chosen = choose_shares(self._sensitivity, self.errors, saved or self.saved_macs(), budget, spec.shares[0])
+        return specs_of(chosen, spec)
+
+    def divided(self, specs: Specs | None) -> Any:
+        """The elastic network by these specs (None: the spec asked for), not refitted."""
+        if specs is None:
+            return copy.deepcopy(self.elastic)
+        return elasticize(self.trained, specs, convolutions=self.options["convolutions"]).eval()
+
+    def build(self, specs: Specs | None) -> Any:
+        """The same, refitted."""
+        elastic = self.divided(specs)
+        blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions
+        elastic.refits = []
+        if self.refit_options is None:
+            return elastic
+
+        def note(block: BlockRefit) -> None:
+            elastic.refits.append(block)
+            self.tell("refit", len(elastic.refits), len(blocks))
+
+        self.tell("refit", 0, len(blocks))
+        flow = trace(self.trained, [block.name for block in elastic.elastic_report.blocks], self.images[0][:1])
+        options = replace(self.refit_options, seed=self.seed)
+        refit(elastic, self.trained, self.images, blocks, flow, options, self.memory, note)
+        return elastic
+
+    def report(self, elastic: Any, seconds: float) -> ConversionReport:
+        """What was done to each block of a network that `build` made."""
+        after = macs_of_modules(elastic, self.images[0])
+        refits = {block.name: block for block in elastic.refits}
+        del elastic.refits
+        blocks = []
+        for outcome in elastic.elastic_report.blocks:
+            if outcome.converted:
+                name, spec = outcome.name, elastic.elastic_report.conversions[outcome.name].spec
+                found = refits.get(name)
+                errors = (found.before, found.after, found.notes) if found else (None, None, ())
+                macs = self.macs_before[name], after[name]
+                blocks.append(BlockConversion(name, outcome.kind, spec.scales, spec.shares, *macs, *errors))
+        whole = self.macs_before[""]
+        return ConversionReport(
+            tuple(blocks),
+            after[""] / whole if whole else math.nan,
+            self.ordered,
+            self.refit_options is not None,
+            sum(len(batch) for batch in self.images),
+            (int(self.images[0].shape[-2]), int(self.images[0].shape[-1])),
+            self.seed,
+            seconds,
+            elastic.__dict__.pop("time_ratio", None),
+            elastic.__dict__.pop("changed", None),
+        )
+
+
+def first(images: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Batches that hold the first `count` images."""
+    kept, left = [], count
+    for batch in images:
+        if left > 0:
+            kept.append(batch[:left])
+            left -= len(batch)
+    return kept
+
+
+def macs_of_modules(network: nn.Module, images: Tensor) -> dict[str, int]:
+    """{name: multiply-adds of that module for one image}, "" the network's."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images[:1])
+    top = type(network).__name__
+    counts = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
+    found = {name.removeprefix(f"{top}."): macs for name, macs in counts.items()}
+    return {name: found.get(name, 0) for name, _ in network.named_modules()} | {"": counts.get("Global", 0)}

@@ -1,0 +1,174 @@
+"""Budgets of multiply-adds, measured time and changed answers; photos in every form; what cannot be."""
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from elastic_cnn import ElasticSpec, convert
+from elastic_cnn.conversion import Calibration, Refit, search, work
+from elastic_cnn.conversion.answers import answers, same_answers
+from elastic_cnn.conversion.photos import collect
+from elastic_cnn.conversion.shares import choose_shares
+from elastic_cnn.measure.medians import MedianInterval
+from elastic_cnn.surgery import apply_surgery, describe_surgery
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    small = {"num_classes": 6, "layers": (2, 2, 2, 1), "channels": (16, 16, 32, 32)}
+    return timm.create_model("resnet26", **{**small, **changes}).eval()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return torch.nn.functional.interpolate(torch.randn(12, 3, 9, 9), (48, 40), mode="bilinear")
+
+
+FAST = Calibration(refit=None)
+
+
+def test_shares_are_the_best_of_all_choices():
+    """Against trying all combinations: the greedy walk along convex ladders is within its last step of the best."""
+    errors = {name: [torch.tensor(values)] for name, values in {"a": [8.0, 4, 2, 1], "b": [3.0, 3, 3, 3]}.items()}
+    saved = {name: {step: cost * (1 - step) for step in (0.75, 0.5, 0.25)} for name, cost in (("a", 0.4), ("b", 0.6))}
+    sensitivity = {"a": 1.0, "b": 1.0}
+
+    def error(name, high):
+        each = errors[name][0]
+        return float(each[round(high * 4) :].sum() / each[2:].sum())
+
+    for budget in (0.9, 0.8, 0.7, 0.6, 0.45):
+        found = choose_shares(sensitivity, errors, saved, budget)
+        total = sum(choice.saved for choice in found.values())
+        assert total >= 1 - budget - 1e-9
+        got = sum(choice.error for choice in found.values())
+        steps = [(1.0, 0.0)] + [(high, None) for high in (0.75, 0.5, 0.25)]
+        for a, _ in steps:
+            for b, _ in steps:
+                cost = sum(saved[n][h] for n, h in (("a", a), ("b", b)) if h < 1)
+                if cost >= total - 1e-9:  # nobody saves as much for less
+                    assert sum(error(n, h) for n, h in (("a", a), ("b", b)) if h < 1) >= got - 1e-6
+    with pytest.raises(ValueError, match=r"cannot be met: .* still costs 0.250"):
+        choose_shares(sensitivity, errors, saved, 0.1)
+
+
+@pytest.mark.parametrize("budget", [0.97, 0.92])
+def test_multiply_adds_stay_within_the_budget(photos, budget):
+    elastic = convert(network(), photos, budget=budget, calibration=FAST)
+    report = elastic.conversion_report
+    assert budget - 0.1 < report.macs_ratio <= budget
+    again = apply_surgery(network(), describe_surgery(elastic))
+    again.load_state_dict(elastic.state_dict())
+    assert torch.equal(again.eval()(photos), elastic(photos))
+    assert all(block.shares[0] in (0.75, 0.5, 0.25, 0.125) for block in report.blocks)
+    assert f"multiply-adds {report.macs_ratio:.3f}" in str(report)
+
+
+def test_several_scales(photos):
+    spec = ElasticSpec((1, 2, 4), (0.5, 0.25, 0.25))
+    elastic = convert(network(), photos, spec, budget=0.92)
+    report = elastic.conversion_report
+    assert all(len(block.shares) == 3 and block.error <= block.error_before for block in report.blocks)
+    assert report.macs_ratio <= 0.92
+
+
+def test_measured_time(photos, monkeypatch):
+    """With a clock of our own: blocks of `layer1` save time, others cost some; so only those are converted."""
+
+    def clock(networks, base, image, form):
+        blocks = [each.elastic_report.conversions for each in networks]
+        ratios = [
+            1 - sum((0.08 if n.startswith("layer1") else -0.02) * 2 * (1 - c.spec.shares[0]) for n, c in found.items())
+            for found in blocks
+        ]
+        return [MedianInterval(ratio, ratio, ratio) for ratio in ratios]
+
+    monkeypatch.setattr(search, "time_ratios", clock)
+    elastic = convert(network(), photos, time=0.85, calibration=FAST)
+    assert {block.name for block in elastic.conversion_report.blocks} == {"layer1.0", "layer1.1"}
+    assert elastic.conversion_report.time.median <= 0.85
+    message = r"0\.5 of the base's time in the form 'native' cannot be reached: none .* still costs 0\.7"
+    with pytest.raises(ValueError, match=message):
+        convert(network(), photos, time=0.5, calibration=FAST)
+
+
+def test_time_is_measured_in_the_deployed_form(photos):
+    elastic = work.elasticize(network())
+    (ratio,) = search.time_ratios([elastic], network(), photos[:1], "bf16")
+    assert 0 < ratio.low <= ratio.median <= ratio.high
+
+
+def test_changed_answers_stay_within_the_tolerance(photos):
+    base = network()
+    many = torch.nn.functional.interpolate(torch.randn(40, 3, 9, 9), (48, 40), mode="bilinear")
+    elastic = convert(base, many, tolerance=0.3, calibration=Calibration(photos=20, refit=Refit(least=1000)))
+    report = elastic.conversion_report
+    assert report.changed <= 0.3
+    assert report.changed == pytest.approx(1 - same_answers(elastic, base, [many[20:]]))
+    with pytest.raises(ValueError, match="hold out"):
+        convert(base, photos[:1], tolerance=0.3)
+
+
+def test_answers_of_every_task():
+    logits = torch.tensor([[1.0, -2.0], [-1.0, 3.0]])
+    assert answers(logits).tolist() == [0, 1]
+    assert answers(logits, "multilabel").tolist() == [[True, False], [False, True]]
+    assert answers(logits[:, :, None, None].expand(2, 2, 3, 5)).shape == (2, 3, 5)
+    with pytest.raises(ValueError, match="not <class 'list'>"):
+        answers([logits])
+
+
+def test_photos_in_every_form(photos, tmp_path):
+    net = network()
+    expected = collect(photos, 6, None, net, 0)
+    assert torch.equal(expected, photos[:6])
+    labels = torch.zeros(12)
+    data = torch.utils.data.TensorDataset(photos, labels)
+    forms = [
+        list(photos),
+        data,
+        torch.utils.data.DataLoader(data, 4),
+        [{"image": photos[:4], "target": 1}, {"image": photos[4:]}],
+        lambda: (batch for batch in photos.split(5)),
+    ]
+    for form in forms:
+        assert torch.equal(collect(form, 6, None, net, 0), expected)
+    for number in range(3):
+        Image.new("RGB", (60, 50), (40 * number, 90, 10)).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    assert collect(tmp_path, 8, None, net, 0).shape == (3, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"budget": 1.5}, "budget must lie between 0 and 1, got 1.5"),
+        ({"budget": 0.8, "time": 0.8}, "budget and time exclude each other"),
+        ({"budget": 0.2}, "a budget of 0.2 cannot be met"),
+        ({"budget": 0.8, "spec": {1: ElasticSpec()}}, "one spec for all"),
+        ({"time": 0.8, "form": "fpga"}, "choose from native, bf16, openvino"),
+        ({"photos": []}, "no photos"),
+        ({"photos": [torch.zeros(3, 8, 8), torch.zeros(3, 9, 8)]}, "different sizes"),
+        ({"photos": torch.full((2, 3, 32, 32), torch.nan)}, "not finite"),
+        ({"photos": ["a.jpg"]}, "got str"),
+        ({"photos": torch.zeros(8, 8)}, r"got \(8, 8\)"),
+    ],
+)
+def test_what_cannot_be(photos, arguments, word):
+    with pytest.raises(ValueError, match=word):
+        convert(network(), **{"photos": photos, "calibration": FAST, **arguments})
+
+
+def test_a_network_that_is_elastic_already(photos):
+    with pytest.raises(ValueError, match="elastic already"):
+        convert(work.elasticize(network()), photos)
+
+
+def test_equal_seeds_give_equal_networks_and_little_memory_changes_nothing(photos):
+    few = Refit(least=500)
+    first, second = (convert(network(), photos, calibration=Calibration(memory=m, refit=few)) for m in (4e9, 0))
+    for key, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[key], value, rtol=1e-4, atol=1e-5)
+    third = convert(network(), photos, calibration=Calibration(refit=few))
+    assert all(torch.equal(value, third.state_dict()[key]) for key, value in first.state_dict().items())
