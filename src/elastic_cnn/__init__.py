@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from elastic_cnn.conversion import convert
+    from elastic_cnn.conversion.main import convert
     from elastic_cnn.export import export_checkpoint
     from elastic_cnn.fast import optimize_for_inference, optimize_for_training
     from elastic_cnn.nn import ElasticSpec, set_blend
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from elastic_cnn.zoo import NetworkCard, create_model, load_checkpoint, save_checkpoint
 else:  # hidden from type checkers, for which `__getattr__` would make every misspelt name an attribute
     _HOMES = {
-        "elastic_cnn.conversion": ("convert",),
+        "elastic_cnn.conversion.main": ("convert",),
         "elastic_cnn.export": ("export_checkpoint",),
         "elastic_cnn.fast": ("optimize_for_inference", "optimize_for_training"),
         "elastic_cnn.nn": ("ElasticSpec", "set_blend"),

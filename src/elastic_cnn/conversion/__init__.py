@@ -1,6 +1,6 @@
 """Conversion that keeps what a trained network learnt: order, shares, division, refit; no labels, no training."""
 
-from elastic_cnn.conversion.convert import Calibration, convert
+from elastic_cnn.conversion.main import Calibration, convert
 from elastic_cnn.conversion.refit import Refit
 from elastic_cnn.conversion.report import BlockConversion, ConversionReport
 
