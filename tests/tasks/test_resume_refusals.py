@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,17 @@ def test_fingerprints_of_samples_that_are_no_files_of_their_own():
     assert len({one, *others}) == 5 or (others[1] == others[3] and len({one, *others}) == 4)
 
 
+def test_labels_count_where_they_are_known(photos):
+    """Of shards and annotation files, whose names say nothing of the classes."""
+    samples = ImageFolder(photos, "train", eval_transform())
+    before = fingerprint(samples)
+    targets = list(samples.reader.targets)
+    samples.reader = replace(samples.reader, targets=[*targets[:-1], targets[0]])
+    assert before != fingerprint(samples)
+    samples.reader = replace(samples.reader, targets=targets)
+    assert before == fingerprint(samples)
+
+
 def test_a_large_set_is_told_by_every_name(photos, monkeypatch):
     monkeypatch.setattr("elastic_cnn.data.fingerprint.SIZED", 4)
     samples = ImageFolder(photos, "train", eval_transform())
@@ -180,6 +192,7 @@ def first(values: dict) -> str:
         (lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.ones(1, 2, 3, 4)), "for other weights"),
         (lambda s: s.update(data={"classes": 3}), "what it says of its data"),
         (lambda s: s.update(spent=[]), "Error"),
+        (lambda s: (s.update(data=[1]), s["progress"].update(step=5)), "beyond the end"),
     ],
 )
 def test_a_whole_file_of_wrong_things_is_refused(alter, says, recipe, photos, stopped):

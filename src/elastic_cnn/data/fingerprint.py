@@ -4,6 +4,8 @@ import hashlib
 import os
 from typing import Any
 
+import numpy as np
+
 from elastic_cnn.data.sampler import Samples
 
 SIZED = 1000  # files whose sizes count: enough to tell sets with equal names apart, few enough for a slow disk
@@ -11,7 +13,8 @@ SIZED = 1000  # files whose sizes count: enough to tell sets with equal names ap
 
 def fingerprint(samples: Samples) -> str:
     """SHA-256, as 64 hexadecimal digits, of the samples' number and order, of their paths below the folder that holds
-    them all (so that a set may move), and of the sizes of up to `SIZED` files spread evenly over it.
+    them all (so that a set may move), of their classes where these are known without reading them, and of the sizes of
+    up to `SIZED` files spread evenly over it.
 
     Nothing is read but the sizes: a photo that was changed in place and kept its size, or its mask, is not noticed. Of
     a Hugging Face data set it is the library's own fingerprint, since its names lie among the pictures.
@@ -28,6 +31,10 @@ def fingerprint(samples: Samples) -> str:
         digest.update(path[start:].encode("utf-8", "surrogatepass") + b"\0")
         if index % -(-len(paths) // SIZED) == 0:
             digest.update(str(_size(path)).encode() + b"\0")
+    for part in ("reader", "annotations"):
+        targets = getattr(getattr(samples, part, None), "targets", None)
+        if targets is not None:
+            digest.update(np.ascontiguousarray(targets).tobytes())
     return digest.hexdigest()
 
 

@@ -142,7 +142,8 @@ def _both(before: dict[str, Any], now: dict[str, Any], key: str) -> tuple[tuple[
 def _restore(loop: "Loop", state: dict[str, Any]) -> dict[str, Logged]:
     progress, rows, epochs, steps = state["progress"], state["rows"], loop.recipe.epochs, loop.batches.steps
     epoch, step = progress["epoch"], progress["step"]
-    same_steps = state.get("data") is None or state["data"]["train"]["images"] == len(loop.job.train)
+    data = state.get("data")
+    same_steps = not isinstance(data, dict) or data["train"]["images"] == len(loop.job.train)
     if epoch > epochs or (epoch == epochs and step) or (same_steps and step > steps):
         raise _WrongState(
             f"it lies {step} steps into epoch {epoch + 1}, beyond the end of a run of {epochs} epochs of {steps} steps"
