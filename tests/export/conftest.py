@@ -37,6 +37,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors", shaken(network), card)
 
 
+@pytest.fixture
+def convolutions_checkpoint(tmp_path: Path) -> Path:
+    """The same ResNet, made elastic one convolution at a time."""
+    kwargs = {**TINY, "num_classes": 3}
+    network = elasticize(create_model("resnet10t", **kwargs), convolutions=True)
+    card = NetworkCard("resnet10t", kwargs, classes=CLASSES, input=INPUT)
+    return save_checkpoint(tmp_path / "net.safetensors", shaken(network), card)
+
+
 @pytest.fixture(scope="session")
 def segmentation_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """DLA-Up on an elastic DLA."""

@@ -68,6 +68,14 @@ def test_the_optimized_form_is_inside(files):
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
 
 
+def test_norms_behind_converted_convolutions_fold_too(convolutions_checkpoint, tmp_path):
+    """A norm that follows the sum of an elastic convolution's branches goes into the weights of all of them."""
+    exported = export_checkpoint(convolutions_checkpoint, tmp_path / "net.onnx", fixed_size=(33, 40))
+    assert all(check.error < TOLERANCE for check in exported.checks)
+    graph = onnx.load(exported.path).graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+
+
 def test_segmentation_at_any_size(segmentation_checkpoint, tmp_path):
     """Logits of every pixel: DLA-Up's decoder crops at each level, to odd and to even sizes; in both runtimes."""
     exported = export_checkpoint(segmentation_checkpoint, tmp_path / "seg.onnx")
