@@ -128,8 +128,14 @@ def read_content(source: Source, name: str | None = None) -> bytes:
     if isinstance(source, bytes):
         return source
     name = name or _name(source)
-    with _reasons(name), _file(source, name) as file:
-        return file.read()
+    try:
+        if not isinstance(source, str | Path):
+            return source.read()
+        _refuse_endless(source, name)
+        with open(source, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise error if isinstance(error, UnreadableSample) else _told(name, error) from error
 
 
 def read_picture(source: Source, name: str | None, reading: Reading) -> Image.Image | Tensor:
@@ -195,16 +201,21 @@ def _name(source: Source) -> str:
 
 @contextmanager
 def _file(source: Source, name: str) -> Iterator[IO[bytes]]:
-    """The file, open. A pipe or a device would never end: it is not opened."""
+    """The file, open."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif not isinstance(source, str | Path):
         yield source
-    elif not stat.S_ISREG(os.stat(source).st_mode):
-        raise NoPicture(name, "it is no regular file (a folder, pipe, socket or device): remove it")
     else:
+        _refuse_endless(source, name)
         with open(source, "rb") as file:
             yield file
+
+
+def _refuse_endless(path: str | Path, name: str) -> None:
+    """`NoPicture` for what is no regular file: to open it may wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise NoPicture(name, "it is no regular file (a folder, pipe, socket or device): remove it")
 
 
 def _head(file: IO[bytes]) -> bytes:
@@ -241,14 +252,19 @@ def _reasons(name: str) -> Iterator[None]:
             yield
     except UnreadableSample:
         raise
-    except Image.DecompressionBombError as error:
-        raise BadSize(name, f"too large: {error} Shrink or remove it") from error
-    except FileNotFoundError as error:
-        raise UnreadableSample(name, "there is no such file, or a link that leads nowhere") from error
-    except OSError as error:
-        raise UnreadableSample(name, error.strerror or error) from error
-    except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error ... for broken files
-        raise UnreadableSample(name, error or type(error).__name__) from error
+    except Exception as error:
+        raise _told(name, error) from error
+
+
+def _told(name: str, error: Exception) -> UnreadableSample:
+    """What decoders and the system raise, as a sentence."""
+    if isinstance(error, Image.DecompressionBombError):
+        return BadSize(name, f"too large: {error} Shrink or remove it")
+    if isinstance(error, FileNotFoundError):
+        return UnreadableSample(name, "there is no such file, or a link that leads nowhere")
+    if isinstance(error, OSError):
+        return UnreadableSample(name, error.strerror or error)
+    return UnreadableSample(name, error or type(error).__name__)  # SyntaxError, ValueError, struct.error ...
 
 
 def _is_transparent(image: Image.Image) -> bool:

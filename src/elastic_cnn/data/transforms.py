@@ -272,23 +272,27 @@ class RandomCrop(RandomResizedCropAndInterpolation):
         super().__init__(size, scale=(min_scale, 1.0), interpolation=interpolation)
         self.crop_mode, self.mean = crop_mode, mean
 
-    def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the crop from a picture of these sides; parts may lie beyond, in borders."""
+    def draw(self, height: int, width: int, picture: Picture | None = None) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the crop from a picture of these sides; parts may lie beyond, in borders.
+
+        picture: itself, where it is at hand (it saves time).
+        """
         target = self.size[1] / self.size[0]
         top = left = 0
         shape = width / height if self.crop_mode == "squash" else target
         if self.crop_mode == "border":
             rows, columns = max(height, math.ceil(width / target)), max(width, math.ceil(height * target))
             top, left = (rows - height) // 2, (columns - width) // 2
-            height, width = rows, columns
-        blank = torch.empty((3, height, width), device="meta")
+            height, width, picture = rows, columns, None
+        if picture is None:
+            picture = torch.empty((3, height, width), device="meta")
         ratio = tuple(part * shape for part in self.ratio)
-        down, right, rows, columns = self.get_params(blank, self.scale, ratio)
+        down, right, rows, columns = self.get_params(picture, self.scale, ratio)
         return down - top, right - left, rows, columns
 
     def __call__(self, img: Picture) -> Picture:
         height, width = _sides(img)
-        top, left, rows, columns = self.draw(height, width)
+        top, left, rows, columns = self.draw(height, width, img)
         if top >= 0 and left >= 0 and top + rows <= height and left + columns <= width:
             return F.resized_crop(img, top, left, rows, columns, list(self.size), self.interpolation)
         up, before = max(0, top), max(0, left)
