@@ -118,6 +118,17 @@ def test_blocks_at_any_size(family, batch, height, width, channels_last, seed):
         equal(_FAST[family](x.clone()), _ROOTS[family](x.clone()), 1e-5)
 
 
+@pytest.mark.parametrize("family", BLOCKS)
+def test_a_nan_goes_where_the_plain_form_lets_it_go(family):
+    x = torch.randn(2, WIDTH, 9, 8)
+    x[0, 3, 8, 2] = torch.nan
+    with torch.no_grad():
+        found, wanted = _FAST[family](x.clone()), _ROOTS[family](x.clone())
+    assert torch.equal(found.isnan(), wanted.isnan())
+    assert wanted.isnan().any()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["resnext", "se_resnext", "resnet", "dla", "dense"])
 def test_low_precision_is_no_less_exact(family, dtype):

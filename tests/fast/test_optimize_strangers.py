@@ -13,8 +13,10 @@ from torch.nn.utils import parametrizations, prune, spectral_norm
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from elastic_cnn import elasticize, optimize_for_inference
-from elastic_cnn.fast import fold, optimize
-from elastic_cnn.fast.describe import Unsupported, describe
+from elastic_cnn.fast import fold, optimize, optimize_for_training, training_ops
+from elastic_cnn.fast.describe import BlockDescription, Unsupported, describe, families
+from elastic_cnn.fast.training import why_plain
+from elastic_cnn.kernels import ops
 from elastic_cnn.nn.compare import relative_error
 from elastic_cnn.nn.example import Example
 
@@ -302,3 +304,42 @@ def test_a_block_is_known_by_its_very_class_and_forward():
             describe(other)
     with pytest.raises(Unsupported, match="not a block that a form knows"):
         describe(nn.Linear(3, 3))
+
+
+class Renamed(nn.Module):
+    """A bottleneck under names of its own, as another library may have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.na = nn.Conv2d(32, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.b, self.nb = nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(8)
+        self.c, self.nc, self.relu = nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()
+
+    def forward(self, x):
+        y = self.relu(self.nb(self.b(self.relu(self.na(self.a(x))))))
+        return self.relu(self.nc(self.c(y)) + x)
+
+
+def describe_renamed(block: Renamed) -> BlockDescription:
+    layers = {"a": block.a, "na": block.na, "act1": block.relu, "b": block.b, "nb": block.nb, "act2": block.relu}
+    branches = families.single({**layers, "c": block.c}.items())
+    after = families.present([("nc", block.nc)])
+    return BlockDescription("residual block", block, "map", branches, after=after, adds_input=True, act=block.relu)
+
+
+def test_one_case_adds_a_family_to_the_forms(monkeypatch):
+    monkeypatch.setitem(families.FAMILIES, Renamed, describe_renamed)
+    network, x = lively(nn.Sequential(Renamed(), Renamed())), torch.randn(2, 32, 9, 7)
+    with torch.no_grad():
+        wanted = network(x)
+        if ops.ready():
+            fast = optimize_for_inference(network, x, native=True)
+            assert "2 blocks in 1 calls" in str(fast.optimization_report)
+            assert relative_error(fast(x), wanted) < TOLERANCE
+    if training_ops.unavailable():
+        return
+    plain, fused = (copy.deepcopy(network).to(memory_format=torch.channels_last).train() for _ in range(2))
+    assert optimize_for_training(fused).fused == {"0": "Renamed", "1": "Renamed"}
+    images = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(fused(images), plain(images), rtol=1e-4, atol=1e-4)
+    assert why_plain(fused) == {}

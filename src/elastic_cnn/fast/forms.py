@@ -148,7 +148,7 @@ class FoldedElasticSEBottleneck(FoldedElasticBottleneck):
         return self.act(gate * self.high.conv3(inner) + start)  # type: ignore[operator]
 
     def _inner(self, x: Tensor) -> Tensor:
-        for name, layer in self.high.named_children():
+        for name, layer in self.high._modules.items():  # named_children() would name a shared activation only once
             if name != "conv3":
                 x = layer(x)
         return x

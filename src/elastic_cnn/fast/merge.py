@@ -20,10 +20,10 @@ def merge(transforms: Sequence[nn.Sequential]) -> nn.Sequential | None:
     if len(transforms) == 1:
         return transforms[0]
     merged: OrderedDict[str, nn.Module] = OrderedDict()
-    names = [name for name, _ in transforms[0].named_children()]
-    if any([name for name, _ in t.named_children()] != names for t in transforms):
+    names = list(transforms[0]._modules)
+    if any(list(t._modules) != names for t in transforms):
         return None
-    convolutions = [name for name, part in transforms[0].named_children() if isinstance(part, nn.Conv2d)]
+    convolutions = [name for name in names if isinstance(transforms[0].get_submodule(name), nn.Conv2d)]
     for name in names:
         parts: list[Any] = [t.get_submodule(name) for t in transforms]
         if any(is_any_norm(part) for part in parts) or len({type(part) for part in parts}) > 1:

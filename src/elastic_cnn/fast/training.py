@@ -1,12 +1,14 @@
 """The training form of a network: the same gradients in fewer passes over memory, on the CPU."""
 
+from timm.models.dla import DlaRoot
 from torch import nn
 
 from elastic_cnn.fast import training_ops
-from elastic_cnn.fast.describe import Unsupported, is_block
-from elastic_cnn.fast.describe.judge import is_batch_norm
+from elastic_cnn.fast.describe import Unsupported, describe, is_block
+from elastic_cnn.fast.describe.judge import is_batch_norm, require
+from elastic_cnn.fast.forms import FoldedElasticBottleneck
 from elastic_cnn.fast.report import FormReport
-from elastic_cnn.fast.training_blocks import TRAINING_CLASSES, TrainingForm
+from elastic_cnn.fast.training_blocks import TrainingForm, training_class
 
 
 def optimize_for_training(network: nn.Module) -> FormReport:
@@ -23,29 +25,38 @@ def optimize_for_training(network: nn.Module) -> FormReport:
     for name, module in network.named_modules():
         if isinstance(module, TrainingForm):
             report.rewritten[name] = module.plain_class.__name__
-        elif type(module) in TRAINING_CLASSES and (type(module) is not nn.Sequential or _has_norm(module)):
-            _convert(name, module, report)
-        elif is_block(module) and isinstance(module, tuple(TRAINING_CLASSES)):
-            report.left[name] = f"{type(module).__name__} may compute something else than what it extends"
+            continue
+        try:
+            if _can_train(module):
+                kind = type(module).__name__
+                require(not report.reason, "the native passes cannot run")
+                _convert(module)
+                report.rewritten[name] = kind
+        except Unsupported as error:
+            report.left[name] = str(error)
     return report
 
 
-def _has_norm(module: nn.Module) -> bool:
-    return any(is_batch_norm(child) for child in module.children())
+def _can_train(module: nn.Module) -> bool:
+    """Whether `module` is of a kind that has a training form: residual blocks, DLA's roots, sequences with norms.
+    `Unsupported` for a class that extends one."""
+    if type(module) is nn.Sequential:
+        return any(is_batch_norm(child) for child in module)
+    if not is_block(module) or isinstance(module, FoldedElasticBottleneck):
+        return False
+    block = describe(module)
+    return isinstance(module, DlaRoot) or (block.adds_input and block.inputs != "maps")
 
 
-def _convert(name: str, module: nn.Module, report: FormReport) -> None:
+def _convert(module: nn.Module) -> None:
+    """Give `module` the training form. `Unsupported` says why it stays as it was."""
     kind: type[nn.Module] = type(module)
-    if report.reason:
-        report.left[name] = "the native passes cannot run"
-        return
-    module.__class__ = TRAINING_CLASSES[kind]
+    module.__class__ = training_class(kind)
     try:
         module.read_layers()  # type: ignore[operator]
-        report.rewritten[name] = kind.__name__
-    except Unsupported as error:
+    except Unsupported:
         module.__class__ = kind
-        report.left[name] = str(error)
+        raise
 
 
 def plain_form(network: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Blocks in their training form: the very modules of the network, computing in fewer passes over memory.
 
-A block takes the form by a change of its class to a subclass (`TRAINING_CLASSES`), so that it holds the same
+A block takes the form by a change of its class to a subclass (`training_class`), so that it holds the same
 parameters, buffers and children under the same names, and remains an instance of what it was. At each call it asks
 whether the fused passes may run; where not, it computes as its base class does and keeps the reason in `plain_because`.
 """
@@ -13,7 +13,6 @@ from timm.models.dla import DlaRoot
 from torch import Tensor, nn
 
 from elastic_cnn.fast.describe import BlockDescription, BranchDescription, Unsupported, describe
-from elastic_cnn.fast.describe.families import RESIDUAL
 from elastic_cnn.fast.describe.judge import (
     is_absent,
     is_exactly,
@@ -105,6 +104,9 @@ class TrainingForm(nn.Module):
     def read_layers(self) -> Any:
         """The block's layers as they are now. `Unsupported` where the passes do not compute them."""
         raise NotImplementedError
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _without_init, (self.plain_class,), self.__getstate__()
 
 
 class FusedResidual(TrainingForm):
@@ -198,13 +200,19 @@ class FusedSequential(TrainingForm, nn.Sequential):
         return x
 
 
-def _fused(family: type[nn.Module]) -> type[TrainingForm]:
-    """The class of a family's blocks in the training form."""
-    base = FusedDlaRoot if family is DlaRoot else FusedResidual
-    members = {"__module__": __name__, "__doc__": f"`{family.__name__}` in fused passes.", "plain_class": family}
-    return type(f"Fused_{family.__module__.split('.')[0]}_{family.__name__}", (base, family), members)
+_CLASSES: dict[type[nn.Module], type[TrainingForm]] = {nn.Sequential: FusedSequential}
 
 
-TRAINING_CLASSES: dict[type[nn.Module], type[TrainingForm]] = {kind: _fused(kind) for kind in (*RESIDUAL, DlaRoot)}
-TRAINING_CLASSES[nn.Sequential] = FusedSequential
-globals().update({kind.__name__: kind for kind in TRAINING_CLASSES.values()})  # where pickle looks for them
+def training_class(kind: type[nn.Module]) -> type[TrainingForm]:
+    """The class of a family's blocks, of DLA's roots or of sequences in the training form; the same at each call."""
+    if kind not in _CLASSES:
+        base = FusedDlaRoot if kind is DlaRoot else FusedResidual
+        members = {"__module__": __name__, "__doc__": f"`{kind.__name__}` in fused passes.", "plain_class": kind}
+        _CLASSES[kind] = type(f"Fused{kind.__name__}", (base, kind), members)
+    return _CLASSES[kind]
+
+
+def _without_init(kind: type[nn.Module]) -> nn.Module:
+    """A block in the training form for unpickling to fill."""
+    form = training_class(kind)
+    return form.__new__(form)

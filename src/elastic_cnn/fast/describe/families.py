@@ -83,20 +83,29 @@ def _with(layer: Layer, module: Any) -> Layer:
     return Layer(layer.conv, layer.norm, layer.act, (*layer.others, module))
 
 
-def _present(block: Any, *names: str) -> Named:
-    """The block's layers of these names, without those that are not there. torchvision and DLA have one `relu`."""
+def present(named: Iterable[tuple[str, Any]]) -> Named:
+    """Without those that are not there, or fold into nothing."""
+    return tuple((name, module) for name, module in named if not is_absent(module))
+
+
+def single(named: Iterable[tuple[str, Any]]) -> tuple[BranchDescription, ...]:
+    """One branch at full resolution, of these layers one after the other."""
+    found = present(named)
+    return (BranchDescription(1, nn.Identity(), nn.Identity(), found, read_layers(found)),)
+
+
+def _named(block: Any, *names: str) -> Named:
+    """The block's layers of these names. torchvision and DLA have one `relu` for all activations."""
     acts = {f"act{i}": getattr(block, "relu", None) for i in (1, 2, 3)}
-    found = ((name, getattr(block, name, None) or acts.get(name)) for name in names)  # an empty sequence is false, too
-    return tuple((name, module) for name, module in found if not is_absent(module))
+    return present((name, getattr(block, name, acts.get(name))) for name in names)
 
 
-def _single(named: Named) -> tuple[BranchDescription, ...]:
-    """One branch at full resolution."""
-    return (BranchDescription(1, nn.Identity(), nn.Identity(), named, read_layers(named)),)
+def _children(module: nn.Module) -> Named:
+    return present(module._modules.items())  # named_children() names a module only once
 
 
 def _of_branch(branch: Branch) -> BranchDescription:
-    named = tuple((name, layer) for name, layer in branch.transform.named_children() if not is_absent(layer))
+    named = _children(branch.transform)
     blended = branch.resamples and branch.blend < 1
     return BranchDescription(branch.scale, branch.down, branch.up, named, read_layers(named), blended)
 
@@ -105,22 +114,18 @@ def _of_branches(branches: Any) -> tuple[BranchDescription, ...]:
     return tuple(_of_branch(branch) for branch in (branches.high, *branches.low))
 
 
-def _children(module: nn.Module) -> Named:
-    return tuple((name, child) for name, child in module.named_children() if not is_absent(child))
-
-
 def _plain_residual(block: Any, path: tuple[str, ...], after: tuple[str, ...], act: str) -> BlockDescription:
     given = isinstance(block, (timm_dla.DlaBottleneck, timm_dla.DlaBasic))
     return BlockDescription(
         kind="squeeze-and-excitation block" if getattr(block, "se", None) is not None else "residual block",
         module=block,
         inputs="map and shortcut" if given else "map",
-        branches=_single(_present(block, *path)),
-        after=_present(block, *after),
+        branches=single(_named(block, *path)),
+        after=_named(block, *after),
         adds_input=True,
         shortcut=getattr(block, "downsample", None),
         drop_path=getattr(block, "drop_path", None),
-        act=dict(_present(block, act)).get(act),
+        act=dict(_named(block, act)).get(act),
     )
 
 
@@ -154,7 +159,7 @@ def _folded_branches(block: Any) -> tuple[BranchDescription, ...]:
         BranchDescription(one.scale, one.down, one.up, _children(one.transform), read_layers(_children(one.transform)))
         for one in block.low
     )
-    return (*_single(_children(block.high)), *low)
+    return (*single(_children(block.high)), *low)
 
 
 def _folded_residual(block: Any) -> BlockDescription:
@@ -181,20 +186,20 @@ def _dense_layer(layer: Any) -> BlockDescription:
     elif type(layer) is forms.FoldedElasticDenseLayer:
         branches = _folded_branches(layer.branches)
     else:
-        branches = _single(_present(layer, "conv1", "norm2", "conv2"))
-    return BlockDescription("dense layer", layer, "maps", branches, before=_present(layer, "norm1"))
+        branches = single(_named(layer, "conv1", "norm2", "conv2"))
+    return BlockDescription("dense layer", layer, "maps", branches, before=_named(layer, "norm1"))
 
 
 def _transition(module: Any) -> BlockDescription:
-    branches = _single(_present(module, "conv"))
-    before, after = _present(module, "norm"), _present(module, "pool")
+    branches = single(_named(module, "conv"))
+    before, after = _named(module, "norm"), _named(module, "pool")
     return BlockDescription("transition", module, "map", branches, before=before, after=after)
 
 
 def _root(root: Any) -> BlockDescription:
     """DLA's root: a convolution of the concatenated maps; its shortcut is the first of them."""
-    branches = _single(_present(root, "conv"))
-    after = _present(root, "bn")
+    branches = single(_named(root, "conv"))
+    after = _named(root, "bn")
     return BlockDescription("root", root, "maps", branches, after=after, adds_input=root.shortcut, act=root.relu)
 
 
@@ -232,6 +237,3 @@ FAMILIES: dict[type[nn.Module], Callable[[Any], BlockDescription]] = {
     ElasticConv2d: _branches,
     GatedBranches: _branches,
 }
-
-# Blocks of a sum and a shortcut, with their norms.
-RESIDUAL = tuple(kind for kind, read in FAMILIES.items() if read in (_bottleneck, _basic_block, _elastic_residual))
