@@ -200,7 +200,7 @@ def test_specs_by_stage_and_three_scales_travel():
 
 
 def test_places_are_those_at_the_networks_own_input_size():
-    places, _ = measure_places(plain(), lambda module: isinstance(module, nn.Conv2d))
+    places = measure_places(plain(), lambda module: isinstance(module, nn.Conv2d)).places
     assert [place.output for place in places.values()] == [(size, size) for size in (224, 224, 112, 112, 56, 56)]
     assert all(place.keeps_resolution for place in places.values())
 

@@ -126,7 +126,7 @@ def test_a_gate_sees_the_channels_of_all_branches():
 
 @pytest.mark.parametrize(
     ("layers", "reason"),
-    [([nn.ReLU()], "no convolution"), ([nn.Conv2d(4, 4, 3, stride=2), nn.ReLU()], "not a plain convolution of stride")],
+    [([nn.ReLU()], "no convolution"), ([nn.Conv2d(4, 4, 3, stride=2), nn.ReLU()], "changes the resolution")],
 )
 def test_chains_that_cannot_be_divided_say_why(layers, reason):
     with pytest.raises(CannotDivide, match=reason):

@@ -77,6 +77,7 @@ def test_eligibility_is_by_place():
     report = elasticize(network).elastic_report
     assert report.converted == ["layer1.0", "layer1.1", "layer2.1", "layer3.1"]
     assert report.left == {
+        "conv1": "part of a family whose blocks alone are converted",
         "layer2.0": "changes the resolution",
         "layer3.0": "changes the resolution",
         "layer4.0": "in the last stage",

@@ -29,6 +29,7 @@ from elastic_cnn.extras import require
 from elastic_cnn.files import write_text
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.surgery import elasticize
+from elastic_cnn.surgery.candidates import OF_A_FAMILY
 from elastic_cnn.surgery.places import input_size
 from elastic_cnn.zoo import create_model
 
@@ -109,7 +110,8 @@ def measure(family: str, name: str, run: bool) -> Row | None:
         row.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         return row
     report = elastic.elastic_report
-    row.converted, row.candidates = len(report.converted), len(report.blocks)
+    row.converted = len(report.converted)
+    row.candidates = sum(block.reason != OF_A_FAMILY for block in report.blocks)
     row.kinds = ", ".join(sorted({block.kind for block in report.blocks if block.converted}))
     row.parameters_ratio = cost.parameters / base.parameters
     row.macs_ratio = cost.macs / base.macs

@@ -18,7 +18,7 @@ from elastic_cnn.conversion.work import Progress, Work
 from elastic_cnn.data.transforms import Transform
 from elastic_cnn.nn.example import placement
 from elastic_cnn.surgery.candidates import Where
-from elastic_cnn.surgery.elasticize import Spec
+from elastic_cnn.surgery.specs import Spec
 
 
 @dataclass(frozen=True)

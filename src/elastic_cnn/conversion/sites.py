@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.conversion.probe import Call, last_activation, norms_after, run, tapped
 from elastic_cnn.nn import ElasticBranches, ElasticSpec
-from elastic_cnn.nn.convolution import STANDARDIZED
+from elastic_cnn.nn.split import is_standardized_convolution
 from elastic_cnn.surgery.layers import find_gate
 from elastic_cnn.surgery.report import Conversion
 from elastic_cnn.surgery.repvgg_block import ElasticRepVggBlock
@@ -81,7 +81,7 @@ class Plan:
     def keep(self, site: Site) -> None:
         """Take the site in, unless its weights cannot be regressed."""
         convs = [piece.conv for piece in site.pieces]
-        if any(type(conv).__name__ in STANDARDIZED for conv in convs):
+        if any(is_standardized_convolution(conv) for conv in convs):
             self.notes.append(f"{site.name}: its weights are standardised")
         elif any(piece.up is not None and any(True for _ in piece.up.parameters()) for piece in site.pieces):
             self.notes.append(f"{site.name}: its upsampling is trained")

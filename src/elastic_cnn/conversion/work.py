@@ -20,7 +20,7 @@ from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.surgery.candidates import Where
-from elastic_cnn.surgery.elasticize import Spec
+from elastic_cnn.surgery.specs import Spec
 from elastic_cnn.surgery.report import Conversion
 
 ORDER_PHOTOS, SHARES_PHOTOS = 64, 48

@@ -1,7 +1,7 @@
 """Elastic layers (Equation 3 of the paper). Imports torch alone."""
 
 from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, PartedBranches, make_branches, set_blend
-from elastic_cnn.nn.convolution import ElasticConv2d, convert_convolution
+from elastic_cnn.nn.convolution import ElasticConv2d, ElasticLinear, convert_convolution, convert_linear
 from elastic_cnn.nn.gated import GatedBranches
 from elastic_cnn.nn.split import CannotDivide
 
@@ -10,10 +10,12 @@ __all__ = [
     "CannotDivide",
     "ElasticBranches",
     "ElasticConv2d",
+    "ElasticLinear",
     "ElasticSpec",
     "GatedBranches",
     "PartedBranches",
     "convert_convolution",
+    "convert_linear",
     "make_branches",
     "set_blend",
 ]

@@ -15,6 +15,40 @@ class CannotDivide(ValueError):
     """A layer cannot be divided as asked; the message says why."""
 
 
+# Convolutions whose arithmetic is known, by their very class: a subclass of whatever name may compute something else.
+_PLAIN = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
+# Their effective weight is normalised over each output's inputs: only their outputs (or groups) can be divided.
+_STANDARDIZED = tuple(
+    f"timm.layers.std_conv.{name}" for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
+)
+
+
+def _class_path(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Whether it is torch's own 2-D convolution, or timm's that pads as TensorFlow does."""
+    return _class_path(module) in _PLAIN
+
+
+def is_standardized_convolution(module: nn.Module) -> bool:
+    """Whether it is one of timm's convolutions with a standardised weight."""
+    return _class_path(module) in _STANDARDIZED
+
+
+def require_convolution(module: nn.Module, *, whole_inputs: bool = True) -> None:
+    """`CannotDivide` unless it is a 2-D convolution whose arithmetic is known; without `whole_inputs`, one whose weight
+    may also be divided along its inputs."""
+    if is_plain_convolution(module) or (whole_inputs and is_standardized_convolution(module)):
+        return
+    kind = type(module).__name__
+    if is_standardized_convolution(module):
+        raise CannotDivide(f"{kind} standardises its weight over all inputs, which cannot be divided")
+    where = "" if kind != "Conv2d" else f" of {type(module).__module__}"
+    raise CannotDivide(f"{kind}{where} is not a plain convolution")
+
+
 def divide_count(count: int, shares: Sequence[float], what: str = "channels") -> list[int]:
     """Whole numbers that sum to `count`, near `count * share`, each at least one. `CannotDivide` where none exist."""
     if count < len(shares):
@@ -45,6 +79,7 @@ def _slices(parts: Sequence[int]) -> list[slice]:
 
 def divide_outputs(conv: nn.Conv2d, parts: Sequence[int]) -> list[nn.Conv2d]:
     """Convolutions from all inputs to `parts[i]` outputs each; `conv` must not be grouped."""
+    require_convolution(conv)
     if conv.groups != 1:
         raise CannotDivide(f"a convolution of {conv.groups} groups is divided along its groups, not its outputs")
     if sum(parts) != conv.out_channels:
@@ -60,6 +95,7 @@ def divide_outputs(conv: nn.Conv2d, parts: Sequence[int]) -> list[nn.Conv2d]:
 
 def divide_inputs(conv: nn.Conv2d, parts: Sequence[int]) -> list[nn.Conv2d]:
     """Convolutions from `parts[i]` inputs to all outputs, which sum to the whole; the first keeps the bias."""
+    require_convolution(conv, whole_inputs=False)
     if conv.groups != 1:
         raise CannotDivide(f"a convolution of {conv.groups} groups is divided along its groups, not its inputs")
     if sum(parts) != conv.in_channels:
@@ -77,6 +113,7 @@ def divide_inputs(conv: nn.Conv2d, parts: Sequence[int]) -> list[nn.Conv2d]:
 
 def divide_groups(conv: nn.Conv2d, groups: Sequence[int]) -> list[nn.Conv2d]:
     """Convolutions of `groups[i]` groups each, with the inputs and outputs of those groups."""
+    require_convolution(conv)
     if sum(groups) != conv.groups:
         raise CannotDivide(f"{conv.groups} groups are not {list(groups)}")
     in_each, out_each = conv.in_channels // conv.groups, conv.out_channels // conv.groups

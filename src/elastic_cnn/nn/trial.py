@@ -45,32 +45,44 @@ def copy_structure(network: nn.Module, *, meta: bool = False) -> nn.Module:
     """
     if lazy := [name for name, p in network.named_parameters() if nn.parameter.is_lazy(p)]:
         raise ValueError(f"{type(network).__name__} has lazy layers that never ran ({lazy[0]}): call it once first")
-    memo: dict[int, Any] = {}
-    for tensor in network.parameters():
-        memo[id(tensor)] = nn.Parameter(tensor.detach().to("meta"), tensor.requires_grad) if meta else tensor
-    if meta:
-        memo |= {id(tensor): tensor.detach().to("meta") for tensor in network.buffers()}
-    twin = copy_module(network, memo)
+    twin = copy_to_meta(network) if meta else copy_module(network, {id(p): p for p in network.parameters()})
     strip_hooks(twin)
     return twin.eval()
+
+
+def copy_to_meta(module: nn.Module) -> nn.Module:
+    """A copy on the meta device, made without copying weights. `ValueError` where it cannot be copied."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
+    memo |= {id(tensor): tensor.detach().to("meta") for tensor in (*module.buffers(), *_computed_tensors(module))}
+    return copy_module(module, memo)
 
 
 def copy_module(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """`copy.deepcopy`, and a sentence where a module holds what cannot be copied (`ValueError`).
 
-    Weights that old-style norms and pruning computed at the last call are copied as they are, without their history.
+    Tensors that a network keeps from its last call (weights that pruning computed, activations) are copied as values.
     """
     memo = {} if memo is None else memo
-    for value in (value for part in module.modules() for value in vars(part).values()):
-        if isinstance(value, Tensor) and not value.is_leaf:
-            memo[id(value)] = value.detach().clone()
+    for tensor in _computed_tensors(module):
+        memo.setdefault(id(tensor), tensor.detach().clone())
     try:
         return copy.deepcopy(module, memo)
-    except Exception as error:  # anything that anyone keeps on a module: locks, files, activations of the last call
+    except Exception as error:  # anything that anyone keeps on a module: locks, files, graphs
         raise ValueError(
             f"{type(module).__name__} cannot be copied, since it holds something that Python cannot copy "
-            f"({' '.join(str(error).split())[:160]}): drop it first (an activation, a lock, an open file)"
+            f"({' '.join(str(error).split())[:160]}): drop it first (a lock, an open file, an activation)"
         ) from error
+
+
+def _computed_tensors(module: nn.Module) -> list[Tensor]:
+    """Tensors with a history that modules hold as plain attributes, which `copy.deepcopy` refuses."""
+    held = []
+    for child in module.modules():
+        for value in vars(child).values():
+            several = value.values() if isinstance(value, dict) else value
+            items = several if isinstance(value, (dict, list, tuple)) else (value,)
+            held += [item for item in items if isinstance(item, Tensor) and item.grad_fn is not None]
+    return held
 
 
 def run_trial(

@@ -9,9 +9,8 @@ more than one low-resolution branch takes the mean of their means, each branch c
 channels.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,13 +20,11 @@ from torch.utils.hooks import RemovableHandle
 
 from elastic_cnn.nn import Branch, ElasticBranches
 
-_STAGE = re.compile(r"(?:layer|level|stages?|blocks?|denseblock)[._]?(\d+)(?:[._]|$)")
-
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """One elastic block: its name in the network, the scale of each branch, the stage that its name tells (None where
-    it does not), and height and width of its high-resolution activation (None before the network ran)."""
+    """One elastic block: its name in the network, the scale of each branch, its stage as surgery counted it (1, 2, ...;
+    None where it did not), and height and width of its high-resolution activation (None before the network ran)."""
 
     name: str
     scales: tuple[int, ...]
@@ -63,37 +60,69 @@ def _find_blocks(network: nn.Module) -> list[_Block]:
             f"{type(network).__name__} has no elastic block, so it has no scale policy; "
             "make it elastic first (elasticize, or one of the zoo's elastic networks)"
         )
+    stages = _stages(network)
     blocks = []
     for name, module in found:
         short = name.removesuffix("branches").removesuffix(".") or name
-        match = _STAGE.search(short)
         scales = tuple(branch.scale for branch in (module.high, *module.low))
-        blocks.append(_Block(BlockInfo(short, scales, int(match.group(1)) if match else None), module))
+        blocks.append(_Block(BlockInfo(_plain_name(short), scales, _stage_of(name, stages)), module))
     return blocks
 
 
+def _stages(network: nn.Module) -> dict[str, int]:
+    """{name of a converted block: stage}, from the reports of every network that surgery made, parts included."""
+    stages: dict[str, int] = {}
+    for prefix, module in network.named_modules():
+        report: Any = getattr(module, "elastic_report", None)
+        for name, stage in (report.stages if report is not None else {}).items():
+            stages[f"{prefix}.{name}".lstrip(".")] = stage
+    return stages
+
+
+def _stage_of(name: str, stages: dict[str, int]) -> int | None:
+    """Of the block that the branches of this name stand in."""
+    while name and name not in stages:
+        name = name.rpartition(".")[0]
+    return stages.get(name)
+
+
+def _plain_name(name: str) -> str:
+    """Without what `torch.compile` and parallel wrappers put before it."""
+    for wrapper in ("_orig_mod.", "module."):
+        name = name.removeprefix(wrapper)
+    return name
+
+
 class PolicyRecorder:
-    """What `record_policy` yields: the scores and blocks of the network's latest forward, in order of execution."""
+    """What `record_policy` yields: the scores and blocks of the network's latest forward, in order of execution.
+
+    A block that a network calls several times in one forward has the mean of its calls, where each saw all images.
+    """
 
     def __init__(self, blocks: list[_Block]):
         self._blocks = blocks
-        self._means: dict[int, dict[int, Tensor]] = {}  # {block: {branch: (N,)}}; insertion is order of execution
+        # {block: {branch: [(N,) of each call]}}; insertion is order of execution
+        self._means: dict[int, dict[int, list[Tensor]]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._repeated: set[int] = set()
+        self._outside: set[int] = set()  # blocks called again while the network itself was not
+        self._running = False
 
     def _begin(self, *_: Any) -> None:
-        self._means, self._sizes, self._repeated = {}, {}, set()
+        self._means, self._sizes, self._outside, self._running = {}, {}, set(), True
+
+    def _end(self, *_: Any) -> None:
+        self._running = False
 
     def _observer(self, block: int, branch: int) -> Callable[..., None]:
         def observe(module: nn.Module, inputs: Any, activation: Tensor) -> None:  # activation: (N, C, H, W)
             dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
             if isinstance(module, (nn.Conv2d, nn.ModuleList)):  # no activation of its own
                 activation = activation.relu()
-            means = self._means.setdefault(block, {})
-            if branch in means:
-                self._repeated.add(block)
-            means[branch] = activation.detach().mean(dim=(1, 2, 3), dtype=dtype)
-            if branch == 0:
+            means = self._means.setdefault(block, {}).setdefault(branch, [])
+            if means and not self._running:
+                self._outside.add(block)
+            means.append(activation.detach().mean(dim=(1, 2, 3), dtype=dtype))
+            if branch == 0 and len(means) == 1:
                 self._sizes[block] = (activation.shape[-2], activation.shape[-1])
 
         return observe
@@ -101,23 +130,33 @@ class PolicyRecorder:
     def _check(self) -> None:
         if not self._means:
             raise ValueError("no elastic block ran yet: call the network inside record_policy, then read the scores")
-        if self._repeated:
-            names = ", ".join(self._blocks[block].info.name for block in sorted(self._repeated))
+        if self._outside:
             raise ValueError(
-                f"these blocks ran more than once in one forward, so their score is ambiguous: {names}; "
+                f"these blocks ran more than once, so their score is ambiguous: {self._names(self._outside)}; "
                 "call the recorded network itself, once for each reading"
             )
+        lengths = {block: {len(m) for calls in means.values() for m in calls} for block, means in self._means.items()}
+        most = max((sizes for sizes in lengths.values()), key=max)
+        if odd := {block for block, sizes in lengths.items() if sizes != {max(most)}}:
+            raise ValueError(
+                f"these blocks did not see every image once a call (regions, crops, windows), so that no image has a "
+                f"score there: {self._names(odd)}"
+            )
+
+    def _names(self, blocks: Iterable[int]) -> str:
+        return ", ".join(self._blocks[block].info.name for block in sorted(blocks))
 
     def scores(self) -> Tensor:
         """The latest forward's scores: (N, blocks) float32 on the network's device, blocks in order of execution.
 
-        `ValueError` where no elastic block ran, or one ran more than once.
+        Blocks that did not run have no column. `ValueError` where no elastic block ran, or one has no score an image.
         """
         self._check()
         columns = []
         for means in self._means.values():
-            low = torch.stack([mean for branch, mean in means.items() if branch > 0])  # (low branches, N)
-            columns.append(means[0] - low.mean(dim=0))
+            mean = {branch: torch.stack(calls).mean(dim=0) for branch, calls in means.items()}  # (N,) each
+            low = torch.stack([value for branch, value in mean.items() if branch > 0])  # (low branches, N)
+            columns.append(mean[0] - low.mean(dim=0))
         return torch.stack(columns, dim=1).float()  # (N, blocks)
 
     @property
@@ -131,6 +170,15 @@ class PolicyRecorder:
         return infos
 
 
+def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled code does not see hooks: where there is any, it runs as it was written."""
+    compiled = any(
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+        for module in network.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
 @contextmanager
 def record_policy(network: nn.Module) -> Iterator[PolicyRecorder]:
     """Record Equation 5 while `network` runs, so that one forward gives the logits and the policy:
@@ -141,7 +189,8 @@ def record_policy(network: nn.Module) -> Iterator[PolicyRecorder]:
 
     The network is in eval mode inside; the training mode of each of its modules is restored and the hooks are removed
     at the end, also after an error. Each call of the network starts anew; only a mean per image, block and branch is
-    kept, in float32 whatever the activations' precision. `ValueError` where the network has no elastic block.
+    kept, in float32 whatever the activations' precision. A compiled network runs uncompiled
+    inside. `ValueError` where the network has no elastic block.
     """
     blocks = _find_blocks(network)
     recorder = PolicyRecorder(blocks)
@@ -149,12 +198,14 @@ def record_policy(network: nn.Module) -> Iterator[PolicyRecorder]:
     handles: list[RemovableHandle] = []
     try:
         handles.append(network.register_forward_pre_hook(recorder._begin))
+        handles.append(network.register_forward_hook(recorder._end, always_call=True))
         for number, block in enumerate(blocks):
             for index, branch in enumerate(block.branches):
                 probe = branch.transform.get_submodule(branch.probe)
                 handles.append(probe.register_forward_hook(recorder._observer(number, index)))
         network.eval()
-        yield recorder
+        with _uncompiled(network):
+            yield recorder
     finally:
         for handle in handles:
             handle.remove()
@@ -163,7 +214,7 @@ def record_policy(network: nn.Module) -> Iterator[PolicyRecorder]:
 
 
 def scale_policy(network: nn.Module, images: Tensor) -> Tensor:
-    """The scale policy (Equation 5) of `images` (N, 3, H, W): (N, blocks) float32, blocks in order of execution.
+    """The scale policy (Equation 5) of `images` (N, C, H, W): (N, blocks) float32, blocks in order of execution.
 
     Positive where the block's high-resolution branch responds more. No gradient is kept; the network is put in eval
     mode and back. `ValueError` where the network has no elastic block or `images` is no batch.
@@ -192,7 +243,7 @@ def check_images(network: nn.Module, images: object) -> None:
 
 
 def block_info(network: nn.Module, images: Tensor | None = None) -> list[BlockInfo]:
-    """The network's elastic blocks: name, scales, stage and, where `images` (N, 3, H, W) are given, resolution.
+    """The network's elastic blocks: name, scales, stage and, where `images` (N, C, H, W) are given, resolution.
 
     With `images` the network runs once and the order is that of execution (as in `scale_policy`); without, it is the
     order of definition. `ValueError` where the network has no elastic block.

@@ -1,109 +1,234 @@
-"""Which blocks of a network may become elastic, decided by their place in it.
+"""Which blocks and layers of a network may become elastic, decided by their place in it.
 
-A block is eligible when it keeps its resolution and is not in the last stage, the one of the lowest resolution.
+A block is eligible when it keeps its resolution and is not in the last stage, the one of the lowest resolution. Single
+layers are eligible where no rule knows the block around them, on maps that are large enough.
 """
 
-import inspect
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
-from elastic_cnn.surgery.places import measure_places
-from elastic_cnn.surgery.rules import FALLBACK, Rule, find_rule
+from elastic_cnn.nn.example import Example, recorded_example
+from elastic_cnn.nn.trial import CannotRun
+from elastic_cnn.surgery.obstacles import (
+    ELASTIC_ALREADY,
+    elastic_parts,
+    kind_of_other_convolution,
+    obstacle,
+    read_by_parents,
+    shared_parameters,
+    tie,
+)
+from elastic_cnn.surgery.places import Place, Size, Survey, measure_places
+from elastic_cnn.surgery.rules import CONVOLUTION, FAMILIES, LINEAR, Rule, find_rule, find_single_rule
 
 Where = Callable[[str, nn.Module], bool]
 
 CHANGES_RESOLUTION = "changes the resolution"
+OF_A_FAMILY = "part of a family whose blocks alone are converted"
+SMALLEST_MAP = 8  # the shorter side of a map on which a layer beside the rules' blocks is converted
+MOST_STRETCHED = 16  # a map whose sides' ratio is so many times the image's has no image axes (boxes, anchors, bins)
+# Modules that only hold others: what is written in them belongs to whoever made them.
+_GENERIC = ("torch.nn.", "timm.layers.", "torchvision.ops.misc")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A block that a rule knows: the number of its stage, counted from 1, and what speaks against converting it."""
+    """A block that a rule knows, or a single layer: the number of its stage, counted from 1, and what speaks against
+    converting it. kind: its name in reports."""
 
     name: str
     block: nn.Module
     rule: Rule
-    stage: int | None
+    stage: int | None = None
     obstacle: str = ""
+    kind: str = ""
+
+    def left(self, reason: str) -> "Candidate":
+        """The same with one more thing against it; the first stays."""
+        return self if self.obstacle or not reason else replace(self, obstacle=reason)
 
 
-def find_blocks(network: nn.Module) -> list[Candidate]:
-    """The blocks that a rule knows, in network order; blocks inside another such block are left out."""
-    found: list[tuple[str, nn.Module, Rule]] = []
-    for name, module in network.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer, _, _ in found)
-        if name and not inside and (rule := find_rule(module)):
-            found.append((name, module, rule))
-    if all(rule.stage(name) is not None for name, _, rule in found):
-        return _staged_by_name(found)
-    return _staged_by_resolution(network, found)
+class Candidates:
+    """The candidates of one network. Its places are measured at most once, and only where they are needed.
 
+    example: as `Example.of` takes it; None for what the network tells of itself. given: it, or the one recorded on the
+    network, or None.
+    """
 
-def find_convolutions(network: nn.Module) -> list[Candidate]:
-    """Every convolution of a network, in network order, for networks without a block that a rule knows."""
-    found: list[tuple[str, nn.Module, Rule]] = [
-        (name, m, FALLBACK) for name, m in network.named_modules() if name and isinstance(m, nn.Conv2d)
-    ]
-    if not found:
-        return []
-    read = _weights_read_by_parents(network)
-    return [
-        replace(candidate, obstacle="its weight is read by the module around it")
-        if candidate.name in read
-        else candidate
-        for candidate in _staged_by_resolution(network, found)
-    ]
+    def __init__(self, network: nn.Module, example: Any = None):
+        self.network = network
+        self.given = recorded_example(network) if example is None else Example.of(example)
+        self._survey: Survey | None = None
+        self._elastic = {id(child) for part in elastic_parts(network) for child in part.modules()}
+        self._shared = shared_parameters(network)
 
+    @property
+    def survey(self) -> Survey:
+        """Where the network's layers and known blocks stand. `CannotRun` where it does not run."""
+        if self._survey is None:
+            self._survey = measure_places(
+                self.network,
+                lambda module: find_rule(module) is not None or find_single_rule(module) is not None,
+                self.given,
+            )
+        return self._survey
 
-def _weights_read_by_parents(network: nn.Module) -> set[str]:
-    """Names of children whose `weight` appears in their parent's `forward`, so that they must keep having one."""
-    names = set()
-    for name, parent in network.named_modules():
+    @property
+    def measured(self) -> Survey | None:
+        """The survey where it was needed, None elsewhere."""
+        return self._survey
+
+    def blocks(self) -> list[Candidate]:
+        """The blocks that a rule knows, in network order; blocks inside another such block are left out."""
+        found: list[Candidate] = []
+        for name, module in self.network.named_modules():
+            inside = any(name.startswith(f"{outer.name}.") for outer in found)
+            if name and not inside and (rule := find_rule(module)):
+                reason = ELASTIC_ALREADY if id(module) in self._elastic else self._own_obstacle(module)
+                found.append(Candidate(name, module, rule, obstacle=reason))
+        found = [candidate for candidate in found if candidate.obstacle != ELASTIC_ALREADY]
+        if all(candidate.rule.stage(candidate.name) is not None for candidate in found):
+            return _staged_by_name(found)
+        return self._staged_by_resolution(found)
+
+    def layers(self) -> list[Candidate]:
+        """Every convolution and every linear layer over maps, in network order, whatever block they stand in."""
+        found = self._single(lambda name: True)
+        return [*self._staged_by_resolution(found)] if found else []
+
+    def layers_beside(self, blocks: list[Candidate]) -> list[Candidate]:
+        """The layers outside of `blocks`, in network order. What belongs to the blocks' families is left, and so is
+        what stands before the first of them (stems) or works on a small map. Stages are those of `blocks`: the stage
+        at the same resolution, else the next coarser one."""
+        names = [block.name for block in blocks]
+        found = self._single(lambda name: not any(name.startswith(f"{outer}.") for outer in names))
+        owners = dict(self.network.named_modules())
+        found = [
+            candidate.left(OF_A_FAMILY) if _is_of_a_family(candidate.name, owners) else candidate for candidate in found
+        ]
+        if all(candidate.obstacle for candidate in found):  # nothing to place
+            return found
         try:
-            source = inspect.getsource(type(parent).forward)
-        except (OSError, TypeError):  # no source at hand: built in, or made at run time
-            continue
-        names |= {f"{name}.{child}".lstrip(".") for child in re.findall(r"self\.(\w+)\.(?:weight|bias)\b", source)}
-    return names
+            places = self.survey.places
+        except CannotRun as error:
+            return [candidate.left(f"its place cannot be told: {error}") for candidate in found]
+        first = min((index for index, name in enumerate(places) if name in names), default=0)
+        order = {name: index for index, name in enumerate(places)}
+        areas: dict[int, int] = {}  # {stage: the area of its maps}
+        for block in blocks:
+            if block.stage is not None and block.name in places:
+                areas.setdefault(block.stage, _area(places[block.name].output))
+        beside = []
+        for candidate in found:
+            place = places.get(candidate.name)
+            stage = None if place is None else _stage_at(_area(place.output), areas)
+            placed = replace(self._placed(candidate, place), stage=stage)
+            if place is not None and order[candidate.name] < first:
+                placed = placed.left("stands before the first block (a stem)")
+            if place is not None and min(place.output) < SMALLEST_MAP:
+                placed = placed.left(f"works on a map of {place.output[0]} x {place.output[1]}, too small to gain")
+            beside.append(placed)
+        return beside
+
+    def _own_obstacle(self, module: nn.Module) -> str:
+        return obstacle(module) or tie(module, self._shared)
+
+    def _single(self, wanted: Callable[[str], bool]) -> list[Candidate]:
+        """Single layers, without their places; other kinds of convolution with the reason why they are left."""
+        read = read_by_parents(self.network)
+        found = []
+        for name, module in self.network.named_modules():
+            if not name or not wanted(name) or id(module) in self._elastic:
+                continue
+            if other := kind_of_other_convolution(module):
+                found.append(Candidate(name, module, CONVOLUTION, obstacle=other[1], kind=other[0]))
+            elif (rule := find_single_rule(module)) is CONVOLUTION or (
+                rule is LINEAR and self._is_over_maps(name, module)
+            ):
+                candidate = Candidate(name, module, rule).left(self._own_obstacle(module))
+                found.append(candidate.left("its weight is read by the module around it" if name in read else ""))
+        return found
+
+    def _is_over_maps(self, name: str, module: nn.Module) -> bool:
+        """Whether a linear layer stands beside convolutions and runs on their maps, channels last."""
+        parent = self.network.get_submodule(name.rpartition(".")[0])
+        if not any(isinstance(child, nn.Conv2d) for child in parent.modules()):
+            return False
+        try:
+            places = self.survey.places
+        except CannotRun:
+            return False
+        sizes = {place.output for other, place in places.items() if other != name and place.output != (1, 1)}
+        return name in places and places[name].output in sizes
+
+    def _placed(self, candidate: Candidate, place: Place | None) -> Candidate:
+        """With what its place says against it."""
+        survey, block = self.survey, candidate.block
+        if candidate.kind:
+            return candidate
+        if place is None:
+            shape = survey.others.get(candidate.name)
+            return candidate.left(f"ran on {shape}, which is no map" if shape else "did not run on a map")
+        if place.output == (1, 1):
+            return candidate.left("works on a 1 x 1 map")
+        if _stretched(place.output, survey.image):
+            return candidate.left(f"works on {place.output[0]} x {place.output[1]}, which has no image axes")
+        if _stride(block) > 1 or (not place.keeps_resolution and candidate.rule is not CONVOLUTION):
+            return candidate.left(CHANGES_RESOLUTION)
+        if not place.keeps_resolution:
+            sizes = " to ".join(f"{height} x {width}" for height, width in (place.input, place.output))
+            return candidate.left(f"is not padded to keep its map's size ({sizes})")
+        return candidate
+
+    def _staged_by_resolution(self, found: list[Candidate]) -> list[Candidate]:
+        """A stage for each resolution at which the candidates work, measured on the example."""
+        names = {candidate.name for candidate in found}
+        places = {name: place for name, place in self.survey.places.items() if name in names}
+        areas = {
+            _area(place.output)
+            for place in places.values()
+            if place.output != (1, 1) and not _stretched(place.output, self.survey.image)
+        }
+        stages = {area: number for number, area in enumerate(sorted(areas, reverse=True), start=1)}
+        candidates = []
+        for candidate in found:
+            place = places.get(candidate.name)
+            stage = None if place is None else stages.get(_area(place.output))
+            candidates.append(replace(self._placed(candidate, place), stage=stage))
+        return candidates
 
 
-def _staged_by_name(found: list[tuple[str, nn.Module, Rule]]) -> list[Candidate]:
+def _is_of_a_family(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Whether the innermost module around it that is more than a container is written where a rule's blocks are."""
+    while name:
+        name = name.rpartition(".")[0]
+        source = f"{type(modules[name]).__module__}."
+        if not source.startswith(_GENERIC):
+            return source.rstrip(".") in FAMILIES
+    return False
+
+
+def _staged_by_name(found: list[Candidate]) -> list[Candidate]:
     """Stages as the blocks' names number them."""
     candidates: list[Candidate] = []
     seen: set[int | None] = set()
-    for name, block, rule in found:
-        stage = rule.stage(name)
-        opens = rule.first_block_strides and bool(seen) and stage not in seen
+    for candidate in found:
+        stage = candidate.rule.stage(candidate.name)
+        opens = candidate.rule.first_block_strides and bool(seen) and stage not in seen
         seen.add(stage)
-        candidates.append(
-            Candidate(name, block, rule, stage, CHANGES_RESOLUTION if opens or _stride(block) > 1 else "")
-        )
+        changes = CHANGES_RESOLUTION if opens or _stride(candidate.block) > 1 else ""
+        candidates.append(replace(candidate, stage=stage).left(changes))
     return candidates
 
 
-def _staged_by_resolution(network: nn.Module, found: list[tuple[str, nn.Module, Rule]]) -> list[Candidate]:
-    """A stage for each resolution at which blocks work, measured at the network's own input size."""
-    blocks = {id(block) for _, block, _ in found}
-    names = {name for name, module in network.named_modules() if id(module) in blocks}
-    types = {type(block) for _, block, _ in found}
-    measured, _ = measure_places(network, lambda module: type(module) in types)
-    places = {name: place for name, place in measured.items() if name in names}
-    areas = {place.output[0] * place.output[1] for place in places.values() if place.output != (1, 1)}
-    stages = {area: number for number, area in enumerate(sorted(areas, reverse=True), start=1)}
-    candidates = []
-    for name, block, rule in found:
-        place = places.get(name)
-        if place is None:
-            candidates.append(Candidate(name, block, rule, None, "did not run on a map"))
-        elif place.output == (1, 1):
-            candidates.append(Candidate(name, block, rule, None, "works on a 1 x 1 map"))
-        else:
-            stage = stages[place.output[0] * place.output[1]]
-            obstacle = "" if place.keeps_resolution and _stride(block) == 1 else CHANGES_RESOLUTION
-            candidates.append(Candidate(name, block, rule, stage, obstacle))
-    return candidates
+def _stage_at(area: int, areas: dict[int, int]) -> int | None:
+    """The stage whose maps have this area, the last of them; else that of the next smaller maps, else the last."""
+    at_most = [own for own in areas.values() if own <= area]
+    wanted = max(at_most) if at_most else min(areas.values(), default=None)
+    return max((stage for stage, own in areas.items() if own == wanted), default=None)
 
 
 def choose(
@@ -132,3 +257,15 @@ def choose(
 def _stride(block: nn.Module) -> int:
     """The largest stride of any convolution in the block."""
     return max((max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
+
+
+def _stretched(size: Size, image: Size | None) -> bool:
+    """Whether the ratio of a map's sides is far from the image's, so that its axes are not those of the image."""
+    if image is None or 0 in (*size, *image):
+        return False
+    ratio = (size[0] / size[1]) / (image[0] / image[1])
+    return max(ratio, 1 / ratio) >= MOST_STRETCHED

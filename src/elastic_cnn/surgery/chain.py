@@ -22,8 +22,16 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec, GatedBranches, PartedBranches, convert_convolution, make_branches
-from elastic_cnn.nn.convolution import PLAIN, STANDARDIZED
-from elastic_cnn.nn.split import divide_count, divide_groups, divide_inputs, divide_norm, divide_outputs
+from elastic_cnn.nn.split import (
+    divide_count,
+    divide_groups,
+    divide_inputs,
+    divide_norm,
+    divide_outputs,
+    is_plain_convolution,
+    is_standardized_convolution,
+    require_convolution,
+)
 from elastic_cnn.surgery.layers import find_gate, is_elementwise, is_norm
 from elastic_cnn.surgery.sections import Section, section_of_convolution
 
@@ -186,13 +194,13 @@ def _take_in(section: _Section, name: str, module: nn.Module) -> bool:
 
 
 def _take_in_convolution(section: _Section, name: str, conv: nn.Conv2d) -> bool:
-    kind = type(conv).__name__
-    if kind not in PLAIN + STANDARDIZED or max(conv.stride) > 1:
+    standardized = is_standardized_convolution(conv)
+    if not (standardized or is_plain_convolution(conv)) or max(conv.stride) > 1:
         return False
     if conv.groups > 1:
         section.add(name, divide_groups(conv, _groups_of(conv, section.channels)))
         section.channels = [count * conv.out_channels // conv.in_channels for count in section.channels]
-    elif kind in STANDARDIZED:
+    elif standardized:
         return False
     else:
         section.probe = section.names[-1]
@@ -204,8 +212,9 @@ def _take_in_convolution(section: _Section, name: str, conv: nn.Conv2d) -> bool:
 def _open(leaves: list[Leaf], spec: ElasticSpec) -> _Section:
     """The section with its first convolution; the parts suit the first grouped convolution up to a dense one."""
     name, first = leaves[0]
-    if not isinstance(first, nn.Conv2d) or type(first).__name__ not in PLAIN + STANDARDIZED or max(first.stride) > 1:
-        raise CannotDivide(f"{type(first).__name__} is not a plain convolution of stride 1")
+    require_convolution(first)
+    if not isinstance(first, nn.Conv2d) or max(first.stride) > 1:
+        raise CannotDivide("its first convolution changes the resolution")
     section = _Section()
     if first.groups > 1:
         groups = divide_count(first.groups, spec.shares, "groups")

@@ -15,6 +15,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from elastic_cnn.nn import CannotDivide, ElasticBranches, ElasticSpec, make_branches
+from elastic_cnn.nn.convolution import as_convolution
 from elastic_cnn.nn.split import divide_count, divide_inputs, divide_outputs
 from elastic_cnn.surgery.sections import Section
 
@@ -45,7 +46,7 @@ def convert_convnext_block(block: ConvNeXtBlock, spec: ElasticSpec) -> ConvNeXtB
     if type(block.mlp) is not Mlp or not isinstance(block.mlp.norm, nn.Identity):
         raise CannotDivide(f"its {type(block.mlp).__name__} normalises over the channels that would be divided")
     mlp = block.mlp
-    fc1, fc2 = _as_convolution(mlp.fc1), _as_convolution(mlp.fc2)
+    fc1, fc2 = as_convolution(mlp.fc1), as_convolution(mlp.fc2)
     parts = divide_count(fc1.out_channels, spec.shares, "hidden channels")
     transforms = [
         nn.Sequential(OrderedDict(fc1=first, act=copy.deepcopy(mlp.act), drop1=copy.deepcopy(mlp.drop1), fc2=second))
@@ -55,20 +56,6 @@ def convert_convnext_block(block: ConvNeXtBlock, spec: ElasticSpec) -> ConvNeXtB
     elastic: Any = copy.deepcopy(block)
     elastic.mlp = ElasticMlp(branches, mlp.drop2, channels_last=not block.use_conv_mlp)
     return elastic
-
-
-def _as_convolution(layer: nn.Module) -> nn.Conv2d:
-    """The 1 x 1 convolution with a linear layer's numbers; a convolution as it is."""
-    if isinstance(layer, nn.Conv2d):
-        return layer
-    if not isinstance(layer, nn.Linear):
-        raise CannotDivide(f"{type(layer).__name__} is not a linear layer")
-    options: dict[str, Any] = {"device": "meta", "dtype": layer.weight.dtype}
-    conv = nn.Conv2d(layer.in_features, layer.out_features, 1, bias=layer.bias is not None, **options)
-    conv.weight = nn.Parameter(layer.weight.detach()[:, :, None, None].clone(), layer.weight.requires_grad)
-    if layer.bias is not None:
-        conv.bias = nn.Parameter(layer.bias.detach().clone(), layer.bias.requires_grad)
-    return conv
 
 
 def convnext_sections(block: Any, spec: ElasticSpec) -> list[Section]:

@@ -1,27 +1,35 @@
 """`elasticize`: make a network's eligible blocks elastic and keep its trained weights."""
 
-import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec
+from elastic_cnn.nn.trial import copy_module, copy_to_meta
 from elastic_cnn.surgery.budget import match_budget
-from elastic_cnn.surgery.candidates import Candidate, Where, choose, find_blocks, find_convolutions
+from elastic_cnn.surgery.candidates import Candidate, Candidates, Where, choose
+from elastic_cnn.surgery.obstacles import elastic_parts
+from elastic_cnn.surgery.replace import hooks_lifted, replace_module
 from elastic_cnn.surgery.report import BlockOutcome, Conversion, SurgeryReport
+from elastic_cnn.surgery.rules import Rule
+from elastic_cnn.surgery.specs import Spec, named_blocks, read_spec, spec_of, spec_stages
+from elastic_cnn.surgery.verify import Verification
 
-Spec = ElasticSpec | Mapping[int, ElasticSpec] | Mapping[str, ElasticSpec]
+__all__ = ["convert_one", "elasticize", "replace_module"]
 
 
 def elasticize(
     network: nn.Module,
-    spec: Spec | None = None,
+    spec: Any = None,
     where: Where | None = None,
     *,
     stages: Collection[int] | None = None,
     convolutions: bool | None = None,
     match: str | None = None,
+    example: Any = None,
+    verify: bool = True,
     inplace: bool = False,
 ) -> nn.Module:
     """Make the eligible blocks of `network` elastic (paper, Equation 3): same parameters, fewer multiply-adds.
@@ -29,7 +37,9 @@ def elasticize(
     A block is eligible by its place in the network, never by the size of a tensor: it keeps the resolution (the first
     block of each later stage does not, whatever its stride was set to by `output_stride`), and it is not in the last
     stage, unless nothing else can be (networks of one resolution). Weights are divided over the branches without loss.
-    A network without a block that a rule knows is converted one convolution at a time.
+    Blocks that a rule knows come first; then what no rule covers (decoders, necks, heads) is converted one convolution
+    at a time, but for stems, small maps and what belongs to a family whose blocks the rules know. A network without a
+    block that a rule knows is converted one convolution at a time altogether.
 
     network: any convolutional network.
     spec: how to divide; the paper's two scales, half each, by default. {stage: spec} gives each stage its own,
@@ -39,97 +49,137 @@ def elasticize(
     convolutions: True converts single convolutions even where a rule knows blocks, False never; None as said above.
     match: "macs" also chooses other depths, so that parameters and multiply-adds equal the base's within 2% (timm's
         ResNet and DenseNet families; see `match_budget`): new layers start untrained.
+    example: what the network is called with: a tensor, a tuple of arguments, a dict of them by name, a list of images,
+        or (channels, height, width). By default an image of the size and channels that its configuration and its first
+        convolution tell. It is written on the network as `elastic_example` where it was given or found by trying.
+    verify: compare the result at blend 0 with the original on the example, as far as one is known; blocks that differ
+        are put back and reported. Two forward passes; False leaves it out.
     inplace: change `network` itself rather than a copy.
 
     Returns the network, with `elastic_report` (a `SurgeryReport`: what was converted, what was left and why) and
     `elastic_spec`. Raises `ValueError` where the network is elastic already, `stages` names a stage that it does not
-    have, or no block could be converted; the message says why.
+    have, it does not run on the example, it cannot be copied, or no block could be converted; the message says why.
     """
-    spec = _read_spec(spec)
-    if getattr(network, "elastic_report", None) is not None:
-        raise ValueError("the network is elastic already; start from its base network")
+    _require_network(network)
+    spec = read_spec(spec)
     if match is not None:
-        if match != "macs":
-            raise ValueError(f"match must be 'macs' or None, got {match!r}")
-        matched: Any
-        matched, found = match_budget(
-            network, lambda base: elasticize(base, spec, where, stages=stages, convolutions=convolutions, inplace=True)
-        )
-        matched.elastic_match = found
-        return matched
-    narrowed = where is not None
-    named = {key for key in spec if isinstance(key, str)} if isinstance(spec, Mapping) else set()
-    if named:
-        where = _only(named, where)
-    elif isinstance(spec, Mapping) and stages is None:
-        stages = [key for key in spec if isinstance(key, int)]
+        return _match(network, match, spec, where, stages=stages, convolutions=convolutions, example=example)
+    named = named_blocks(spec)
+    if stages is None and isinstance(spec, Mapping) and not named:
+        stages = list(spec_stages(spec))
     if not inplace:
-        network = copy.deepcopy(network)
-    report = SurgeryReport()
-    if not convolutions:
-        report = _convert_all(network, find_blocks(network), spec, where, stages)
-    if convolutions or (convolutions is None and not report.converted and not narrowed):
-        single = find_convolutions(network)
-        report = _convert_all(network, single, spec, where, stages, report)
-        if not report.converted and stages is None:  # one resolution alone: all that can be converted is "last"
-            every = {candidate.stage for candidate in single if candidate.stage is not None}
-            report = _convert_all(network, single, spec, where, every)
+        network = copy_module(network)
+    surgery = _Surgery(network, spec, where, stages, Candidates(network, example), verify)
+    report = surgery.perform(convolutions)
     if not report.blocks:
-        raise ValueError(f"{type(network).__name__} has no block that a rule knows; its modules are left as they are")
+        raise ValueError(f"{type(network).__name__} {_nothing_there(network)}; its modules are left as they are")
     if unknown := sorted(named - {block.name for block in report.blocks}):
         raise ValueError(f"{type(network).__name__} has no block {', '.join(unknown)} to make elastic")
     if not report.converted:
         raise ValueError(f"no block of {type(network).__name__} could be made elastic: {report}")
     marked: Any = network
     marked.elastic_report, marked.elastic_spec = report, spec
+    measured = surgery.candidates.measured
+    if example is not None or (measured is not None and measured.guessed):
+        marked.elastic_example = surgery.candidates.survey.example
     return network
 
 
-def _read_spec(spec: Any) -> Spec:
-    """The default for None; the spec that a dict of its fields, as network cards hold it, describes; else `spec`."""
-    if spec is None:
-        return ElasticSpec()
-    fields = ElasticSpec.__dataclass_fields__
-    return ElasticSpec.from_dict(spec) if isinstance(spec, dict) and spec and set(spec) <= set(fields) else spec
+def _require_network(network: Any) -> None:
+    """`ValueError` or `TypeError`, with the remedy, for what is no network or one that surgery cannot change."""
+    if isinstance(network, str):
+        raise TypeError(
+            f"elasticize takes a network (torch.nn.Module), got the name {network!r}: pass "
+            f"timm.create_model({network!r}), or elastic_cnn.create_model({network!r})"
+        )
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"elasticize takes a network (torch.nn.Module), got {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError("a scripted or traced network cannot be changed; elasticize the module it was made from")
+    if getattr(network, "elastic_report", None) is not None:
+        raise ValueError("the network is elastic already; start from its base network")
 
 
-def _convert_all(
-    network: nn.Module,
-    candidates: list[Candidate],
-    spec: Spec,
-    where: Where | None,
-    stages: Collection[int] | None,
-    earlier: SurgeryReport | None = None,
-) -> SurgeryReport:
-    """Convert the candidates that their place allows, in place; what an earlier attempt left stays in the report."""
-    if not candidates:
-        return earlier or SurgeryReport()
-    if stages is None and isinstance(spec, Mapping):  # blocks named one by one, wherever they stand
-        stages = {c.stage for c in candidates if c.name in spec and c.stage is not None} or None
-    chosen = choose(candidates, where, stages)
-    report = earlier or SurgeryReport()
-    for candidate, reason in chosen.values():
-        name, block, rule = candidate.name, candidate.block, candidate.rule
-        if not reason:
-            conversion = Conversion(
-                copy.deepcopy(block).to("meta"), rule.convert, _spec_of(spec, candidate), rule.sections
-            )
-            try:
-                replace_module(network, block, rule.convert(block, conversion.spec))
-                report.conversions[name] = conversion
-            except CannotDivide as obstacle:
-                reason = str(obstacle)
-        report.blocks.append(BlockOutcome(name, rule.kind, reason))
-    return report
+def _nothing_there(network: nn.Module) -> str:
+    """Why a network has no candidate at all."""
+    if elastic_parts(network):
+        return "holds an elastic network: all that could be converted is elastic already"
+    if any(p.dim() == 4 and min(p.shape[:2]) > 1 and max(p.shape[2:]) > 1 for p in network.parameters()):
+        return "has no convolution layer (its kernels are used by functions, which surgery cannot replace)"
+    return "has no block that a rule knows, nor a convolution"
 
 
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in the place of `old` under every name that it has, in the same training mode."""
-    new.train(old.training)
-    for parent in list(network.modules()):
-        for child, module in list(parent._modules.items()):  # named_children() names a module only once
-            if module is old:
-                setattr(parent, child, new)
+def _match(network: nn.Module, match: str, spec: Spec, where: Where | None, **options: Any) -> nn.Module:
+    if match != "macs":
+        raise ValueError(f"match must be 'macs' or None, got {match!r}")
+    matched: Any
+    matched, found = match_budget(
+        network, lambda base: elasticize(base, spec, where, **options, verify=False, inplace=True)
+    )
+    matched.elastic_match = found
+    return matched
+
+
+class _Surgery:
+    """One conversion of one network, in place."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: Spec,
+        where: Where | None,
+        stages: Collection[int] | None,
+        candidates: Candidates,
+        verify: bool,
+    ):
+        self.network = network
+        self.spec = spec
+        self.named = named_blocks(spec)
+        self.narrowed = where is not None
+        self.where = _only(self.named, where) if self.named else where
+        self.stages = stages
+        self.candidates = candidates
+        self.verification = Verification(network) if verify else None
+        self.report = SurgeryReport()
+
+    def perform(self, convolutions: bool | None) -> SurgeryReport:
+        """Blocks by rules, then single layers, as `elasticize` says; then the comparison."""
+        if not convolutions:
+            blocks = self.candidates.blocks()
+            beside = self.candidates.layers_beside(blocks) if blocks and convolutions is None else []
+            self._convert(_in_network_order(self.network, [*blocks, *beside]), self.stages)
+        if convolutions or (convolutions is None and not self.report.converted and not self.narrowed):
+            single = self.candidates.layers()
+            self._convert(single, self.stages)
+            if not self.report.converted and self.stages is None:  # one resolution alone: all of it is "last"
+                self._convert(single, {c.stage for c in single if c.stage is not None})
+        if self.verification is not None and self.report.converted:
+            self.verification.check(self.report, self.candidates)
+        return self.report
+
+    def _convert(self, candidates: list[Candidate], stages: Collection[int] | None) -> None:
+        """Convert the candidates that their place allows; what an earlier attempt left stays in the report."""
+        if not candidates:
+            return
+        if stages is None and self.named:  # blocks named one by one, wherever they stand
+            stages = {c.stage for c in candidates if c.name in self.named and c.stage is not None} or None
+        fresh = {candidate.name for candidate in candidates}
+        self.report.blocks = [block for block in self.report.blocks if block.name not in fresh]
+        for candidate, given in choose(candidates, self.where, stages).values():
+            reason = given
+            if not reason:
+                try:
+                    self._convert_one(candidate)
+                except CannotDivide as obstacle:
+                    reason = str(obstacle)
+            kind = candidate.kind or candidate.rule.kind
+            self.report.blocks.append(BlockOutcome(candidate.name, kind, reason, candidate.stage))
+
+    def _convert_one(self, candidate: Candidate) -> None:
+        spec = spec_of(self.spec, candidate.name, candidate.stage)
+        if self.verification is not None:
+            self.verification.keep(candidate.name, candidate.block)
+        self.report.conversions[candidate.name] = convert_one(self.network, candidate.block, candidate.rule, spec)
 
 
 def _only(names: Collection[str], where: Where | None) -> Where:
@@ -137,42 +187,27 @@ def _only(names: Collection[str], where: Where | None) -> Where:
     return lambda name, block: name in names and (where is None or where(name, block))
 
 
-def _spec_of(spec: Spec, candidate: Candidate) -> ElasticSpec:
-    """The spec for one block. `ValueError` where a mapping names none for it."""
-    if isinstance(spec, ElasticSpec):
-        return spec
-    known: Mapping[Any, ElasticSpec] = spec
-    for key in (candidate.name, candidate.stage):
-        if key in known:
-            return known[key]
-    raise ValueError(f"no spec for {candidate.name} (stage {candidate.stage}); there are specs for {list(spec)}")
-
-
-def describe_surgery(network: Any) -> dict[str, Any]:
-    """What `elasticize` did to `network`, in JSON values: enough for `apply_surgery` to do it again."""
-    spec, report = network.elastic_spec, network.elastic_report
-    described = {str(k): v.to_dict() for k, v in spec.items()} if isinstance(spec, Mapping) else spec.to_dict()
-    single = any(block.kind == "convolution" for block in report.blocks)
-    return {"spec": described, "blocks": report.converted, "convolutions": single}
-
-
-def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
-    """Make `network` elastic as described by `describe_surgery`, in place; `ValueError` where it does not fit."""
-    try:
-        blocks, fields, single = set(description["blocks"]), description["spec"], description.get("convolutions", False)
-        by_stage = bool(fields) and all(str(key).isdigit() for key in fields)
-        spec: Any = (
-            {int(key) if by_stage else key: ElasticSpec.from_dict(value) for key, value in fields.items()}
-            if by_stage or (bool(fields) and all(isinstance(value, dict) for value in fields.values()))
-            else ElasticSpec.from_dict(fields)
+def convert_one(network: nn.Module, block: nn.Module, rule: Rule, spec: ElasticSpec) -> Conversion:
+    """Make one block elastic, in place; returns how. `CannotDivide` where it cannot be, or would gain parameters."""
+    with hooks_lifted(block):
+        conversion = Conversion(copy_to_meta(block), rule.convert, spec, rule.sections)
+        try:
+            elastic = rule.convert(block, spec)
+        except (AttributeError, TypeError, KeyError, IndexError, RuntimeError) as error:
+            raise CannotDivide(f"is not built as its family is ({type(error).__name__}: {str(error)[:120]})") from error
+    gained = _size(elastic) - _size(block)
+    if gained and "trained" not in (spec.downsample, spec.upsample):
+        raise CannotDivide(
+            f"{gained:+d} parameters: a layer with weights of its own (PReLU) would stand in each branch"
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a description of a surgery: {error!r}") from error
-    candidates = find_convolutions(network) if single else find_blocks(network)
-    stages = {c.stage for c in candidates if c.name in blocks and c.stage is not None}
-    elastic: Any = elasticize(
-        network, spec, lambda name, _: name in blocks, stages=stages or None, convolutions=single, inplace=True
-    )
-    if missing := sorted(blocks - set(elastic.elastic_report.converted)):
-        raise ValueError(f"{type(network).__name__} has no block {', '.join(missing)} to make elastic")
-    return elastic
+    replace_module(network, block, elastic)
+    return conversion
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _in_network_order(network: nn.Module, candidates: list[Candidate]) -> list[Candidate]:
+    order = {name: index for index, (name, _) in enumerate(network.named_modules())}
+    return sorted(candidates, key=lambda candidate: order[candidate.name])

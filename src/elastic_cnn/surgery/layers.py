@@ -45,6 +45,6 @@ def find_gate(module: nn.Module) -> nn.Module | None:
         names = ("fc1", "bn", "act", "fc2", "gate")
     elif type(se) is EffectiveSEModule:
         names = ("fc", "gate")
-    elif isinstance(se, SqueezeExcitation):
+    elif type(se) is SqueezeExcitation:
         names = ("fc1", "activation", "fc2", "scale_activation")
     return nn.Sequential(OrderedDict((name, getattr(se, name)) for name in names)) if names else None

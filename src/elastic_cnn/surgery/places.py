@@ -4,7 +4,7 @@ Surgery decides by these places, so the same network is always converted alike, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,14 +17,27 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Place:
-    """Height and width of a module's first map, in and out, at the network's own input size."""
+    """Height and width of a module's map, in and out, at its first call; whether every call keeps them."""
 
     input: Size
     output: Size
+    keeps_resolution: bool
 
-    @property
-    def keeps_resolution(self) -> bool:
-        return self.input == self.output
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run of a network on an example showed of the modules that were watched.
+
+    places: {name: place} of those that ran on maps `(N, C, H, W)`, linear layers on `(N, H, W, C)`, in the order in
+    which they ended. others: {name: shape} of those that ran on something else. image: height and width of the input.
+    guessed: whether it is another input than the network told first.
+    """
+
+    places: dict[str, Place]
+    others: dict[str, tuple[int, ...]]
+    example: Example
+    image: Size | None
+    guessed: bool
 
 
 def input_size(network: nn.Module) -> tuple[int, int, int]:
@@ -35,33 +48,47 @@ def input_size(network: nn.Module) -> tuple[int, int, int]:
     return (shape[0], shape[1], shape[2])
 
 
-def measure_places(
-    network: nn.Module, wanted: Callable[[nn.Module], bool], example: Any = None
-) -> tuple[dict[str, Place], Example]:
-    """{name: place} of the wanted modules that ran on 4-dimensional maps, in order of execution, and the example used.
+def measure_places(network: nn.Module, wanted: Callable[[nn.Module], bool], example: Any = None) -> Survey:
+    """Where the wanted modules stand, seen in one run of the network.
 
     example: as `Example.of` takes it; by default what the network tells of itself. Nothing is computed for real where
     the meta device can run the network. `CannotRun` (a `ValueError`) where it does not run.
     """
     places: dict[str, Place] = {}
+    others: dict[str, tuple[int, ...]] = {}
 
     def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             before, after = first_map(inputs), first_map(output)
-            if before is not None and after is not None and name not in places:
-                places[name] = Place(_size(before), _size(after))
+            if before is None or after is None:
+                tensor = next((value for value in inputs if isinstance(value, Tensor)), None)
+                others.setdefault(name, () if tensor is None else tuple(tensor.shape))
+                return
+            sizes = (_size(before, module), _size(after, module))
+            if name in places:
+                places[name] = replace(
+                    places[name], keeps_resolution=places[name].keeps_resolution and sizes[0] == sizes[1]
+                )
+            else:
+                places[name] = Place(*sizes, keeps_resolution=sizes[0] == sizes[1])
 
         return hook
 
     def watch(twin: nn.Module) -> None:
         places.clear()
+        others.clear()
         for name, module in twin.named_modules():
             if wanted(module):
                 module.register_forward_hook(observe(name))
 
     used, _ = run_trial(network, example, watch)
-    return places, used
+    image = next((tensor for tensor in used.tensors() if tensor.dim() in (3, 4)), None)
+    told = example is not None or (image is not None and tuple(image.shape[1:]) == likely_shapes(network)[0])
+    size = None if image is None else (image.shape[-2], image.shape[-1])
+    return Survey(places, others, used, size, guessed=not told)
 
 
-def _size(value: Tensor) -> Size:
+def _size(value: Tensor, module: nn.Module) -> Size:
+    if isinstance(module, nn.Linear):  # (N, H, W, C)
+        return (value.shape[1], value.shape[2])
     return (value.shape[-2], value.shape[-1])

@@ -1,12 +1,14 @@
 """`restore`: from an elastic network back to the structure it was made from, every trained number in its old place."""
 
 import copy
+import itertools
 from typing import Any
 
 import torch
 from torch import nn
 
-from elastic_cnn.surgery.elasticize import replace_module
+from elastic_cnn.nn.trial import copy_module
+from elastic_cnn.surgery.replace import replace_module
 from elastic_cnn.surgery.report import Conversion
 
 
@@ -25,19 +27,20 @@ def restore(network: Any, *, inplace: bool = False) -> nn.Module:
     for name, conversion in report.conversions.items():
         if "trained" in (conversion.spec.downsample, conversion.spec.upsample):
             raise ValueError(f"{name} holds trained resampling filters, which have no place in the base network")
-    base: Any = network if inplace else copy.deepcopy(network)
+    base: Any = network if inplace else copy_module(network)
     for name, conversion in report.conversions.items():
         elastic = base.get_submodule(name)
-        replace_module(base, elastic, _undo(conversion, elastic))
+        replace_module(base, elastic, _undo(name, conversion, elastic))
     base.elastic_report = None
     base.elastic_spec = None
     return base
 
 
-def _undo(conversion: Conversion, elastic: nn.Module) -> nn.Module:
+def _undo(name: str, conversion: Conversion, elastic: nn.Module) -> nn.Module:
     """The original block with the numbers of `elastic`.
 
-    Number every entry of the original's tensors, convert that block likewise, and read where each number went.
+    Number every entry of the original's tensors, convert that block likewise, and read where each number went. Numbers
+    keep the precision that they have now, and norms the mode: frozen ones stay frozen.
     """
     numbered = copy.deepcopy(conversion.original).to_empty(device="cpu").double()
     shapes = {key: value.shape for key, value in numbered.state_dict().items() if value.is_floating_point()}
@@ -47,16 +50,30 @@ def _undo(conversion: Conversion, elastic: nn.Module) -> nn.Module:
             numbered.state_dict()[key].copy_(ids.view(shapes[key]))
     places = conversion.convert(numbered, conversion.spec).state_dict()  # where each number went
     trained = elastic.state_dict()
-    reference = next(value for value in trained.values() if value.is_floating_point())
-    values = torch.full((sum(sizes),), float("nan"), dtype=reference.dtype, device=reference.device)
+    if set(places) != set(trained):
+        raise ValueError(f"{name} is not as elasticize made it: {sorted(set(places) ^ set(trained))[0]} differs")
+    device = next((value.device for value in trained.values()), torch.device("cpu"))
+    values = torch.full((sum(sizes),), float("nan"), dtype=torch.float64, device=device)  # holds every dtype exactly
+    found = torch.zeros(len(values), dtype=torch.bool)
+    dtypes: list[tuple[int, torch.dtype]] = []  # (a number of the original, its dtype now)
     counters = {}
     for key, value in trained.items():
         if value.is_floating_point():
-            values[places[key].flatten().long().to(values.device)] = value.detach().flatten()
+            ids = places[key].flatten().long()
+            values[ids.to(device)] = value.detach().flatten().double()
+            found[ids] = True
+            dtypes += [(int(ids[0]), value.dtype)] if len(ids) else []
         else:  # num_batches_tracked: the same in every branch
             counters[key.rpartition(".")[2]] = value
-    restored = copy.deepcopy(conversion.original).to_empty(device=values.device)
+    if not bool(found.all()):
+        raise ValueError(f"{name} does not hold every number of the original: it cannot be restored")
+    restored = copy.deepcopy(conversion.original).to_empty(device=device)
+    starts = dict(zip(shapes, itertools.accumulate(sizes, initial=0), strict=False))  # one more start than shapes
     state = {key: part.view(shapes[key]) for key, part in zip(shapes, values.split(sizes), strict=True)}
+    for key, tensor in [*restored.named_parameters(), *restored.named_buffers()]:
+        if key in state and state[key].numel():
+            dtype = next(dtype for first, dtype in dtypes if starts[key] <= first < starts[key] + state[key].numel())
+            tensor.data = tensor.data.to(dtype)
     for key in restored.state_dict():
         if key not in state:
             state[key] = counters[key.rpartition(".")[2]]

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from elastic_cnn.nn import ElasticSpec, convert_convolution
+from elastic_cnn.nn import ElasticSpec, convert_convolution, convert_linear
 from elastic_cnn.surgery import convnext_block, dense_layer, dla_block, repvgg_block, residual
 from elastic_cnn.surgery.chain import chain_sections, convert_chain
 from elastic_cnn.surgery.chain_blocks import CHAIN_BLOCKS
-from elastic_cnn.surgery.sections import Section, convolution_sections
+from elastic_cnn.surgery.sections import Section, convolution_sections, linear_sections
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,23 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# For networks without a block that a rule knows: one convolution at a time.
-FALLBACK = Rule("convolution", (nn.Conv2d,), convert_convolution, convolution_sections)
+# One layer at a time, where no rule knows a block: convolutions, and linear layers over the channels of maps.
+CONVOLUTION = Rule("convolution", (nn.Conv2d,), convert_convolution, convolution_sections)
+LINEAR = Rule("linear layer", (nn.Linear,), convert_linear, linear_sections)
+SINGLE = (CONVOLUTION, LINEAR)
+
+# Where the rules' blocks are written. What else stands there (stems, roots, transitions) is the families' own: it is
+# known, and left.
+FAMILIES = frozenset(block_type.__module__ for rule in RULES for block_type in rule.block_types)
 
 
 def find_rule(module: nn.Module) -> Rule | None:
     """The rule for this very class (a subclass may compute something else), None where there is none."""
     return next((rule for rule in RULES if type(module) in rule.block_types), None)
+
+
+def find_single_rule(module: nn.Module) -> Rule | None:
+    """The rule for a convolution (subclasses too, which say why they are left) or a linear layer; None for others."""
+    if isinstance(module, nn.Conv2d):
+        return CONVOLUTION
+    return LINEAR if type(module) is nn.Linear else None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic_cnn.nn.branches import ElasticSpec
-from elastic_cnn.nn.convolution import PLAIN, STANDARDIZED
+from elastic_cnn.nn.split import is_plain_convolution, is_standardized_convolution
 from elastic_cnn.surgery.layers import find_gate, is_norm
 
 
@@ -36,7 +36,7 @@ class Section:
 
 def section_of_convolution(name: str, conv: nn.Conv2d) -> Section:
     """The section of a convolution that is divided by itself (`convert_convolution`)."""
-    if conv.groups > 1 or type(conv).__name__ in STANDARDIZED:
+    if conv.groups > 1 or is_standardized_convolution(conv):
         return Section((name,))
     return Section((), name)
 
@@ -44,6 +44,11 @@ def section_of_convolution(name: str, conv: nn.Conv2d) -> Section:
 def convolution_sections(conv: nn.Conv2d, spec: ElasticSpec) -> list[Section]:
     """Of a convolution that is a block by itself."""
     return [section_of_convolution("", conv)]
+
+
+def linear_sections(linear: nn.Linear, spec: ElasticSpec) -> list[Section]:
+    """Of a linear layer over the channels of maps."""
+    return [Section((), "", channels_last=True)]
 
 
 def layer(block: nn.Module, name: str) -> Any:
@@ -69,7 +74,7 @@ def unit(block: nn.Module, section: Section) -> int | None:
         if nn.utils.parametrize.is_parametrized(module):
             return None
         if isinstance(module, nn.Conv2d):
-            if module.in_channels != each or type(module).__name__ not in PLAIN + STANDARDIZED:
+            if module.in_channels != each or not (is_plain_convolution(module) or is_standardized_convolution(module)):
                 return None
             size = math.lcm(size, _covering(module.in_channels // module.groups, channels, each))
             each = module.out_channels

@@ -4,6 +4,9 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+# How this package makes its own networks elastic: the rules' blocks alone, as in the paper; tests compare them.
+AS_PUBLISHED: dict[str, Any] = {"convolutions": False, "verify": False, "inplace": True}
+
 
 def pretrained_config(**changes: Any) -> dict[str, Any]:
     """Resize to 256, centre crop of 224 (224 / 0.875), bilinear, ImageNet's mean and deviation."""

@@ -12,11 +12,11 @@ from torch import nn
 
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 
 
 def _elastic_densenet(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(DenseNet(**kwargs), spec, inplace=True)
+    return elasticize(DenseNet(**kwargs), spec, **AS_PUBLISHED)
 
 
 default_cfgs = generate_default_cfgs(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import CeilMaxPool
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 
 CHANNELS = (16, 32, 128, 256, 512, 1024)
 LEVELS = ("level0", "level1", "level2", "level3", "level4", "level5")
@@ -83,7 +83,7 @@ class AnySizeDLA(DLA):
 
 
 def _elastic_dla(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(AnySizeDLA(**kwargs), spec, inplace=True)
+    return elasticize(AnySizeDLA(**kwargs), spec, **AS_PUBLISHED)
 
 
 def _build(variant: str, pretrained: bool, arguments: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import nn
 
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 
 
 def _resnet_v1(**kwargs: Any) -> nn.Module:
@@ -27,7 +27,7 @@ def _resnet_v1(**kwargs: Any) -> nn.Module:
 
 
 def _elastic_resnet_v1(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(_resnet_v1(**kwargs), spec, inplace=True)
+    return elasticize(_resnet_v1(**kwargs), spec, **AS_PUBLISHED)
 
 
 default_cfgs = generate_default_cfgs({"resnet50_v1": pretrained_config(), "resnet50_v1_selastic": pretrained_config()})

@@ -9,13 +9,13 @@ from torch import nn
 
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 
 SMALL = {"channels": (32, 64, 128, 256), "cardinality": 8, "base_width": 8, "stem_width": 32}
 
 
 def _elastic_resnet(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(ResNet(**kwargs), spec, inplace=True)
+    return elasticize(ResNet(**kwargs), spec, **AS_PUBLISHED)
 
 
 def _resnet(**kwargs: Any) -> nn.Module:

@@ -33,7 +33,7 @@ default_cfgs = generate_default_cfgs({"elasticized": pretrained_config()})
 
 def _build_elasticized(base: str, surgery: dict[str, Any] | None, **kwargs: Any) -> nn.Module:
     network = create_model(base, **kwargs)
-    return elasticize(network, inplace=True) if surgery is None else apply_surgery(network, surgery)
+    return elasticize(network, verify=False, inplace=True) if surgery is None else apply_surgery(network, surgery)
 
 
 class CheckpointedFeatures(FeatureGetterNet):

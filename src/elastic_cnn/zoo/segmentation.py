@@ -10,6 +10,7 @@ from timm.models.dla import DlaBottleneck
 
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
+from elastic_cnn.zoo.config import AS_PUBLISHED
 from elastic_cnn.zoo.deeplab import DeepLabV3
 from elastic_cnn.zoo.dla_up import DLASegmentation
 from elastic_cnn.zoo.elastic_dla import CHANNELS, AnySizeDLA
@@ -58,4 +59,4 @@ def dla60x_seg(num_classes: int = 21, **kwargs: Any) -> DLASegmentation:
 @register_segmentation
 def dla60x_elastic_seg(num_classes: int = 21, spec: ElasticSpec | None = None, **kwargs: Any) -> DLASegmentation:
     """DLA-Up on DLA-X60+Elastic."""
-    return DLASegmentation(elasticize(_dla_backbone(kwargs), spec, inplace=True), num_classes)
+    return DLASegmentation(elasticize(_dla_backbone(kwargs), spec, **AS_PUBLISHED), num_classes)

@@ -15,7 +15,7 @@ from torch import nn
 
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 from elastic_cnn.zoo.elastic_dla import AnySizeDLA
 from elastic_cnn.zoo.elastic_resnext import SMALL
 
@@ -52,16 +52,9 @@ def _plain(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 def _elastic(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     def build(spec: ElasticSpec | dict[Any, Any] | None = None, **kwargs: Any) -> nn.Module:
-        return elasticize(kind(**kwargs), _by_stage(spec), inplace=True)
+        return elasticize(kind(**kwargs), spec, **AS_PUBLISHED)
 
     return build
-
-
-def _by_stage(spec: Any) -> Any:
-    """Specs by stage from a dict of dicts, as network cards hold them; anything else as it is."""
-    if isinstance(spec, dict) and spec and all(str(stage).isdigit() for stage in spec):
-        return {int(k): ElasticSpec.from_dict(v) if isinstance(v, dict) else v for k, v in spec.items()}
-    return spec
 
 
 def _make(
