@@ -1,12 +1,13 @@
 """`elastic elasticize` and `elastic recalibrate` as a user runs them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
-from elastic_cnn import load_checkpoint
+from elastic_cnn import load_checkpoint, restore, save_checkpoint
 from elastic_cnn.cli import main
 
 
@@ -37,6 +38,27 @@ def test_matched_depths_travel(tmp_path, capsys):
     assert [len(getattr(network, f"layer{i}")) for i in range(1, 5)] == card.kwargs["layers"]
 
 
+def test_another_input_size_travels(tmp_path, capsys):
+    out = tmp_path / "grey.safetensors"
+    size = ["--input-size", "1", "40", "48"]
+    assert main(["elasticize", "resnext_small", "--num-classes", "2", *size, "-o", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "counted at input 1x40x48" in text
+    assert "at blend 0 it computes what the original does" in text
+    assert "its weights are random: give --pretrained or --weights FILE" in text
+    network, card = load_checkpoint(out)
+    assert (card.kwargs["in_chans"], card.input.size, len(card.input.mean)) == (1, (40, 48), 1)
+    assert network.elastic_example.args[0].shape == (1, 1, 40, 48)
+    assert network(torch.zeros(1, 1, 40, 48)).shape == (1, 2)
+    again, base = tmp_path / "again.safetensors", tmp_path / "base.safetensors"
+    save_checkpoint(base, restore(network), replace(card, elastic=None))
+    arguments = ["resnext_small", "--num-classes", "2", *size, "--weights", str(base)]
+    assert main(["elasticize", *arguments, "-o", str(again)]) == 0
+    assert "random" not in capsys.readouterr().out
+    loaded = load_checkpoint(again)[0].state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -47,6 +69,8 @@ def test_matched_depths_travel(tmp_path, capsys):
         (["resnext_small", "-o", "x.pth"], "ends in .safetensors"),
         (["mixer_s32_224"], "could be made elastic"),
         (["convnext_atto", "--match", "macs"], "not for ConvNeXt"),
+        (["resnext_small", "--input-size", "3", "0", "9"], "three positive numbers"),
+        (["resnext_small", "--pretrained", "--weights", "x"], "leave one of them out"),
     ],
 )
 def test_bad_input(arguments, word, capsys):

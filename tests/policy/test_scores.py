@@ -185,6 +185,39 @@ def test_a_network_without_elastic_blocks_is_refused():
         scale_policy(timm.create_model("resnext_small"), torch.zeros(1, 3, 64, 64))
 
 
+class Calls(nn.Module):
+    """Two elastic convolutions: one that is called twice, and one that never is or sees crops."""
+
+    def __init__(self, crops=False):
+        super().__init__()
+        convs = [convert_convolution(nn.Conv2d(4, 4, 3, padding=1), ElasticSpec()) for _ in range(2)]
+        self.twice, self.other = convs
+        self.crops = crops
+
+    def forward(self, x):
+        y = self.twice(self.twice(x))
+        return self.other(torch.cat([y, y])) if self.crops else y
+
+
+def test_blocks_called_twice_have_the_mean_and_those_never_called_none():
+    torch.manual_seed(0)
+    network, images = Calls().eval(), torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        first = scale_policy(nn.Sequential(network.twice), images)
+        second = scale_policy(nn.Sequential(network.twice), network.twice(images))
+    torch.testing.assert_close(scale_policy(network, images), (first + second) / 2)
+    assert [block.name for block in block_info(network, images)] == ["twice"]
+    assert [block.stage for block in block_info(network)] == [None, None]
+    with pytest.raises(ValueError, match=r"did not see every image once a call .*: other|twice"):
+        scale_policy(Calls(crops=True), images)
+
+
+def test_stages_are_those_of_surgery_wherever_the_network_stands():
+    network = elastic_cnn.elasticize(timm.create_model("convnext_atto", depths=(1, 1, 2, 1), dims=(16, 16, 32, 32)))
+    assert [block.stage for block in block_info(network)] == [1, 2, 3, 3]
+    assert {block.stage for block in block_info(nn.ModuleDict({"backbone": network}))} == {1, 2, 3}
+
+
 def test_bad_calls_are_refused():
     network = tiny()
     with pytest.raises(ValueError, match="batch of shape"):

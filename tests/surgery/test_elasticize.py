@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from elastic_cnn import ElasticSpec, elasticize
+from elastic_cnn import ElasticSpec, create_model, elasticize
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.surgery.residual import ElasticResidual
+from elastic_cnn.surgery.specs import describe_spec, read_spec
 
 IDENTITY = ElasticSpec(downsample="identity", upsample="identity")
 SMALL = {"layers": (2, 2, 2, 1), "channels": (16, 32, 64, 64), "num_classes": 5, "stem_width": 16}
@@ -168,3 +169,32 @@ def test_training_mode_meta_device_and_dtype_carry_over():
         meta = timm.create_model("resnet18", dtype=torch.float64, **SMALL)
     meta = elasticize(meta, ElasticSpec(downsample="trained", upsample="trained"))
     assert {(p.device.type, p.dtype) for p in meta.parameters()} == {("meta", torch.float64)}
+
+
+FIELDS = {"scales": [1, 2], "shares": [0.25, 0.75]}
+
+
+@pytest.mark.parametrize("spec", [FIELDS, {1: FIELDS, "2": ElasticSpec()}, {1: ElasticSpec(shares=(0.25, 0.75))}])
+@pytest.mark.parametrize("name", ["resnext_small_elastic", "densenet_small_elastic"])
+def test_one_reader_of_specs_serves_every_network(name, spec):
+    network = create_model(name, num_classes=2, spec=spec)
+    found = {conversion.spec.shares for conversion in network.elastic_report.conversions.values()}
+    assert found == ({(0.25, 0.75)} if spec is FIELDS or len(spec) == 1 else {(0.25, 0.75), (0.5, 0.5)})
+    assert read_spec(describe_spec(network.elastic_spec)) == network.elastic_spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"share": (0.5, 0.5)}, "unknown fields of an elastic spec: 'share'"),
+        ({1: FIELDS, "layer1.0": FIELDS}, "by numbers of stages or by names of blocks, not by both"),
+        ({1: {2: FIELDS}}, "the spec of 1 holds specs again"),
+        ({1.5: FIELDS}, r"not by 1\.5"),
+        ([0.5, 0.5], "a spec is an ElasticSpec"),
+        ({}, "a spec is an ElasticSpec"),
+        ({"shares": 3}, "not an elastic spec"),
+    ],
+)
+def test_what_is_no_spec_is_said(spec, word):
+    with pytest.raises(ValueError, match=word):
+        elasticize(timm.create_model("resnet18", **SMALL), spec)

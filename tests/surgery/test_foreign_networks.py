@@ -144,6 +144,11 @@ def test_a_block_that_computes_something_else_is_put_back():
     assert "put back: divided, it changed the network's outputs" in elastic.elastic_report.left["layer1.1"]
     assert "layer1.0" in elastic.elastic_report.converted
     assert elastic.elastic_report.verified < 1e-4
+    with torch.no_grad():  # as fresh networks start: now the block adds nothing to the outputs
+        network.layer1[1].bn2.weight.zero_()
+    hidden = elasticize(network)
+    assert "changed the network's outputs" in hidden.elastic_report.left["layer1.1"]
+    assert not hidden.layer1[1].bn2.weight.any()
     unseen = elasticize(network, verify=False)
     assert "layer1.1" in unseen.elastic_report.converted
     assert unseen.elastic_report.verified is None

@@ -1,14 +1,20 @@
 """`elastic elasticize NETWORK_OR_CHECKPOINT`: make a network elastic, say what changed, and save it."""
 
+from __future__ import annotations
+
 import argparse
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
+
+if TYPE_CHECKING:
+    from elastic_cnn.zoo import InputSpec, NetworkCard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--match", choices=["macs"], help="also choose depths that give the base's cost again")
     parser.add_argument("--num-classes", type=int, metavar="N", help="for a network by name (default: its own)")
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="channels, height and width that the network takes (default: what it tells of itself)",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="for a network by name: a file of its weights")
     parser.add_argument("--pretrained", action="store_true", help="for a network by name: timm's weights, downloaded")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
 
 
 def run(args: argparse.Namespace) -> None:
     from elastic_cnn.surgery import elasticize
-    from elastic_cnn.zoo import NetworkCard, create_model, load_checkpoint, save_checkpoint
+    from elastic_cnn.zoo import load_checkpoint, save_checkpoint
     from elastic_cnn.zoo.checkpoint import means_checkpoint
 
     if args.out and not str(args.out).endswith(".safetensors"):
@@ -43,16 +57,20 @@ def run(args: argparse.Namespace) -> None:
     if args.out and not args.overwrite:
         refuse_to_overwrite(args.out)
     spec = ElasticSpec(tuple(args.scales), _shares(args.scales, args.shares), args.downsample, args.upsample)
+    size = None if args.input_size is None else tuple(args.input_size)
+    if size is not None and min(size) < 1:
+        raise ValueError(f"--input-size takes three positive numbers, got {' '.join(map(str, size))}")
     network: nn.Module
     if means_checkpoint(args.network):
         network, card = load_checkpoint(args.network)
     else:
-        kwargs = {} if args.num_classes is None else {"num_classes": args.num_classes}
-        network = create_model(args.network, **kwargs, **({"pretrained": True} if args.pretrained else {}))
-        card = NetworkCard(args.network, kwargs)
+        network, card = _by_name(args)
     pattern = _pattern(args.where)
     where = (lambda name, _: bool(pattern.search(name))) if pattern else None
-    elastic = elasticize(network, spec, where, stages=args.stages, convolutions=args.convolutions, match=args.match)
+    if size is not None:
+        card = replace(card, input=_with_size(card.input, size))
+    options = {"stages": args.stages, "convolutions": args.convolutions, "match": args.match, "example": size}
+    elastic = elasticize(network, spec, where, **options)
     print(_compare(card.network, network, elastic))
     if args.out:
         match = getattr(elastic, "elastic_match", None)
@@ -60,6 +78,34 @@ def run(args: argparse.Namespace) -> None:
             card = replace(card, kwargs={**card.kwargs, **match.arguments})
         save_checkpoint(args.out, elastic, card)
         print(f"wrote {args.out}")
+        if not (means_checkpoint(args.network) or args.pretrained or args.weights):
+            print(f"its weights are random: give --pretrained or --weights FILE for trained ones of {args.network}")
+
+
+def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
+    """A network of that name and its card; its channels are those of the input size, where one is given."""
+    from elastic_cnn.tasks.weights import load_weights
+    from elastic_cnn.zoo import NetworkCard, create_model
+    from elastic_cnn.zoo.factory import SEGMENTATION_NETWORKS
+
+    if args.pretrained and args.weights:
+        raise ValueError("--pretrained and --weights both name weights: leave one of them out")
+    kwargs: dict[str, Any] = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    if args.input_size is not None and args.input_size[0] != 3 and args.network not in SEGMENTATION_NETWORKS:
+        kwargs["in_chans"] = args.input_size[0]
+    network = create_model(args.network, **kwargs, **({"pretrained": True} if args.pretrained else {}))
+    if args.weights:
+        print(load_weights(network, args.weights))
+    return network, NetworkCard(args.network, kwargs)
+
+
+def _with_size(spec: InputSpec, size: tuple[int, ...]) -> InputSpec:
+    """The input of a card with another size, and as many means and deviations as there are channels."""
+    channels, height, width = size
+    if channels == len(spec.mean):
+        return replace(spec, size=(height, width))
+    mean, std = sum(spec.mean) / len(spec.mean), sum(spec.std) / len(spec.std)
+    return replace(spec, size=(height, width), mean=(mean,) * channels, std=(std,) * channels)
 
 
 def _shares(scales: list[int], shares: list[float] | None) -> tuple[float, ...]:
@@ -77,10 +123,10 @@ def _compare(name: str, base: nn.Module, elastic: nn.Module) -> str:
     """What changed: blocks, parameters and multiply-adds before and after."""
     from elastic_cnn.measure.tables import text_table
     from elastic_cnn.nn.complexity import count
-    from elastic_cnn.surgery.places import input_size
+    from elastic_cnn.nn.trial import run_trial
 
-    size = input_size(base)
-    before, after = count(base, size), count(elastic, size)
+    example, _ = run_trial(elastic)
+    before, after = count(base, example), count(elastic, example)
     rows = [
         [name, f"{before.parameters / 1e6:.3f}M", f"{before.macs / 1e9:.3f}G"],
         ["elastic", f"{after.parameters / 1e6:.3f}M", f"{after.macs / 1e9:.3f}G"],
@@ -89,5 +135,5 @@ def _compare(name: str, base: nn.Module, elastic: nn.Module) -> str:
     lines = [text_table(["", "parameters", "multiply-adds"], rows), str(getattr(elastic, "elastic_report", ""))]
     if match := getattr(elastic, "elastic_match", None):
         lines.append(f"depths {list(match.base_depths)} -> {list(match.depths)}; added layers are untrained")
-    lines.append(f"counted at input {'x'.join(map(str, size))}")
+    lines.append(f"counted at input {'x'.join(map(str, example.tensors()[0].shape[1:]))}")
     return "\n".join(lines)

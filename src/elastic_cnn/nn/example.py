@@ -4,6 +4,7 @@ One value stands for every way of calling a network: `Example((images,), {})` fo
 lists of tensors for others. Only shapes and kinds matter; floating-point values are drawn from a seeded normal.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,9 +80,10 @@ class Example:
     def from_description(cls, description: Any) -> "Example":
         """The inverse of `describe`, values drawn anew. `ValueError` where it is not such a description."""
         try:
+            _check_total(description)
             args = tuple(_rebuild(value) for value in description["args"])
             return cls(args, {str(name): _rebuild(value) for name, value in description["kwargs"].items()})
-        except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not the description of an example input: {error!r:.200}") from error
 
     def __str__(self) -> str:
@@ -90,16 +92,19 @@ class Example:
         return shapes or repr((self.args, self.kwargs))
 
 
-MOST_NUMBERS = 2**28  # of one tensor that a description names: a gigabyte of float32
+MOST_NUMBERS = 2**25  # that a description may name in all: two pictures of 2300 x 2300, 128 MB
 
 
 def make_tensor(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A seeded tensor that a network can be called with: normal numbers, bytes of a picture, zeros, or true."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    options: dict[str, Any] = {"device": "cpu"}  # also where networks are being built on the meta device
     if dtype.is_floating_point:
-        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0)).to(dtype)
+        return torch.randn(tuple(shape), generator=generator, **options).to(dtype)
     if dtype == torch.uint8:
-        return torch.randint(0, 256, tuple(shape), dtype=dtype, generator=torch.Generator().manual_seed(0))
-    return torch.ones(tuple(shape), dtype=dtype) if dtype == torch.bool else torch.zeros(tuple(shape), dtype=dtype)
+        return torch.randint(0, 256, tuple(shape), dtype=dtype, generator=generator, **options)
+    make = torch.ones if dtype == torch.bool else torch.zeros
+    return make(tuple(shape), dtype=dtype, **options)
 
 
 def _is_shape(value: Sequence[Any]) -> bool:
@@ -118,13 +123,24 @@ def _describe(value: Any) -> Any:
     raise ValueError(f"an example input of {type(value).__name__} cannot be described")
 
 
+def _check_total(description: Any) -> None:
+    """`TypeError` where the tensors that a description names would hold too many numbers; before any is made."""
+    waiting, total = [description], 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and "tensor" in value and "dtype" in value:
+            total += math.prod(max(1, int(side)) for side in value["tensor"])
+        elif isinstance(value, (dict, list, tuple)):
+            waiting += value.values() if isinstance(value, dict) else value
+        if total > MOST_NUMBERS:
+            raise TypeError(f"its tensors hold more than {MOST_NUMBERS} numbers")
+
+
 def _rebuild(value: Any) -> Any:
     if "tensor" in value and "dtype" in value:
         shape, dtype = value["tensor"], getattr(torch, value["dtype"])
         if not isinstance(dtype, torch.dtype) or not all(type(side) is int and side >= 0 for side in shape):
             raise TypeError(f"no tensor of shape {shape} and dtype {value['dtype']}")
-        if torch.Size(shape).numel() > MOST_NUMBERS:
-            raise TypeError(f"a tensor of shape {shape} is too large for an example")
         return make_tensor(shape, dtype)
     if set(value) == {"value"}:
         return value["value"]

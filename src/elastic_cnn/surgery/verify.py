@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elastic_cnn.surgery.candidates import Candidates
 
 
+NEXT_TO_ZERO = 1e-3  # scales below hide what they scale
 _NOT_REACHED = "put back: code that surgery cannot see (a closure, a bound method) calls it, not what stands there now"
 
 
@@ -34,6 +35,7 @@ class Verification:
         self.base = None if self.on_meta else copy_structure(network)
         self._originals: dict[str, nn.Module] = {}
         self._expected: Any = None  # the original's outputs
+        self._shown: list[tuple[str, nn.Parameter, nn.Parameter]] = []
 
     def keep(self, name: str, block: nn.Module) -> None:
         """A block as it was, to be put back should it differ."""
@@ -49,6 +51,7 @@ class Verification:
             report.note = f"not compared with the original: {example}"
             return
         names = list(report.conversions)
+        self._shown = _show_hidden(self.base, self._twin())
         reached = _watch(self.base, names)
         self._expected = call(self.base, example)
         found, after = self._compare(example, names)
@@ -79,6 +82,8 @@ class Verification:
         for module in twin.modules():
             if isinstance(module, Branch):
                 module.blend = 0.0
+        for name, parameter, shown in self._shown:
+            _exchange(twin, name, parameter, shown)
         return twin
 
     def _compare(self, example: Example, names: Sequence[str] = ()) -> tuple[Comparison, set[str]]:
@@ -147,6 +152,35 @@ def _runs(network: nn.Module, example: Example) -> bool:
     except Exception:  # of any network whatsoever
         return False
     return True
+
+
+def _show_hidden(base: nn.Module, twin: nn.Module) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
+    """Give the scales of `base` that are next to zero other values, so that no block hides behind them (fresh networks
+    start the last norm of a block at zero, layer scales at 1e-6); in place. (name, what it was, what it is), of those
+    that `twin`, an elastic network of the same parameters, holds as a whole."""
+    shown = []
+    for name, parameter in list(base.named_parameters()):
+        vector = parameter.is_floating_point() and parameter.numel() == max(parameter.shape, default=1)
+        if not vector or name.endswith("bias") or float(parameter.detach().abs().max()) > NEXT_TO_ZERO:
+            continue
+        values = make_tensor(parameter.shape).abs().to(parameter.device, parameter.dtype) / 2 + 0.25
+        new = nn.Parameter(values, requires_grad=False)
+        if _exchange(twin, name, parameter, new):
+            _exchange(base, name, parameter, new)
+            shown.append((name, parameter, new))
+    return shown
+
+
+def _exchange(network: nn.Module, name: str, old: nn.Parameter, new: nn.Parameter) -> bool:
+    """Put `new` wherever `old` stands, or what has its name and shape; whether there was any."""
+    found = False
+    for prefix, module in network.named_modules():
+        for key, parameter in module._parameters.items():
+            own = f"{prefix}.{key}".lstrip(".")
+            if parameter is old or (parameter is not None and own == name and parameter.shape == old.shape):
+                module._parameters[key] = new
+                found = True
+    return found
 
 
 def _watch(network: nn.Module, names: Sequence[str]) -> set[str]:
