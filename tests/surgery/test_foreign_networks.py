@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from elastic_cnn import elasticize, scale_policy, set_blend
 from elastic_cnn.nn import ElasticConv2d
@@ -356,6 +357,8 @@ def test_wrapped_traced_and_compiled_networks():
     images = torch.randn(2, 3, 32, 32)
     network = timm.create_model("resnet18", layers=(2, 1, 1, 1), channels=(8, 8, 8, 8), num_classes=2).eval()
     graph = check(torch.fx.symbolic_trace(stages(conv(8, 8))), images)
+    extracted = create_feature_extractor(stages(conv(8, 8), nn.BatchNorm2d(8)), {"6": "features"}).eval()
+    assert not any(module.training for module in elasticize(extracted).modules())
     assert sum(isinstance(module, ElasticConv2d) for module in graph.modules()) == 2
     with torch.no_grad():
         for block in network.layer1:

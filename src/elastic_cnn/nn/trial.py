@@ -66,12 +66,15 @@ def copy_module(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Mod
     for tensor in _computed_tensors(module):
         memo.setdefault(id(tensor), tensor.detach().clone())
     try:
-        return copy.deepcopy(module, memo)
+        twin = copy.deepcopy(module, memo)
     except Exception as error:  # anything that anyone keeps on a module: locks, files, graphs
         raise ValueError(
             f"{type(module).__name__} cannot be copied, since it holds something that Python cannot copy "
             f"({' '.join(str(error).split())[:160]}): drop it first (a lock, an open file, an activation)"
         ) from error
+    for own, original in zip(twin.modules(), module.modules(), strict=False):
+        own.training = original.training  # which copies of torchvision's feature extractors forget
+    return twin
 
 
 def _computed_tensors(module: nn.Module) -> list[Tensor]:
