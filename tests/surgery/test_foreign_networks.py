@@ -196,6 +196,15 @@ class TwoInputs(nn.Module):
         return (self.body(left) - self.body(right)) * times
 
 
+def test_names_of_blocks_that_are_numbers_are_no_stages():
+    network = stages(conv(8, 8))
+    elastic = elasticize(network, {"2": {"shares": (0.25, 0.75)}})
+    assert elastic.elastic_report.converted == ["2"]
+    again = apply_surgery(stages(conv(8, 8)), describe_surgery(elastic))
+    assert again.elastic_spec == elastic.elastic_spec == {"2": elastic.elastic_report.conversions["2"].spec}
+    assert elasticize(network, {1: {"shares": (0.25, 0.75)}}).elastic_report.converted == ["0", "2"]
+
+
 def test_several_inputs_and_numbers_read_on_the_way():
     network = TwoInputs().eval()
     with pytest.raises(ValueError, match=r"TwoInputs does not run .* pass what it takes as example="):
@@ -273,9 +282,9 @@ def test_layers_without_image_axes_and_other_convolutions_say_why():
     report = elasticize(Boxes()).elastic_report
     assert "has no image axes" in report.left["bins"]
     with pytest.raises(ValueError, match="runs over one axis"):
-        elasticize(nn.Sequential(nn.Conv1d(3, 4, 3)), example=torch.zeros(1, 3, 9))
+        elasticize(nn.Sequential(nn.Conv1d(3, 4, 3)))
     with pytest.raises(ValueError, match="runs over three axes"):
-        elasticize(nn.Sequential(nn.Conv3d(3, 4, 3)), example=torch.zeros(1, 3, 9, 9, 9))
+        elasticize(nn.Sequential(nn.Conv3d(3, 4, 3)))
     with pytest.raises(ValueError, match="scripted or traced network"):
         elasticize(torch.jit.trace(stages(), torch.zeros(1, 3, 8, 8)))
     padded = elasticize(stages(nn.ReflectionPad2d(1), conv(8, 8, padding=0), nn.ReLU())).elastic_report

@@ -97,7 +97,7 @@ class Candidates:
     def layers(self) -> list[Candidate]:
         """Every convolution and every linear layer over maps, in network order, whatever block they stand in."""
         found = self._single(lambda name: True)
-        return [*self._staged_by_resolution(found)] if found else []
+        return found if all(candidate.obstacle for candidate in found) else self._staged_by_resolution(found)
 
     def layers_beside(self, blocks: list[Candidate]) -> list[Candidate]:
         """The layers outside of `blocks`, in network order. What belongs to the blocks' families is left, and so is

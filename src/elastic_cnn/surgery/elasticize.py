@@ -61,7 +61,7 @@ def elasticize(
     have, it does not run on the example, it cannot be copied, or no block could be converted; the message says why.
     """
     _require_network(network)
-    spec = read_spec(spec)
+    spec = read_spec(spec, [name for name, _ in network.named_modules() if name])
     if match is not None:
         return _match(network, match, spec, where, stages=stages, convolutions=convolutions, example=example)
     named = named_blocks(spec)

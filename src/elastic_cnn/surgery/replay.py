@@ -12,14 +12,15 @@ from elastic_cnn.surgery.candidates import Candidates
 from elastic_cnn.surgery.elasticize import convert_one
 from elastic_cnn.surgery.report import LAYER_KINDS, BlockOutcome, SurgeryReport
 from elastic_cnn.surgery.rules import Rule, find_rule, find_single_rule
-from elastic_cnn.surgery.specs import Spec, describe_spec, read_spec, spec_of, spec_stages
+from elastic_cnn.surgery.specs import Spec, describe_spec, named_blocks, read_spec, spec_of, spec_stages
 
 
 def describe_surgery(network: Any) -> dict[str, Any]:
     """What `elasticize` did to `network`, in JSON values: enough for `apply_surgery` to do it again.
 
-    spec; blocks: names of what was converted; convolutions: whether single layers are among them; stages: those of the
-    blocks; example: what the network is called with, where it takes something else than it tells of itself.
+    spec, by: how it is divided, `by` "block" where it names them; blocks: names of what was converted; convolutions:
+    whether single layers are among them; stages: those of the blocks; example: what the network is called with, where it
+    takes something else than it tells of itself.
     """
     report: SurgeryReport = network.elastic_report
     kinds = {block.kind for block in report.blocks if block.converted}
@@ -29,6 +30,8 @@ def describe_surgery(network: Any) -> dict[str, Any]:
         "convolutions": bool(kinds & LAYER_KINDS),
         "stages": report.stages,
     }
+    if named_blocks(network.elastic_spec):
+        description["by"] = "block"
     if (example := recorded_example(network)) is not None:
         with contextlib.suppress(ValueError):  # an argument that JSON cannot hold: the surgery needs it not
             description["example"] = example.describe()
@@ -83,7 +86,7 @@ def _read(description: Any) -> tuple[list[str], Spec, dict[str, int], Example | 
         raise ValueError("not a description of a surgery: it has no spec")
     return (
         list(dict.fromkeys(names)),
-        read_spec(fields),
+        read_spec(fields, names if description.get("by") == "block" else ()),
         dict(stages),
         None if example is None else Example.from_description(example),
     )

@@ -1,6 +1,6 @@
 """How a network is divided: one spec for all its stages or one for each, read and written in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from elastic_cnn.nn import ElasticSpec
@@ -8,10 +8,11 @@ from elastic_cnn.nn import ElasticSpec
 Spec = ElasticSpec | Mapping[int, ElasticSpec] | Mapping[str, ElasticSpec]
 
 
-def read_spec(value: Any) -> Spec:
+def read_spec(value: Any, names: Collection[str] = ()) -> Spec:
     """A spec from what users, recipes and network cards write: None (the default), an `ElasticSpec`, a dict of its
     fields, or a dict to either of these from the numbers of stages, also as text, or from names of blocks.
 
+    names: those of the network's modules, which may be numbers too ("0" in an `nn.Sequential`).
     `ValueError` for anything else, naming it.
     """
     if value is None:
@@ -25,7 +26,8 @@ def read_spec(value: Any) -> Spec:
     if wrong := [key for key in value if isinstance(key, bool) or not isinstance(key, (int, str))]:
         raise ValueError(f"specs are given by numbers of stages or names of blocks, not by {wrong[0]!r}")
     specs: dict[Any, ElasticSpec] = {
-        int(key) if str(key).isdigit() else key: _of_one(key, entry) for key, entry in value.items()
+        int(key) if str(key).isdigit() and key not in names else key: _of_one(key, entry)
+        for key, entry in value.items()
     }
     if len({type(key) for key in specs}) > 1:
         raise ValueError(f"specs are given by numbers of stages or by names of blocks, not by both: {list(value)}")
