@@ -20,8 +20,8 @@ from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.surgery.candidates import Where
-from elastic_cnn.surgery.specs import Spec
 from elastic_cnn.surgery.report import Conversion
+from elastic_cnn.surgery.specs import Spec
 
 ORDER_PHOTOS, SHARES_PHOTOS = 64, 48
 Progress = Callable[[str, int, int], None]

@@ -19,8 +19,8 @@ def describe_surgery(network: Any) -> dict[str, Any]:
     """What `elasticize` did to `network`, in JSON values: enough for `apply_surgery` to do it again.
 
     spec, by: how it is divided, `by` "block" where it names them; blocks: names of what was converted; convolutions:
-    whether single layers are among them; stages: those of the blocks; example: what the network is called with, where it
-    takes something else than it tells of itself.
+    whether single layers are among them; stages: those of the blocks; example: what the network is called with, where
+    it takes something else than it tells of itself.
     """
     report: SurgeryReport = network.elastic_report
     kinds = {block.kind for block in report.blocks if block.converted}
