@@ -77,11 +77,12 @@ class Verification:
         return known
 
     def _twin(self) -> nn.Module:
-        """The elastic network as it stands, for a trial at blend 0."""
+        """The elastic network as it stands, for a trial at blend 0 of what this surgery converted."""
         twin = copy_structure(self.network)
-        for module in twin.modules():
-            if isinstance(module, Branch):
-                module.blend = 0.0
+        for name in self._originals:
+            for module in twin.get_submodule(name).modules():
+                if isinstance(module, Branch):
+                    module.blend = 0.0
         for name, parameter, shown in self._shown:
             _exchange(twin, name, parameter, shown)
         return twin
