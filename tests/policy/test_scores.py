@@ -220,8 +220,10 @@ def test_stages_are_those_of_surgery_wherever_the_network_stands():
 
 def test_bad_calls_are_refused():
     network = tiny()
-    with pytest.raises(ValueError, match="batch of shape"):
+    with pytest.raises(ValueError, match="images must be a batch of float images"):
         scale_policy(network, torch.zeros(3, 64, 64))
+    with pytest.raises(ValueError, match=r"takes C = 3, got shape .*; its channels come last"):
+        scale_policy(network, torch.zeros(1, 64, 64, 3))
     with record_policy(network) as policy:
         with pytest.raises(ValueError, match="no elastic block ran yet"):
             policy.scores()

@@ -20,6 +20,8 @@ from torch.utils.hooks import RemovableHandle
 
 from elastic_cnn.nn import Branch, ElasticBranches
 
+_WANTED = "images must be a batch of float images (N, C, H, W), normalised as the network's card says"
+
 
 @dataclass(frozen=True)
 class BlockInfo:
@@ -219,27 +221,34 @@ def scale_policy(network: nn.Module, images: Tensor) -> Tensor:
     Positive where the block's high-resolution branch responds more. No gradient is kept; the network is put in eval
     mode and back. `ValueError` where the network has no elastic block or `images` is no batch.
     """
-    check_images(network, images)
+    _check_images(images)
     with record_policy(network) as policy, torch.no_grad():
-        network(images)
+        try:
+            network(images)
+        except RuntimeError as error:
+            _check_channels(network, images, error)
+            raise
         return policy.scores()
 
 
-def check_images(network: nn.Module, images: object) -> None:
-    """`ValueError`, in a sentence, where `images` is no batch (N, C, H, W) of numbers that the network can take."""
-    wanted = "images must be a batch of float images (N, C, H, W), normalised as the network's card says"
+def _check_images(images: object) -> None:
+    """`ValueError`, in a sentence, where `images` is no batch (N, C, H, W) of floating-point numbers."""
     if not isinstance(images, Tensor):
-        raise ValueError(f"{wanted}, not {type(images).__name__}: prepare photos by `elastic_cnn.data.eval_transform`")
+        raise ValueError(f"{_WANTED}, not {type(images).__name__}: prepare photos by `elastic_cnn.data.eval_transform`")
     shape = tuple(images.shape)
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = None if first is None else first.in_channels
     if images.ndim != 4:
-        raise ValueError(f"{wanted}, got one of shape {shape}")
+        raise ValueError(f"{_WANTED}, got one of shape {shape}")
     if not images.is_floating_point():
-        raise ValueError(f"{wanted}, got {images.dtype}: divide by 255, subtract the mean, divide by the deviation")
-    if channels is not None and shape[1] != channels:
-        order = "; its channels come last: use permute(0, 3, 1, 2)" if shape[3] == channels else ""
-        raise ValueError(f"{wanted}; this network takes C = {channels}, got shape {shape}{order}")
+        raise ValueError(f"{_WANTED}, got {images.dtype}: divide by 255, subtract the mean, divide by the deviation")
+
+
+def _check_channels(network: nn.Module, images: Tensor, error: RuntimeError) -> None:
+    """After a network failed: `ValueError` where the images have not the channels of its first convolution."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    shape = tuple(images.shape)
+    if first is not None and shape[1] != first.in_channels:
+        order = "; its channels come last: use permute(0, 3, 1, 2)" if shape[3] == first.in_channels else ""
+        raise ValueError(f"{_WANTED}; this network takes C = {first.in_channels}, got shape {shape}{order}") from error
 
 
 def block_info(network: nn.Module, images: Tensor | None = None) -> list[BlockInfo]:
