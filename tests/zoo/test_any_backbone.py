@@ -37,10 +37,14 @@ def test_every_decoder_is_known_by_name():
     ("name", "kwargs"),
     [("smp_fpn", {"backbone": "resnet18"}), ("deeplabv3", {"backbone": "resnet50", "channels": (16, 32, 64, 128)})],
 )
-def test_surgery_touches_the_backbone_alone_and_loads_again(name, kwargs, tmp_path):
-    network = elasticize(create_model(name, num_classes=3, **kwargs)).eval()
-    assert network.elastic_report.converted
-    assert all(block.startswith("backbone.") for block in network.elastic_report.converted)
+def test_surgery_converts_backbone_and_decoder_and_loads_again(name, kwargs, tmp_path):
+    base = create_model(name, num_classes=3, **kwargs)
+    network = elasticize(base).eval()
+    parts = {block.partition(".")[0] for block in network.elastic_report.converted}
+    # DeepLabv3's head works at the resolution of the last stage, FPN's decoder at higher ones too
+    assert parts == ({"backbone", "decoder", "head"} if name == "smp_fpn" else {"backbone"})
+    alone = elasticize(base, convolutions=False).elastic_report.converted
+    assert alone == [block for block in network.elastic_report.converted if block.startswith("backbone.")]
     card = NetworkCard(name, {"num_classes": 3, **kwargs}, "segmentation", ("a", "b", "c"))
     loaded, _ = load_checkpoint(save_checkpoint(tmp_path / "net.safetensors", network, card))
     images = torch.randn(1, 3, 65, 43)
