@@ -52,7 +52,6 @@ def _path(branch: BranchDescription) -> Path:
     for layer in branch.layers:
         require_plain_convolution(layer.conv)
         require(layer.conv.bias is None, "a convolution before a norm has a bias")
-        require(bool(layer.conv.weight.numel()), "a layer has no channels")
     for layer in (first, second):
         require_trained_norm(layer.norm)
         require_relu(layer.act)
