@@ -9,7 +9,7 @@ from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.data.photo_files import draw
 from elastic_cnn.export import export_checkpoint, job, load_exported
-from elastic_cnn.export.check import agreement
+from elastic_cnn.export.check import same_best, same_signs
 from elastic_cnn.export.photos import open_split, read_images, top1
 from elastic_cnn.export.quantize import quantize_onnx
 from elastic_cnn.zoo.checkpoint import InputSpec
@@ -63,12 +63,12 @@ def test_report(exported):
 
 def test_agreement_and_top1_by_hand(photos):
     output, expected = torch.tensor([[1.0, -1.0], [2.0, 3.0]]), torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    assert agreement(output, expected, "classification") == 0.5
-    assert agreement(output, expected, "multilabel") == pytest.approx(2 / 4)
+    assert same_best(output, expected) == 0.5
+    assert same_signs(output, expected) == pytest.approx(2 / 4)
     maps = torch.zeros(1, 2, 2, 2)
     other = maps.clone()
     other[0, 1, 0, 0] = 1
-    assert agreement(other, maps, "segmentation") == 0.75
+    assert same_best(other, maps) == 0.75
 
     def always_first(images):
         return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(images), 3)

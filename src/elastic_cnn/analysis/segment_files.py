@@ -16,6 +16,7 @@ from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.tasks.mask_labels import card_labels
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
 
@@ -79,7 +80,7 @@ def segment_files(
         for target in (file for files in targets.values() for file in files):
             refuse_to_overwrite(target)
     network, card = load_checkpoint(checkpoint, device)
-    if card.task != "segmentation":
+    if not task_spec(card.task).per_pixel:
         raise ValueError(f"{checkpoint} is a {card.task} network: masks need one trained for segmentation")
     labels, _ = card_labels(card)
     known: dict[int, int | None] = {}  # tile by longest side

@@ -15,23 +15,11 @@ from typing import Any
 from elastic_cnn.files import refuse_to_overwrite, write_json, write_text
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, new_figure, plain, save, style
 from elastic_cnn.tasks.settings import Settings, TestOptions
+from elastic_cnn.tasks.spec import task_names, task_spec
 from elastic_cnn.tasks.training import evaluate
 from elastic_cnn.zoo.checkpoint import NetworkCard, read_card
 
 SIZES = (112, 224, 336, 448)
-
-# {task: (result, title)}; the first two are drawn, as in Figure 7, all are printed.
-SHOWN = {
-    "multilabel": (
-        ("f1_per_class", "F1 per class"),
-        ("f1_overall", "F1 overall"),
-        ("f1_overall_small", "F1 overall, small objects"),
-        ("f1_overall_medium", "F1 overall, medium objects"),
-        ("f1_overall_large", "F1 overall, large objects"),
-        ("map", "mAP"),
-    ),
-    "classification": (("top1", "top-1 accuracy"), ("top5", "top-5 accuracy")),
-}
 
 
 @dataclass(frozen=True)
@@ -84,8 +72,10 @@ def stress_test(
     paths = [str(path) for path in (against, checkpoint) if path is not None]
     cards = [read_card(path) for path in paths]
     task = cards[0].task
-    if task not in SHOWN:
-        raise ValueError(f"{paths[0]} is for {task}; the stress test takes checkpoints for {' and '.join(SHOWN)}")
+    scores = task_spec(task).scores
+    if not scores:
+        tested = " and ".join(task_names(lambda spec: bool(spec.scores)))
+        raise ValueError(f"{paths[0]} is for {task}; the stress test takes checkpoints for {tested}")
     if (cards[0].task, set(cards[0].classes)) != (cards[-1].task, set(cards[-1].classes)):
         raise ValueError(f"{paths[1]} and {paths[0]} cannot be compared: their tasks or classes differ")
     networks, counted = [], set()
@@ -97,7 +87,7 @@ def stress_test(
             counted.add(found["images"])
             skipped = ("images", "unreadable", "classes", "images_per_s", "seconds")
             results[size] = {k: v for k, v in found.items() if isinstance(v, int | float) and k not in skipped}
-            shown = ", ".join(f"{title} {100 * found[key]:.2f}%" for key, title in SHOWN[task][:2])
+            shown = ", ".join(f"{title} {100 * found[key]:.2f}%" for key, title in scores[:2])
             progress(f"{label} at {size} px: {shown} ({found['seconds']:.0f} s)")
         networks.append(StressedNetwork(label, path, card.input.size[0], results))
     return StressTest(task, str(data), split, sizes, counted.pop(), tuple(networks))
@@ -129,7 +119,7 @@ def format_table(test: StressTest) -> str:
     lines = [f"{test.images} images of {test.data} ({test.split}), per cent"]
     labels = [network.label for network in test.networks]
     width = max(12, *(len(label) for label in labels))
-    for key, title in SHOWN[test.task]:
+    for key, title in task_spec(test.task).scores:
         if any(key not in network.results[size] for network in test.networks for size in test.sizes):
             continue
         head = " ".join(f"{label:>{width}}" for label in labels) + ("     gain" if len(labels) > 1 else "")
@@ -172,7 +162,7 @@ def to_json(test: StressTest) -> dict[str, Any]:
 def draw(test: StressTest) -> Any:
     """Figure 7: score against resolution, a line a network, a panel for each of the task's two main scores."""
     with style():
-        shown = SHOWN[test.task][:2]
+        shown = task_spec(test.task).scores[:2]
         figure = new_figure(7.2, 3.2)
         panels = figure.subplots(1, len(shown))
         colours = (BLUE, ORANGE) if len(test.networks) > 1 else (ORANGE,)

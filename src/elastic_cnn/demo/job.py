@@ -1,6 +1,6 @@
 """The demo's images as a job for the training engine."""
 
-from types import ModuleType
+from dataclasses import dataclass
 
 from elastic_cnn.demo.data import DemoData
 from elastic_cnn.tasks.classification import Classification
@@ -10,12 +10,11 @@ from elastic_cnn.tasks.task import Job
 from elastic_cnn.tasks.weights import make_network
 
 
-class DemoJob(ModuleType):
-    """A task module (see `tasks/training.py`) whose data lie in memory."""
+@dataclass(frozen=True)
+class DemoJob:
+    """The demo's images, which lie in memory; `build` is what the engine calls."""
 
-    def __init__(self, data: DemoData) -> None:
-        super().__init__("elastic_cnn.demo.job")
-        self.data = data
+    data: DemoData
 
     def build(self, recipe: Recipe, data: str, settings: Settings) -> Job:
         """The recipe's network for the images in memory; `data` is but their name."""

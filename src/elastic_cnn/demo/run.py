@@ -114,7 +114,7 @@ def _train(
 ) -> Summary:  # fmt: skip
     console.line(f"training {NETWORKS[name]} ({number} of {len(NETWORKS)})")
     settings = Settings(accelerator="cpu", overwrite=overwrite, progress=progress)
-    summary = train(recipe, data.name, out / name, settings, module=DemoJob(data), console=console)
+    summary = train(recipe, data.name, out / name, settings, build=DemoJob(data).build, console=console)
     console.line(f"trained in {summary.seconds:.0f} s ({summary.images_per_s:.0f} images/s)")
     return summary
 

@@ -58,8 +58,11 @@ def relative_error(output: Tensor, expected: Tensor) -> float:
     return float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def agreement(output: Tensor, expected: Tensor, task: str) -> float:
-    """Part of the answers that are the same: the best class of an image or pixel, or (multi-label) each class's yes."""
-    if task == "multilabel":
-        return float(((output > 0) == (expected > 0)).float().mean())
+def same_best(output: Tensor, expected: Tensor) -> float:
+    """Part of the images (or pixels) whose best class is the same: logits (N, C, ...)."""
     return float((output.argmax(1) == expected.argmax(1)).float().mean())
+
+
+def same_signs(output: Tensor, expected: Tensor) -> float:
+    """Part of the classes' answers, yes above probability 1/2, that are the same: logits (N, C)."""
+    return float(((output > 0) == (expected > 0)).float().mean())

@@ -5,14 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
 CARD_KEY = "elastic_cnn"
-ACTIVATIONS = {
-    "classification": "softmax over the classes",
-    "multilabel": "sigmoid of each class",
-    "segmentation": "softmax over the classes at each pixel",
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def metadata(card: NetworkCard, sizes: Sizes, **extra: Any) -> dict[str, str]:
         "task": card.task,
         "classes": list(card.classes),
         "input": "float32 RGB images (batch, channels, height, width): (pixel / 255 - mean) / std",
-        "output": f"logits; {ACTIVATIONS[card.task]} gives probabilities",
+        "output": f"logits; {task_spec(card.task).activation} gives probabilities",
         "input_size": list(card.input.size),
         "mean": list(card.input.mean),
         "std": list(card.input.std),

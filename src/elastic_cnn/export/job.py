@@ -22,6 +22,7 @@ from elastic_cnn.export.program_file import capture, for_any_size, write_program
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo import NetworkCard, load_checkpoint
 from elastic_cnn.zoo.checkpoint import checkpoint_file
 
@@ -100,7 +101,7 @@ def export_checkpoint(
     if int8 and format == "pt2":
         raise ValueError("8-bit files are written in the formats onnx and openvino, not pt2")
     network, card = load_checkpoint(source)
-    if test and card.task != "classification":
+    if test and not task_spec(card.task).top1:
         raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
     channels = len(card.input.mean)
     left_out = LeftOut(strict)
@@ -211,7 +212,8 @@ def _compare(
     for output, expected in pairs:
         if output.shape != expected.shape or not output.isfinite().all():
             raise ValueError("the quantized file gives no usable output on the photos; no file was left")
-    agreed = [check.agreement(*pair, card.task) * len(pair[0]) for pair in pairs]
+    agreement = task_spec(card.task).code("agreement")
+    agreed = [agreement(*pair) * len(pair[0]) for pair in pairs]
     result.agreement = sum(agreed) / len(seen)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elastic_cnn.tasks.spec import task_spec
+
 THRESHOLD = 0.5
 
 
@@ -33,23 +35,41 @@ class Answer:
 def interpret(
     logits: Tensor, task: str, classes: Sequence[str], *, threshold: float = THRESHOLD, top: int = 5
 ) -> list[Answer]:
-    """Answers for logits (N, classes): softmax for `classification`, sigmoid for `multilabel`.
+    """Answers for logits (N, classes), as the task's `TaskSpec` says: softmax and the best class for `classification`.
 
-    A class is predicted (multilabel) when its probability exceeds `threshold`. Raises `ValueError` where the logits are
-    not of that shape, or not finite.
+    With several answers an image (multilabel) a class is predicted when its probability exceeds `threshold`.
+    Raises `ValueError` where the logits are not of that shape, or not finite.
     """
     if logits.ndim != 2 or logits.shape[1] != len(classes):
         raise ValueError(f"logits of shape {tuple(logits.shape)} do not fit {len(classes)} class names")
     logits = logits.detach().float()
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: its weights are broken, or the precision is too low")
-    probabilities = logits.sigmoid() if task == "multilabel" else logits.softmax(dim=1)  # (N, classes)
+    spec = task_spec(task)
+    probabilities, answer = spec.code("probabilities")(logits), spec.code("answer")  # (N, classes)
     values, indices = probabilities.topk(min(top, len(classes)), dim=1)
     answers = []
     for row, best, order in zip(probabilities.cpu(), values.tolist(), indices.tolist(), strict=True):
         ranked = tuple((classes[i], p) for i, p in zip(order, best, strict=True))
-        prediction: str | list[str] = ranked[0][0]
-        if task == "multilabel":
-            prediction = [classes[i] for i in torch.nonzero(row > threshold).flatten().tolist()]
-        answers.append(Answer(prediction, ranked[0][1], ranked))
+        answers.append(Answer(answer(row, classes, threshold), ranked[0][1], ranked))
     return answers
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Over the classes: (N, C, ...)."""
+    return logits.softmax(dim=1)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Of each class: (N, C, ...)."""
+    return logits.sigmoid()
+
+
+def most_probable(probabilities: Tensor, classes: Sequence[str], threshold: float) -> str:
+    """The one class of an image: probabilities (C,)."""
+    return classes[int(probabilities.argmax())]
+
+
+def above_threshold(probabilities: Tensor, classes: Sequence[str], threshold: float) -> list[str]:
+    """All classes of an image whose probability exceeds the threshold, in their order: probabilities (C,)."""
+    return [classes[number] for number in torch.nonzero(probabilities > threshold).flatten().tolist()]

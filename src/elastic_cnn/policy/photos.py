@@ -16,6 +16,7 @@ from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.tasks.spec import task_names, task_spec
 from elastic_cnn.text import file_name, listed
 
 
@@ -113,14 +114,28 @@ def open_photos(
     places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`).
     Raises `ValueError` where the data is missing, empty or of another layout, or the task has no policy table.
     """
-    transform = eval_transform(**preparation)
-    if places and task != "multilabel":
+    spec = task_spec(task)
+    if spec.photos is None:
+        known = " and ".join(task_names(lambda spec: spec.photos is not None))
+        raise ValueError(f"policies are collected for {known} checkpoints; this one is for {task}")
+    if places and not spec.places:
         raise ValueError(f"--annotations and --images are for multi-label data; this checkpoint is for {task}")
-    if task == "classification":
-        return FolderPhotos(data, split, transform, classes)
-    if task == "multilabel":
-        return CocoPhotos(data, split, classes, transform, CocoPlaces(**places))
-    raise ValueError(f"policies are collected for classification and multilabel checkpoints; this one is for {task}")
+    opened: FolderPhotos | CocoPhotos = spec.code("photos")(data, split, classes, eval_transform(**preparation), places)
+    return opened
+
+
+def folder_photos(
+    data: str, split: str, classes: Sequence[str], transform: Callable[[Any], Any], places: Mapping[str, str]
+) -> FolderPhotos:
+    """Photos of one class each, or of none."""
+    return FolderPhotos(data, split, transform, classes)
+
+
+def coco_photos(
+    data: str, split: str, classes: Sequence[str], transform: Callable[[Any], Any], places: Mapping[str, str]
+) -> CocoPhotos:
+    """COCO's photos, whose file and folder `places` may name."""
+    return CocoPhotos(data, split, classes, transform, CocoPlaces(**places))
 
 
 def open_or_none(photos: FolderPhotos | CocoPhotos, ids: Sequence[int]) -> Callable[[int], Image.Image | None]:

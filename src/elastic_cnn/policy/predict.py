@@ -15,6 +15,7 @@ from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.run import Subject, load_subject
 from elastic_cnn.policy.scores import BlockInfo, record_policy
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.text import printable, utf8
 
 WIDTH = 24  # characters of the longest bar
@@ -53,7 +54,8 @@ def predict_photos(
 
     Raises `ValueError` where the network's task has no classes an image (segmentation).
     """
-    if subject.task == "segmentation":
+    spec = task_spec(subject.task)
+    if spec.per_pixel:
         raise ValueError(f"{subject.checkpoint} segments photos: it gives a class a pixel, none to a photo")
     transform = eval_transform(**subject.preparation)
     network = subject.network.eval()
@@ -70,9 +72,9 @@ def predict_photos(
             found = None
             if policy is not None:
                 found = tuple(zip(policy.blocks, policy.scores()[0].tolist(), strict=True))
-        count = len(subject.classes) if subject.task == "multilabel" else top
+        count = len(subject.classes) if spec.several else top
         ranked = interpret(logits, subject.task, subject.classes, top=count)[0].ranked
-        if subject.task == "multilabel":
+        if spec.several:
             ranked = tuple((name, probability) for name, probability in ranked if probability > threshold)
         yield Prediction(str(path), subject.task, ranked, found)
 

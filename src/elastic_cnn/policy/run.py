@@ -14,6 +14,7 @@ from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Photos, Settings, collect
 from elastic_cnn.policy.photos import open_photos
 from elastic_cnn.policy.table import PolicyInfo
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
 
 
@@ -38,7 +39,7 @@ def load_subject(path: str | Path) -> Subject:
     Raises `ValueError` where it is broken, or does not name the classes that its answers mean.
     """
     network, card = load_checkpoint(path)
-    if not card.classes and card.task != "segmentation":
+    if not card.classes and not task_spec(card.task).per_pixel:
         raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
     return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
 

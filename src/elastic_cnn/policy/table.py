@@ -28,11 +28,11 @@ import numpy as np
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
 from elastic_cnn.policy.scores import BlockInfo
+from elastic_cnn.tasks.spec import task_names, task_spec
 
 VERSION = 1
 METADATA_KEY = b"elastic_cnn"
 SCORE = "score:"
-TASKS = ("classification", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class PolicyInfo:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"a policy table is of the task {' or '.join(TASKS)}, not {self.task!r}")
+        if self.task not in (known := task_names(lambda spec: spec.photos is not None)):
+            raise ValueError(f"a policy table is of the task {' or '.join(known)}, not {self.task!r}")
 
     @property
     def score_columns(self) -> list[str]:
@@ -91,7 +91,7 @@ def schema_of(info: PolicyInfo, base: bool | None = None) -> Any:
     pa = require("pyarrow", "figures")
     if not info.blocks:
         raise ValueError("a policy table needs at least one elastic block")
-    answer = pa.list_(pa.string()) if info.task == "multilabel" else pa.string()
+    answer = pa.list_(pa.string()) if task_spec(info.task).several else pa.string()
     columns = [("id", pa.int64()), ("path", pa.string()), ("label", answer)]
     base = info.against is not None if base is None else base
     for prefix in ("", "base_") if base else ("",):
@@ -166,7 +166,7 @@ class PolicyTable:
 
     def labels(self) -> list[str | None]:
         """One class a row: the label or, where it is unknown, None; the first of several labels."""
-        if self.info.task == "multilabel":
+        if task_spec(self.info.task).several:
             return [label[0] if label else None for label in self.column("label")]
         return self.column("label")
 

@@ -1,6 +1,6 @@
 """A run of a study as a job for the training engine: its images lie in memory, all else is the recipe's."""
 
-from types import ModuleType
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -48,13 +48,12 @@ def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean
     """The recipe's task on pictures in memory, its training views as large as the recipe says."""
     options = task_options(recipe)
     task: Any
-    if recipe.task == "classification":
-        task = StoredClassification(network, len(train.classes), options)
-    elif recipe.task == "multilabel":
+    if train.labels is not None:  # of masks
+        task = StoredSegmentation(network, train.labels, options)
+    elif "size_targets" in train.targets:
         task = StoredMultilabel(network, train.classes, options)
     else:
-        assert train.labels is not None  # stores of masks have them
-        task = StoredSegmentation(network, train.labels, options)
+        task = StoredClassification(network, len(train.classes), options)
     task.equip(train, val, recipe.side, mean, std)
     return task
 
@@ -72,16 +71,18 @@ def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> V
     return Views(train, random_crop(options.min_scale, hflip=options.hflip), length)
 
 
-class StudyJob(ModuleType):
-    """A task module (see `tasks/training.py`) for one run. views: images to train on, None for whole epochs."""
+@dataclass(frozen=True)
+class StudyJob:
+    """One run of a study; `build` is what the engine calls. views: images to train on, None for whole epochs."""
 
-    def __init__(self, data: Data, train: Store, val: Store, views: int | None) -> None:
-        super().__init__("elastic_cnn.study.job")
-        self.data, self.train_store, self.val_store, self.views = data, train, val, views
+    data: Data
+    train_store: Store
+    val_store: Store
+    views: int | None
 
     def build(self, recipe: Recipe, data: str, settings: Settings) -> Job:
         """The recipe's network for the images in memory; `data` is but their name."""
-        changes = {"crop_mode": "squash"} if recipe.task == "multilabel" else {}
+        changes = {"crop_mode": "squash"} if self.data.kind == "coco" else {}
         network, card = make_network(recipe, self.train_store.classes, crop_pct=1.0, **changes)
         task = make_task(network, recipe, self.train_store, self.val_store, card.input.mean, card.input.std)
         train = make_views(self.data, recipe, self.train_store, self.views)

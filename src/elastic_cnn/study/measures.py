@@ -39,7 +39,7 @@ def measure(
         if any(isinstance(module, ElasticBranches) for module in network.modules()):
             found |= _policy(network, spec, test, "policy")
             found |= _policy(untrained().to(next(network.parameters()).device), spec, test, "untrained_policy")
-    if recipe.task == "segmentation":
+    if test.labels is not None:
         found |= _by_class(results, test.classes)
     for side, store in stress.items():
         found |= {f"{name}_at_{side}": value for name, value in _test(network, recipe, spec, train, store).items()}

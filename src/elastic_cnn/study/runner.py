@@ -251,9 +251,9 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
     console.line(f"{run.study.name}/{run.name}: training on {f'{views:,} views' if views else 'whole epochs'}")
     train_store, test_store = shelf.get(run.material, recipe)
     settings = Settings(place.accelerator, resume=True, checkpoint_every=200, progress=place.progress)
-    module = StudyJob(run.material, train_store, test_store, views)
+    job = StudyJob(run.material, train_store, test_store, views)
     began = time.process_time()
-    summary = train(recipe, run.material.folder or run.material.kind, folder, settings, module, Console(False))
+    summary = train(recipe, run.material.folder or run.material.kind, folder, settings, job.build, Console(False))
     record = _record(run, place, shelf, recipe, key, config, summary, folder, time.process_time() - began)
     results.write_record(results.record_path(place.results, run), record)
     for name in NOT_KEPT:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import yaml
 
-from elastic_cnn.tasks import TASKS, strict, task_module
+from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.blend import Blend
 from elastic_cnn.tasks.geometry import both_sides, parse_size
+from elastic_cnn.tasks.spec import task_spec
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
+        task_spec(self.task)
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         for name in ("epochs", "batch_size", "accumulate", "val_every", "log_every"):
             if getattr(self, name) < 1:
@@ -214,7 +214,7 @@ def _forget_other_schedule(values: dict[str, Any], source: strict.Source) -> Non
 def task_options(recipe: Recipe, source: strict.Source | None = None) -> Any:
     """The recipe's `options` as the task's `Options`."""
     source = source or strict.Source("the recipe")
-    return strict.build(task_module(recipe.task).Options, recipe.options, source, ("options",))
+    return strict.build(task_spec(recipe.task).code("options"), recipe.options, source, ("options",))
 
 
 def _override(values: dict[str, Any], source: strict.Source, override: str) -> None:

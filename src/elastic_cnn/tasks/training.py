@@ -3,7 +3,7 @@
 The engine (Lightning Fabric and a loop of our own, `loop.py`) knows no architecture and no task. Why not Lightning's
 Trainer: after a kill in mid-epoch it replays or skips samples; here a resumed run equals an unbroken one to the bit.
 
-What a task module (`tasks/NAME.py`, listed in `tasks.TASKS`) provides:
+What a task (a `TaskSpec` of `tasks/spec.py`; the built-in ones' code lies in `tasks/NAME.py`) provides:
 
 1. `Options`: a frozen dataclass, the recipe's section `options:` (strict keys and types; `Options()` must work).
    Raise `ValueError` in `__post_init__` for values that make no sense.
@@ -35,7 +35,7 @@ What a task module (`tasks/NAME.py`, listed in `tasks.TASKS`) provides:
 
 What the engine offers:
 
-    train(recipe, data, out, settings=Settings(), task_module=None) -> Summary   everything: out/best.safetensors,
+    train(recipe, data, out, settings=Settings(), build=None) -> Summary   everything: out/best.safetensors,
         last.safetensors, last.ckpt, recipe.yaml, train.csv, val.csv, summary.json, tensorboard/, pictures/
     evaluate(checkpoint, data, split="val", ...) -> dict                        the task's results, images, images_per_s
     load_recipe(name_or_path, ["epochs=2", "optimizer.lr=0.01", "options.mixup=0"]) -> Recipe   (recipe.py)
@@ -48,10 +48,10 @@ schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, chan
 """
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ from lightning import Fabric
 
 from elastic_cnn.data.sampler import TestBatches, make_loader
 from elastic_cnn.files import write_json
-from elastic_cnn.tasks import failures, task_module
+from elastic_cnn.tasks import failures
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
 from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
@@ -67,6 +67,7 @@ from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.restarts import advice, join_attempt
 from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers, launched
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
 from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
 from elastic_cnn.zoo.checkpoint import load_checkpoint
@@ -121,13 +122,14 @@ def train(
     data: str | Path,
     out: str | Path,
     settings: Settings = DEFAULT_SETTINGS,
-    module: ModuleType | None = None,
+    build: Callable[[Recipe, str, Settings], Job] | None = None,
     console: Console | None = None,
 ) -> Summary:
     """Train by `recipe` on `data`, write everything into the folder `out`, return the summary.
 
-    module: the task's module, by default the one that the recipe names. With several devices every process calls this
-    with the same arguments (the command line and torchrun do so); Fabric starts those that are missing.
+    build: makes the run's data, network and task, by default as the recipe's task does. With several devices every
+    process calls this with the same arguments (the command line and torchrun do so); Fabric starts those that are
+    missing.
 
     Raises `ValueError` for bad data, a folder that holds a run or in which another process trains, a state of other
     data, out of memory (says what to lower) and a loss that is not finite (`NonFiniteLoss`); `Interrupted` where a
@@ -139,7 +141,7 @@ def train(
     console.shown = fabric.is_global_zero
     if restarts := advice():
         console.warn(restarts)
-    job = (module or task_module(recipe.task)).build(recipe, str(data), settings)
+    job = (build or task_spec(recipe.task).code("build"))(recipe, str(data), settings)
     for samples in (job.train, job.val):
         console.tell_found(samples)
     loop = Loop(fabric, job, recipe, settings, folder)
@@ -237,12 +239,13 @@ def evaluate(
     `classes` (their number), `images_per_s` and `seconds`. `ValueError` where the checkpoint or the data do not fit.
     """
     network, card = load_checkpoint(checkpoint)
-    if (options.annotations or options.images) and card.task != "multilabel":
+    spec = task_spec(card.task)
+    if (options.annotations or options.images) and not spec.places:
         raise ValueError(f"--annotations and --images are for multi-label data; this checkpoint is for {card.task}")
     fabric = make_fabric(Recipe(), settings)
     console = console or Console(settings.progress)
     console.shown = fabric.is_global_zero
-    task, samples = task_module(card.task).build_test(network, card, str(data), split, options)
+    task, samples = spec.code("build_test")(network, card, str(data), split, options)
     console.tell_found(samples)
     task.to(fabric.device).eval()
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)

@@ -18,11 +18,11 @@ from torch import nn
 
 from elastic_cnn.files import atomic_write
 from elastic_cnn.surgery import apply_surgery, describe_surgery
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.card_rules import check_arguments, check_classes, no_larger_than
 from elastic_cnn.zoo.factory import create_model, is_known
 
 VERSION = 1
-TASKS = ("classification", "multilabel", "segmentation")
 METADATA_KEY = "elastic_cnn"
 LARGEST_SIDE = 16_384  # of an input, in pixels
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -95,8 +95,7 @@ class NetworkCard:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        if self.task not in TASKS:
-            raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
+        task_spec(self.task)
 
     def build(self) -> nn.Module:
         """The network with fresh weights. `ValueError` where the name is unknown, the arguments do not fit, or they

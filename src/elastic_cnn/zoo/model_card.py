@@ -9,17 +9,12 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.nn.complexity import count
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
 MARKUP = re.compile(
     r"[\\`*\[\]|~#!<>&]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/|(?<=www)\.", re.IGNORECASE
 )  # of Markdown and HTML
-PIPELINES = {
-    "classification": "image-classification",
-    "multilabel": "image-classification",
-    "segmentation": "image-segmentation",
-}
-
 TEMPLATE = Template("""---
 library_name: $library
 pipeline_tag: $pipeline
@@ -91,7 +86,7 @@ def model_card(network: nn.Module, card: NetworkCard, title: str, source: str | 
     return TEMPLATE.substitute(
         library="timm" if source else "elastic-cnn",
         library_tag="- timm\n" if source else "",
-        pipeline=PIPELINES[card.task],
+        pipeline=task_spec(card.task).pipeline,
         license=_yaml(license),
         title=_plain(title),
         description=description,

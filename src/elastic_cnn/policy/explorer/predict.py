@@ -13,6 +13,7 @@ from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, eval_transform
 from elastic_cnn.policy.answers import interpret
 from elastic_cnn.policy.scores import block_info, record_policy
+from elastic_cnn.tasks.spec import task_spec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
@@ -37,7 +38,7 @@ class Predictor:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.task not in ("classification", "multilabel"):
+        if task_spec(self.task).photos is None:
             raise ValueError(f"the explorer takes networks that name what is in a photo, not for {self.task}")
         if not self.classes:
             raise ValueError("the checkpoint does not name its classes, so its answers cannot be told")

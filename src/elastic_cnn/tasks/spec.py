@@ -1,0 +1,126 @@
+"""What a task is: one value that answers whatever the package asks about a task by its name.
+
+A task of one's own is one file: its data, its `Task` (`training.py` tells the contract), and
+
+    register_task(TaskSpec("counting", options=Options, build=build, build_test=build_test, ...))
+
+after which recipes, checkpoints, exports and policy tables of it work like those of the three built in. Whoever reads
+its files in another process imports that file first. This module imports nothing, so every room may ask it.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Code = Callable[..., Any] | str  # or `MODULE:NAME`, imported when it is used
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One kind of job. Code may be given as the text `MODULE:NAME`, so that a card is read without Lightning.
+
+    name: in recipes, cards and tables. options: the frozen dataclass of a recipe's `options`.
+    build: (recipe, data, settings) -> Job. build_test: (network, card, data, split, options) -> (Task, samples).
+    activation: in words, what turns the network's logits into probabilities (written into exported files).
+    probabilities: logits (N, C, ...) -> probabilities of that shape.
+    answer: (probabilities of one image (C,), classes, threshold) -> the answer, or with `several` a list of answers.
+    agreement: (logits, expected logits) -> part of the answers that are the same, for files of 8 bits.
+    photos: (data, split, classes, transform, places) -> the photos of a policy table; None: it has no policy tables.
+    several: an image may have several answers, or none. per_pixel: the network answers for pixels, not for images.
+    top1: whether top-1 accuracy is a score of it. places: whether data may be an annotation file and a folder.
+    scores: (result, title) of the resolution test, the first two are drawn; empty: there is none.
+    pipeline: the Hub's word for it.
+    """
+
+    name: str
+    options: Code
+    build: Code
+    build_test: Code
+    activation: str
+    probabilities: Code = "elastic_cnn.policy.answers:softmax"
+    answer: Code = "elastic_cnn.policy.answers:most_probable"
+    agreement: Code = "elastic_cnn.export.check:same_best"
+    photos: Code | None = None
+    several: bool = False
+    per_pixel: bool = False
+    top1: bool = False
+    places: bool = False
+    scores: tuple[tuple[str, str], ...] = ()
+    pipeline: str = "image-classification"
+
+    def code(self, field: str) -> Any:
+        """The function or class in a field, imported where it is told by name."""
+        value = getattr(self, field)
+        if isinstance(value, str):
+            module, _, name = value.partition(":")
+            return getattr(importlib.import_module(module), name)
+        return value
+
+
+_HERE = "elastic_cnn.tasks."
+_SPECS = (
+    TaskSpec(
+        "classification",
+        options=f"{_HERE}classification:Options",
+        build=f"{_HERE}classification:build",
+        build_test=f"{_HERE}classification:build_test",
+        activation="softmax over the classes",
+        photos="elastic_cnn.policy.photos:folder_photos",
+        top1=True,
+        scores=(("top1", "top-1 accuracy"), ("top5", "top-5 accuracy")),
+    ),
+    TaskSpec(
+        "multilabel",
+        options=f"{_HERE}multilabel:Options",
+        build=f"{_HERE}multilabel:build",
+        build_test=f"{_HERE}multilabel:build_test",
+        activation="sigmoid of each class",
+        probabilities="elastic_cnn.policy.answers:sigmoid",
+        answer="elastic_cnn.policy.answers:above_threshold",
+        agreement="elastic_cnn.export.check:same_signs",
+        photos="elastic_cnn.policy.photos:coco_photos",
+        several=True,
+        places=True,
+        scores=(
+            ("f1_per_class", "F1 per class"),
+            ("f1_overall", "F1 overall"),
+            ("f1_overall_small", "F1 overall, small objects"),
+            ("f1_overall_medium", "F1 overall, medium objects"),
+            ("f1_overall_large", "F1 overall, large objects"),
+            ("map", "mAP"),
+        ),
+    ),
+    TaskSpec(
+        "segmentation",
+        options=f"{_HERE}segmentation:Options",
+        build=f"{_HERE}segmentation:build",
+        build_test=f"{_HERE}segmentation:build_test",
+        activation="softmax over the classes at each pixel",
+        per_pixel=True,
+        pipeline="image-segmentation",
+    ),
+)
+_known = {spec.name: spec for spec in _SPECS}
+
+
+def register_task(spec: TaskSpec) -> TaskSpec:
+    """Make a task known by its name. `ValueError` where another has that name."""
+    if _known.get(spec.name, spec) != spec:
+        raise ValueError(f"a task named {spec.name!r} is known already: give yours another name")
+    _known[spec.name] = spec
+    return spec
+
+
+def task_names(where: Callable[[TaskSpec], bool] = lambda spec: True) -> list[str]:
+    """The names of the tasks for which `where` holds."""
+    return [spec.name for spec in _known.values() if where(spec)]
+
+
+def task_spec(name: str) -> TaskSpec:
+    """The task of that name. `ValueError` for an unknown one."""
+    if name not in _known:
+        raise ValueError(
+            f"unknown task {name!r}; choose from {', '.join(_known)} (for your own, import the file that registers it)"
+        )
+    return _known[name]
