@@ -68,7 +68,7 @@ def test_it_learns_and_the_command_line_knows_it(run, place, tmp_path, capsys):
 
 def test_it_is_exported(run, tmp_path, capsys):
     file = tmp_path / "net.pt2"
-    assert main(["export", str(run), "-o", str(file)]) == 0
+    assert main(["export", str(run), "-o", str(file), "--fixed-size"]) == 0
     compute, card = load_exported(file)
     assert card.task == "brightness"
     network, _ = load_checkpoint(run)
