@@ -15,7 +15,7 @@ from timm.models import DenseNet, ResNet
 from torch import nn
 
 from elastic_cnn.nn.complexity import Complexity, count
-from elastic_cnn.surgery.places import input_size
+from elastic_cnn.nn.trial import run_trial
 
 Depths = tuple[int, ...]
 
@@ -45,7 +45,7 @@ def match_budget(
     Raises `ValueError` for other families and where no depths fit.
     """
     build, keyword, base_depths = _family(base)
-    size = input_size(base)
+    size, _ = run_trial(base)
     target = count(base, size)
     costs: dict[Depths, Complexity] = {}
 
@@ -79,8 +79,12 @@ def _family(base: Any) -> tuple[Callable[[Depths, str], nn.Module], str, Depths]
             "depths can be matched only for networks that timm.create_model made: the name is unknown here"
         )
 
+    channels = next(module.in_channels for module in base.modules() if isinstance(module, nn.Conv2d))
+
     def build(new: Depths, device: str) -> nn.Module:
         arguments: dict[str, Any] = {keyword: new, "device": device, "num_classes": base.num_classes}
+        if channels != 3:
+            arguments["in_chans"] = channels
         return timm.create_model(name, **arguments)
 
     return build, keyword, depths
