@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_blocks_reference import random, random_block, run_block, run_tree
+from native_blocks_reference import blocks, random, random_block, run_block, run_tree
 from on_avx2 import pytest_on_avx2
 
 from elastic_cnn.kernels import ops
@@ -39,23 +39,6 @@ def assert_close(got: torch.Tensor, wanted: torch.Tensor) -> None:
     assert got.dtype == torch.float32
     error = (got - wanted).abs().max() / wanted.abs().max().clamp(min=1)
     assert error < TOLERANCE
-
-
-@st.composite
-def blocks(draw, in_channels=None):
-    """A block of any kind: groups and widths that fill vectors and that do not, one resolution or two."""
-    group = st.one_of(
-        st.tuples(st.integers(1, 35), st.integers(1, 6)), st.tuples(st.integers(1, 3), st.integers(1, 40))
-    )
-    in_channels = in_channels or draw(st.sampled_from((1, 3, 8, 17, 32, 50, 64)))
-    low = draw(st.one_of(st.none(), group))
-    stride = 1 if low is not None else draw(st.sampled_from((1, 2)))
-    same = stride == 1 and draw(st.booleans())
-    out_channels = in_channels if same else draw(st.sampled_from((1, 5, 16, 33, 64, 70)))
-    hidden = draw(st.sampled_from((0, 0, 1, 7, 16, 20)))
-    seed = draw(st.integers(0, 1000))
-    torch.manual_seed(seed)
-    return random_block(in_channels, out_channels, draw(group), low, stride, not same, hidden)
 
 
 @quick

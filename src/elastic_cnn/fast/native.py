@@ -9,6 +9,7 @@ neighbours in an `nn.Sequential`, called as a whole, is one call. What stays as 
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import timm.models.resnet as timm_resnet
@@ -25,6 +26,7 @@ from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
 from elastic_cnn.fast.verify import Check, Step, apply_steps, hooks_suspended, nothing_checked
 from elastic_cnn.kernels import ops
+from elastic_cnn.kernels.native import level as native_level
 from elastic_cnn.kernels.packing import pack
 from elastic_cnn.nn.example import Example
 
@@ -36,7 +38,7 @@ Row = tuple[int, int, str, list[int]]
 
 
 class NativeBlocks(nn.Module):
-    """Residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU."""
+    """Residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 or bfloat16 on the CPU."""
 
     def __init__(self, weights: Tensor, plan: list[int]):
         super().__init__()
@@ -45,7 +47,7 @@ class NativeBlocks(nn.Module):
         self.weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.elastic_cnn.residual_blocks(x, self.weights, self.plan)
+        return ops.call("residual_blocks", x, self.weights, self.plan)
 
     def extra_repr(self) -> str:
         return f"{len(self.plan) // ops.FIELDS} blocks"
@@ -68,7 +70,7 @@ class NativeRow(nn.Sequential):
         for first, count, weights, plan in self.native_rows:
             for layer in layers[done:first]:
                 x = layer(x)
-            x, done = torch.ops.elastic_cnn.residual_blocks(x, getattr(self, weights), plan), first + count
+            x, done = ops.call("residual_blocks", x, getattr(self, weights), plan), first + count
         for layer in layers[done:]:
             x = layer(x)
         return x
@@ -93,13 +95,13 @@ class NativeResNet(timm_resnet.ResNet):
 NATIVE = (NativeBlocks, NativeDenseBlocks, NativeDlaTree)
 
 
-def native_available(network: nn.Module) -> str:
-    """Why the native kernels cannot serve `network` here; empty where they can."""
+def native_available(network: nn.Module, dtype: torch.dtype = torch.float32) -> str:
+    """Why the native kernels cannot serve `network` here with maps of this dtype; empty where they can."""
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type != "cpu" or parameter.dtype != torch.float32:
         return "no native kernels: they take float32 on the CPU"
     try:
-        ops.require()
+        ops.require(dtype)
         return ""
     except ops.NativeKernelsMissing as error:
         return str(error)
@@ -122,14 +124,16 @@ def is_native(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def make_native(root: Root, report: FormReport, check: Check, example: Example | None) -> nn.Module:
+def make_native(
+    root: Root, report: FormReport, check: Check, example: Example | None, dtype: torch.dtype = torch.float32
+) -> nn.Module:
     """The network of `root` with native blocks, or as it is where that is faster on `example`; `report` says which.
 
     check: what a form must pass. example: inputs on the CPU, on which both forms are timed; without one, the kernels
-    are taken.
+    are taken. dtype: of their maps; the weights are read in float32.
     """
-    ops.require()
-    found, changes = apply_steps(root, STEPS, check)
+    ops.require(dtype)
+    found, changes = apply_steps(root, _steps(dtype), check)
     native = [name for name, module in root.network.named_modules() if isinstance(module, NATIVE)]
     if native and example is not None and (slower := _slower(root.network, changes, example)):
         report.notes.append(slower)
@@ -138,7 +142,7 @@ def make_native(root: Root, report: FormReport, check: Check, example: Example |
     for name in [name for name in report.left if name in native or name.startswith(inside)]:
         del report.left[name]  # not folded, but no longer a layer of its own
     report.left.update(found.left)
-    report.notes.append(_summary(root.network))
+    report.notes.append(_summary(root.network, dtype))
     return root.network
 
 
@@ -146,10 +150,10 @@ def _slower(network: nn.Module, changes: Sequence[Change], example: Example) -> 
     """Why the changes, which are made, are undone again; empty where they make `network` faster on the example."""
     for change in reversed(changes):
         change.undo()
-    plain_seconds = _seconds(network, example)
+    plain_seconds = least_seconds(network, example)
     for change in changes:
         change.redo()
-    native_seconds = _seconds(network, example)
+    native_seconds = least_seconds(network, example)
     if native_seconds <= plain_seconds:
         return ""
     for change in reversed(changes):
@@ -158,7 +162,7 @@ def _slower(network: nn.Module, changes: Sequence[Change], example: Example) -> 
     return f"no native kernels: on {example} they took {took}"
 
 
-def _seconds(network: nn.Module, example: Example) -> float:
+def least_seconds(network: nn.Module, example: Example) -> float:
     """The least of three calls, after one of warm-up."""
     times, example = [], example.like(network)
     with torch.inference_mode(), hooks_suspended(network):
@@ -169,7 +173,7 @@ def _seconds(network: nn.Module, example: Example) -> float:
     return min(times[1:])
 
 
-def _summary(network: nn.Module) -> str:
+def _summary(network: nn.Module, dtype: torch.dtype) -> str:
     """How many blocks are native, in how many calls."""
     blocks = sum(len(m.plan) // ops.FIELDS for m in network.modules() if isinstance(m, NativeBlocks))
     joined = sum(count - 1 for m in network.modules() if isinstance(m, NativeRow) for _, count, *_ in m.native_rows)
@@ -178,11 +182,11 @@ def _summary(network: nn.Module) -> str:
         blocks, calls = len(network.native_trunk.plan) // ops.FIELDS, 1
     trees = sum(isinstance(m, NativeDlaTree) for m in network.modules())
     layers, dense_calls = count_dense(network)
-    level = torch.ops.elastic_cnn.kernel_level()
+    level = native_level(dtype)
     return f"native kernels ({level}): {blocks + 2 * trees + layers} blocks in {calls + trees + dense_calls} calls"
 
 
-def _blocks(root: Root, report: FormReport) -> list[Change]:
+def _blocks(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     """Every residual block that takes a map alone, by itself."""
     changes = []
     for name, module in list(root.network.named_modules()):
@@ -193,7 +197,7 @@ def _blocks(root: Root, report: FormReport) -> list[Change]:
             if block.inputs == "maps" or not block.adds_input:
                 continue
             require(block.inputs == "map", "its shortcut may come from outside, and its tree is not native")
-            packed = pack([residual_block(block)])
+            packed = pack([residual_block(block)], dtype)
         except Unsupported as reason:
             report.left[name] = f"not native: {reason}"
             continue
@@ -235,7 +239,7 @@ def _join_weights(change: Change, blocks: Sequence[Any]) -> Tensor:
     return whole
 
 
-def _trunk(root: Root, report: FormReport) -> list[Change]:
+def _trunk(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     """A ResNet whose four stages are rows of native blocks throughout runs them as one call."""
     network = root.network
     if not is_exactly(network, timm_resnet.ResNet):
@@ -250,9 +254,12 @@ def _trunk(root: Root, report: FormReport) -> list[Change]:
         change.set(stage, stage.native_rows[0][2], part)
     plan = [number for stage in stages for number in stage.native_rows[0][3]]
     change.set(network, "native_trunk", NativeBlocks(whole, plan))
-    change.set(network, "native_stem", native_stem([getattr(network, name) for name in STEM]))
+    change.set(network, "native_stem", native_stem([getattr(network, name) for name in STEM], dtype))
     change.set_class(network, NativeResNet)
     return [change]
 
 
-STEPS: tuple[Step, ...] = (dla_trees, dense_blocks, _blocks, _rows, _trunk, dense_trunk)
+def _steps(dtype: torch.dtype) -> list[Step]:
+    """What is made native, in this order, with maps of this dtype."""
+    packed = [partial(step, dtype=dtype) for step in (dla_trees, dense_blocks, _blocks, _trunk, dense_trunk)]
+    return [*packed[:3], _rows, *packed[3:]]

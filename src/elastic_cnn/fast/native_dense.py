@@ -46,7 +46,7 @@ class NativeDenseBlocks(nn.Module):
         self.weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.elastic_cnn.dense_blocks(x, self.weights, self.plan)
+        return ops.call("dense_blocks", x, self.weights, self.plan)
 
     def extra_repr(self) -> str:
         return f"{self.plan[4::4].count(packing_dense.LAYER)} layers"
@@ -68,14 +68,14 @@ class NativeDenseNet(DenseNet):
         return self.native_trunk(self.native_stem(x))
 
 
-def dense_blocks(root: Root, report: FormReport) -> list[Change]:
+def dense_blocks(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     """Dense blocks and transitions, each as one call."""
     changes = []
     for name, module in list(root.network.named_modules()):
         if not isinstance(module, (DenseBlock, DenseTransition)):
             continue
         try:
-            packed = pack_dense(_steps(module))
+            packed = pack_dense(_steps(module, dtype), dtype)
         except Unsupported as reason:
             report.left[name] = f"not native: {reason}"
             continue
@@ -84,7 +84,7 @@ def dense_blocks(root: Root, report: FormReport) -> list[Change]:
     return changes
 
 
-def dense_trunk(root: Root, report: FormReport) -> list[Change]:
+def dense_trunk(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     """timm's DenseNet whose blocks and transitions are native throughout runs them, and its last norm, as one call."""
     network = root.network
     if not is_exactly(network, DenseNet):
@@ -97,7 +97,7 @@ def dense_trunk(root: Root, report: FormReport) -> list[Change]:
     name, last = features[-1]
     try:
         require_unhooked(last)
-        packed = pack_dense([LastNorm(*_norm(((name, last),)))])
+        packed = pack_dense([LastNorm(*_norm(((name, last),)))], dtype)
     except Unsupported as reason:
         report.left[f"features.{name}"] = f"not native: {reason}"
         return []
@@ -109,7 +109,7 @@ def dense_trunk(root: Root, report: FormReport) -> list[Change]:
         change.set(part, "weights", view)
     plan = [*parts[0].plan[:4], *(number for part in parts for number in part.plan[4:])]
     change.set(network, "native_trunk", NativeDenseBlocks(whole, plan))
-    change.set(network, "native_stem", native_stem([part for _, part in features[:start]]))
+    change.set(network, "native_stem", native_stem([part for _, part in features[:start]], dtype))
     change.set_class(network, NativeDenseNet)
     return [change]
 
@@ -122,15 +122,19 @@ def count_dense(network: nn.Module) -> tuple[int, int]:
     return sum(part.plan[4::4].count(packing_dense.LAYER) for part in parts), len(parts)
 
 
-def _steps(module: Any) -> list[Step]:
+def _steps(module: Any, dtype: torch.dtype) -> list[Step]:
     """The steps of a dense block or a transition. `Unsupported` says what the kernels do not compute."""
     require_unhooked(module)
     require_tensors(module, torch.float32, "cpu")
     require_channels(module)
     if isinstance(module, DenseTransition):
-        return [_transition(describe(module))]
-    require(is_exactly(module, DenseBlock), f"{type(module).__name__} in place of a dense block")
-    return [_layer(describe(layer)) for layer in module.values()]
+        steps: list[Step] = [_transition(describe(module))]
+    else:
+        require(is_exactly(module, DenseBlock), f"{type(module).__name__} in place of a dense block")
+        steps = [_layer(describe(layer)) for layer in module.values()]
+    even = dtype != torch.bfloat16 or all(len(step.scale) % 2 == 0 for step in steps)
+    require(even, "an odd number of channels, which bfloat16's pairs cannot read")
+    return steps
 
 
 def _layer(layer: BlockDescription) -> packing_dense.DenseLayer:

@@ -31,9 +31,9 @@ class NativeDlaTree(nn.Module):
     Called as timm's `DlaTree` is; a shortcut that is handed over is not used there either.
     """
 
-    def __init__(self, tree: Any, described: Tree):
+    def __init__(self, tree: Any, described: Tree, dtype: torch.dtype):
         super().__init__()
-        packed = pack_tree(described)
+        packed = pack_tree(described, dtype)
         self.plan = packed.plan
         self.downsample = tree.downsample
         self.level_root = tree.level_root
@@ -41,9 +41,11 @@ class NativeDlaTree(nn.Module):
         self.weights: Tensor
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
+        dtype = ops.map_dtype(self.weights)
+        x = x.to(dtype)
         bottom = self.downsample(x)  # (N, C_in, H', W')
-        given = [*(children or ()), *([bottom] if self.level_root else [])]
-        return torch.ops.elastic_cnn.dla_tree(x, bottom, given, self.weights, self.plan)
+        given = [*(child.to(dtype) for child in children or ()), *([bottom] if self.level_root else [])]
+        return ops.operator("dla_tree", self.weights)(x, bottom, given, self.weights, self.plan)
 
 
 def smallest_trees(network: nn.Module) -> Iterator[tuple[str, Any, list[int]]]:
@@ -69,12 +71,12 @@ def _descend(name: str, tree: Any, children: list[int]) -> Iterator[tuple[str, A
     yield from _descend(f"{name}.tree2", tree.tree2, [*children, last.root.conv.out_channels])
 
 
-def dla_trees(root: Root, report: FormReport) -> list[Change]:
+def dla_trees(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     """Every tree of two blocks as one call."""
     changes = []
     for name, tree, children in list(smallest_trees(root.network)):
         try:
-            native = NativeDlaTree(tree, _describe_tree(tree, children))
+            native = NativeDlaTree(tree, _describe_tree(tree, children), dtype)
         except Unsupported as reason:
             report.left[name] = f"not native: {reason}"
             continue

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.fast.describe import Unsupported, read_layers
 from elastic_cnn.fast.describe.judge import (
+    bias_of,
     does_nothing,
     is_exactly,
     require,
@@ -15,29 +16,29 @@ from elastic_cnn.fast.describe.judge import (
     require_convolution,
     require_relu,
 )
-from elastic_cnn.kernels.packing import pack_stem
+from elastic_cnn.kernels import ops
+from elastic_cnn.kernels.packing import float_words, pack_stem
 
 
 class NativeStem(nn.Module):
     """Convolution, ReLU and 3x3 max pooling as one native call: `(N, C_in, H, W)` -> `(N, C_out, H / 4, W / 4)`."""
 
-    def __init__(self, conv: Any):
+    def __init__(self, conv: Any, dtype: torch.dtype):
         super().__init__()
         self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
-        self.register_buffer("weights", pack_stem(conv.weight.detach()), persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("weights", pack_stem(conv.weight.detach(), dtype), persistent=False)
+        self.register_buffer("bias_words", float_words(bias_of(conv)), persistent=False)  # float32 in any precision
         self.weights: Tensor
-        self.bias: Tensor
+        self.bias_words: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.elastic_cnn.stem(x, self.weights, self.bias, self.kernel, self.stride)
+        return ops.call("stem", x, self.weights, self.bias_words.view(torch.float32), self.kernel, self.stride)
 
 
-def native_stem(layers: Sequence[nn.Module]) -> nn.Module:
+def native_stem(layers: Sequence[nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
     """These layers as `NativeStem` where they are what it computes, else one after the other."""
     try:
-        return NativeStem(_convolution(layers))
+        return NativeStem(_convolution(layers), dtype)
     except Unsupported:
         return nn.Sequential(*layers)
 

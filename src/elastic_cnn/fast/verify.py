@@ -35,6 +35,12 @@ def hooks_suspended(network: nn.Module) -> Iterator[None]:
             hooks.update(before)
 
 
+def call_unhooked(network: nn.Module, example: Example) -> Any:
+    """One call of `network` of which the user's hooks hear nothing."""
+    with hooks_suspended(network):
+        return call(network, example)
+
+
 def check_outputs(plain: nn.Module, example: Example, expected: Any) -> Check:
     """Outputs are compared with `expected`, those of `plain` in eval mode on `example`; on drawn values of its shapes
     where it has none (on the meta device) or the outputs are not finite."""

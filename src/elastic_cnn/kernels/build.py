@@ -30,20 +30,27 @@ SOURCES = Path(__file__).resolve().parent / "cpu"
 
 @dataclass(frozen=True)
 class Part:
-    """What one library is made of. folders: of `cpu/`; levels: the instruction sets of its `*_simd.cpp`."""
+    """What one library is made of.
+
+    folders: of `cpu/`; levels: the instruction sets of its `*_simd.cpp`; flags: of all its sources.
+    """
 
     folders: tuple[str, ...]
     levels: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
 
 PARTS = {
     "inference": Part(("common", "inference"), ("avx512", "avx2")),
+    "bf16": Part(("common", "inference"), ("avx512_bf16", "amx_bf16"), ("-DELASTIC_BF16",)),
     "training": Part(("common", "training"), ("avx512", "avx2")),
 }
 LEVELS = {  # instruction set: the flags that allow it
     "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mavx2", "-mprefer-vector-width=512"),
     "avx2": ("-mavx2", "-mfma"),
 }
+LEVELS["avx512_bf16"] = (*LEVELS["avx512"], "-mavx512bf16")
+LEVELS["amx_bf16"] = (*LEVELS["avx512_bf16"], "-mamx-tile", "-mamx-bf16")
 X86 = ("x86_64", "AMD64")
 FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
 
@@ -115,7 +122,7 @@ def _torch_flags() -> list[str]:
 def compilations(part: str) -> list[tuple[Path, list[str]]]:
     """(source, flags) of every object of a part."""
     wanted: list[tuple[Path, list[str]]] = []
-    base = [*FLAGS, "-I."]  # the compiler runs in SOURCES
+    base = [*FLAGS, *PARTS[part].flags, "-I."]  # the compiler runs in SOURCES
     torch_flags = _torch_flags()
     for source in sources(part):
         if not source.stem.endswith("_simd"):

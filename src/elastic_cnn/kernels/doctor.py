@@ -72,7 +72,20 @@ def _kernels() -> list[Finding]:
     text = f"{native.level()} ({why}); {inference.reason}: {inference.path}"
     training = native.load("training")
     told = f"{training.reason}: {training.path}" if training else f"blocks train in the plain form: {training.reason}"
-    return [Finding(f"{KERNELS}, inference", text), Finding(f"{KERNELS}, training", told, bool(training))]
+    return [
+        Finding(f"{KERNELS}, inference", text),
+        _bfloat16(),
+        Finding(f"{KERNELS}, training", told, bool(training)),
+    ]
+
+
+def _bfloat16() -> Finding:
+    topic, part = f"{KERNELS}, bfloat16", native.load("bf16")
+    if not part:
+        return Finding(topic, f"PyTorch's forms serve: {part.reason}", False)
+    if not ops.ready(torch.bfloat16):
+        return Finding(topic, "this processor has no AVX-512 BF16: float32 is the faster choice on it")
+    return Finding(topic, f"{native.level(torch.bfloat16)}; {part.reason}: {part.path}")
 
 
 def _compiler() -> Finding:

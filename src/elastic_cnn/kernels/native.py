@@ -4,7 +4,7 @@
     ELASTIC_KERNELS=prebuilt  load what the installation compiled, never compile on first use
     ELASTIC_KERNELS_ISA=avx2  use that instruction set even where the processor has a wider one (also: avx512)
 
-A part is "inference" or "training" (`build.PARTS`); each is a library of its own.
+A part is "inference", "bf16" (inference in bfloat16) or "training" (`build.PARTS`); each is a library of its own.
 """
 
 import functools
@@ -50,6 +50,9 @@ def load(part: str = "inference") -> Loaded:
     return Loaded(path, "compiled with the installation" if path.parent != build.cache_folder() else "compiled here")
 
 
-def level() -> str:
-    """The instruction set that the inference kernels use, `avx512` or `avx2`; empty where they do not run."""
+def level(dtype: torch.dtype = torch.float32) -> str:
+    """The instruction set that the inference kernels use for maps of this dtype, `avx512`, `avx2`, `avx512_bf16` or
+    `amx_bf16`; empty where they do not run."""
+    if dtype == torch.bfloat16:
+        return torch.ops.elastic_cnn.bf16_level() if load("bf16") else ""
     return torch.ops.elastic_cnn.kernel_level() if load() else ""

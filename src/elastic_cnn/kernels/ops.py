@@ -5,18 +5,20 @@
     dla_tree(x, bottom, children, weights, plan)  DLA's smallest tree (`packing.pack_tree`), one call
     dense_blocks(x, weights, plan)          DenseNet's blocks and transitions (`packing_dense.pack_dense`), one call
 
-All take float32 maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients.
+All take maps (N, C, H, W) on the CPU of any size and memory format and return channels-last maps; no gradients. Maps
+are float32, or bfloat16 where the weights were packed for them (int32 words): each has its operators (`operator`).
 `ValueError` or `TypeError` for maps that do not fit. What `torch.compile` and `torch.export` need to see through them
 is registered with them (`..._output` in `cpu/inference`).
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from elastic_cnn.kernels.native import load
+from elastic_cnn.kernels.native import level, load
 
 FIELDS = 11  # numbers a block in a plan
 
@@ -26,21 +28,45 @@ class NativeKernelsMissing(RuntimeError):
 
 
 @functools.cache
-def ready() -> bool:
-    """Load the kernels, once a process; whether they run here."""
-    return bool(load() and torch.ops.elastic_cnn.kernel_level())
+def ready(dtype: torch.dtype = torch.float32) -> bool:
+    """Load the kernels for maps of this dtype, once a process; whether they run here."""
+    return bool(load() and torch.ops.elastic_cnn.kernel_level()) and (dtype == torch.float32 or bool(level(dtype)))
 
 
-def require() -> None:
-    """`NativeKernelsMissing`, with the reason, where the kernels do not run."""
-    if not ready():
+def _suffix(dtype: torch.dtype) -> str:
+    return "_bf16" if dtype == torch.bfloat16 else ""
+
+
+def map_dtype(weights: Tensor) -> torch.dtype:
+    """The dtype of the maps that packed weights are for."""
+    return torch.bfloat16 if weights.dtype == torch.int32 else torch.float32
+
+
+def call(name: str, x: Tensor, weights: Tensor, *rest: Any) -> Tensor:
+    """The operator of this name on `x`, in the dtype that `weights` are packed for."""
+    return operator(name, weights)(x.to(map_dtype(weights)), weights, *rest)
+
+
+def operator(name: str, weights: Tensor) -> Callable[..., Tensor]:
+    """The operator of this name for the maps that `weights` are packed for."""
+    return getattr(torch.ops.elastic_cnn, name + _suffix(map_dtype(weights)))
+
+
+def require(dtype: torch.dtype = torch.float32) -> None:
+    """`NativeKernelsMissing`, with the reason, where the kernels for maps of this dtype do not run."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise NativeKernelsMissing(f"the native kernels take maps of float32 or bfloat16, not {dtype}")
+    if not ready(dtype):
         reason = load().reason if not load() else "this processor has neither AVX-512 nor AVX2"
+        if load() and dtype == torch.bfloat16:
+            part = load("bf16")
+            reason = "this processor has no AVX-512 BF16" if part else part.reason
         raise NativeKernelsMissing(f"the native kernels do not run here: {reason}; `elastic doctor` says more")
 
 
 def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
     """These vectors behind one another, in memory that the system is asked to keep in huge pages."""
-    whole = torch.empty(sum(len(part) for part in parts))
+    whole = torch.empty(sum(len(part) for part in parts), dtype=parts[0].dtype)
     torch.ops.elastic_cnn.advise_huge_pages(whole)
     return torch.cat(list(parts), out=whole)
 
@@ -50,14 +76,14 @@ def stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> 
 
     weights: `packing.pack_stem` of (C_out, C_in, kernel, kernel), kernel odd, padding kernel // 2; bias (C_out,).
     """
-    require()
-    return torch.ops.elastic_cnn.stem(x, weights, bias, kernel, stride)
+    require(map_dtype(weights))
+    return operator("stem", weights)(x, weights, bias, kernel, stride)
 
 
 def residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
     """The blocks of `packing.pack` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
-    require()
-    return torch.ops.elastic_cnn.residual_blocks(x, weights, plan)
+    require(map_dtype(weights))
+    return operator("residual_blocks", weights)(x, weights, plan)
 
 
 def dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
@@ -65,11 +91,11 @@ def dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor,
 
     bottom: (N, C_in, H', W'), the first block's shortcut or what its projection reads; children: (N, C_i, H', W') each.
     """
-    require()
-    return torch.ops.elastic_cnn.dla_tree(x, bottom, children, weights, plan)
+    require(map_dtype(weights))
+    return operator("dla_tree", weights)(x, bottom, children, weights, plan)
 
 
 def dense_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
     """The steps of `packing_dense.pack_dense` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
-    require()
-    return torch.ops.elastic_cnn.dense_blocks(x, weights, plan)
+    require(map_dtype(weights))
+    return operator("dense_blocks", weights)(x, weights, plan)

@@ -1,8 +1,9 @@
 """Weights of residual blocks in the order in which the native kernels read them (`cpu/inference/kernels.h` says why).
 
-A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups
-becomes vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2
-pooling and the 1/16 of the doubling lie in the weights of the low-resolution branch.
+A matrix (outputs, inputs) becomes panels of 32 outputs, `[panel][input][32]`; a 3x3 convolution of many groups becomes
+vectors of 16 groups, `[vector][tap][input][16]`. What is missing to whole panels is zero. The 1/4 of the 2x2 pooling
+and the 1/16 of the doubling lie in the weights of the low-resolution branch. In bfloat16 a word holds the weights of
+two inputs, `[panel][input pair][32][2]`.
 """
 
 from collections.abc import Sequence
@@ -80,20 +81,39 @@ class Tree:
     root_shortcut: bool = False
 
 
-def pack_stem(weight: Tensor) -> Tensor:
+def pack_stem(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The weights (C_out, C_in, k, k) of a stem's convolution as `stem` takes them: [panel][row][column, input][32]."""
-    return _panels(weight.permute(0, 2, 3, 1).flatten(1)).flatten().float()
+    panels = in_panels(weight.permute(0, 2, 3, 1).flatten(1))  # (panels, k * k * C_in, 32)
+    return join([words(panels.unflatten(1, (weight.shape[2], -1)), dtype)], dtype)
 
 
-def use_lanes(groups: int, width: int) -> bool:
+def words(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights (..., inputs, outputs) as the kernels multiply them, a vector of int32.
+
+    float32: one a word, in their order. bfloat16: inputs in pairs, (..., pairs, outputs, 2), a zero beside an odd one.
+    """
+    if dtype == torch.float32:
+        return weights.float().flatten().view(torch.int32)
+    pairs = F.pad(weights, (0, 0, 0, weights.shape[-2] % 2)).unflatten(-2, (-1, 2)).transpose(-1, -2)
+    return pairs.bfloat16().flatten().view(torch.int32)
+
+
+def float_words(values: Tensor) -> Tensor:
+    """What is float32 whatever the maps are (biases, gates), as a vector of int32."""
+    return values.detach().double().float().flatten().view(torch.int32)
+
+
+def use_lanes(groups: int, width: int, dtype: torch.dtype = torch.float32) -> bool:
     """Whether sixteen groups as the lanes of a vector waste less than panels of 32 outputs do."""
+    if dtype == torch.bfloat16 and width % 2:
+        return False
     lanes = groups / (-(-groups // LANES) * LANES)
     panels = [_inputs_of_panel(p, groups, width) for p in range(-(-groups * width // PANEL))]
     return groups > 1 and lanes >= groups * width * width / sum(PANEL * count for _, count in panels)
 
 
-def pack(blocks: Sequence[ResidualBlock]) -> Packed:
-    """The blocks as `residual_blocks` takes them. Computed in float64 and rounded once."""
+def pack(blocks: Sequence[ResidualBlock], dtype: torch.dtype = torch.float32) -> Packed:
+    """The blocks as `residual_blocks` takes them for maps of this dtype. Computed in float64 and rounded once."""
     plan: list[int] = []
     pieces: list[Tensor] = []
     for block in blocks:
@@ -101,40 +121,38 @@ def pack(blocks: Sequence[ResidualBlock]) -> Packed:
         numbers = []
         for branch in branches:
             low = branch is block.low
-            arrays, fields = _pack_branch(branch, 0.25 if low else 1.0, 1 / 16 if low else 1.0)
+            arrays, fields = _pack_branch(branch, 0.25 if low else 1.0, 1 / 16 if low else 1.0, dtype)
             pieces += arrays
             numbers += fields
-        pieces.append(_vector(block.bias))
+        pieces.append(float_words(block.bias))
         if block.projection is not None:
-            pieces += [_panels(block.projection[0]), _vector(block.projection[1])]
+            pieces += [words(in_panels(block.projection[0]), dtype), float_words(block.projection[1])]
         if block.gate is not None:
-            pieces += _pack_gate(block.gate, branches, block.bias)
+            pieces += _pack_gate(block.gate, branches, block.bias, dtype)
         hidden = 0 if block.gate is None else len(block.gate.b1)
         sizes = [block.high.w1.shape[1], block.high.w3.shape[0], block.stride]
         plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), int(block.projection is not None), hidden]
-    return Packed(torch.cat([_filled(piece.double().flatten()) for piece in pieces]).float(), plan)
+    return Packed(join(pieces, dtype), plan)
 
 
-def pack_tree(tree: Tree) -> Packed:
+def pack_tree(tree: Tree, dtype: torch.dtype = torch.float32) -> Packed:
     """A tree as `dla_tree` takes it: its blocks', the root's weights over slices of whole panels, the root's bias."""
-    blocks = pack(tree.blocks)
+    blocks = pack(tree.blocks, dtype)
     weight, bias = tree.root
     out = len(bias)
     slices = weight.detach().double().split([out, out, *tree.children], 1)
     root = torch.cat([F.pad(part, (0, -part.shape[1] % PANEL)) for part in slices], 1)
-    weights = torch.cat([blocks.weights, _panels(root).flatten().float(), _vector(bias).float()])
-    return Packed(weights, [*blocks.plan, int(tree.root_shortcut), *tree.children])
+    rest = join([words(in_panels(root), dtype), float_words(bias)], dtype)
+    return Packed(torch.cat([blocks.weights, rest]), [*blocks.plan, int(tree.root_shortcut), *tree.children])
 
 
-def _filled(piece: Tensor) -> Tensor:
-    return F.pad(piece, (0, -len(piece) % PANEL))
+def join(pieces: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Vectors of int32 behind one another, each filled to whole panels: float32, or int32 for bfloat16."""
+    joined = torch.cat([F.pad(piece, (0, -len(piece) % PANEL)) for piece in pieces])
+    return joined.view(torch.float32) if dtype == torch.float32 else joined
 
 
-def _vector(values: Tensor) -> Tensor:
-    return _filled(values.detach().double())
-
-
-def _panels(matrix: Tensor) -> Tensor:
+def in_panels(matrix: Tensor) -> Tensor:
     """(outputs, inputs) -> (panels, inputs, 32)."""
     matrix = matrix.detach().double().reshape(matrix.shape[0], -1)
     matrix = F.pad(matrix, (0, 0, 0, -matrix.shape[0] % PANEL))
@@ -148,28 +166,32 @@ def _inputs_of_panel(panel: int, groups: int, width: int) -> tuple[int, int]:
     return (first, last - first) if groups > 1 else (0, width)
 
 
-def _pack_branch(branch: ConvBranch, scale_in: float, scale_out: float) -> tuple[list[Tensor], list[int]]:
+def _pack_branch(
+    branch: ConvBranch, scale_in: float, scale_out: float, dtype: torch.dtype
+) -> tuple[list[Tensor], list[int]]:
     inner, width = branch.w2.shape[:2]
     groups = branch.groups
-    lanes = use_lanes(groups, width)
+    lanes = use_lanes(groups, width, dtype)
     w1, b1, b2, w3 = (part.detach().double() for part in (branch.w1, branch.b1, branch.b2, branch.w3))
     w1, w3 = w1.reshape(inner, -1), w3.reshape(-1, inner)
     w2 = branch.w2.detach().double()
     if lanes:
         missing = -groups % LANES * width
-        order = torch.arange(inner + missing).view(-1, LANES, width).transpose(1, 2).flatten()
-        w1 = F.pad(w1, (0, 0, 0, missing))[order]
-        b1, b2 = F.pad(b1, (0, missing))[order], F.pad(b2, (0, missing))[order]
-        w3 = F.pad(w3, (0, missing))[:, order]
+        order = torch.arange(inner + missing).view(-1, LANES, width)  # slab, lane, channel
+        word = 1 if dtype == torch.float32 else 2  # channels of a group that one word holds
+        read = order.unflatten(2, (-1, word)).transpose(1, 2).flatten()  # slab, pair, lane, channel of the pair
+        order = order.transpose(1, 2).flatten()
+        w1, b1 = F.pad(w1, (0, 0, 0, missing))[read], F.pad(b1, (0, missing))[read]
+        b2, w3 = F.pad(b2, (0, missing))[order], F.pad(w3, (0, missing))[:, order]
         packed = F.pad(w2, (0, 0, 0, 0, 0, 0, 0, missing)).view(-1, LANES, width, width, 9)  # slab, lane, out, in, tap
-        packed = packed.permute(0, 2, 4, 3, 1)
+        packed = words(packed.permute(0, 2, 4, 3, 1), dtype)
     else:
-        packed = _grouped_panels(w2.flatten(2), groups)
-    arrays = [_panels(w1 * scale_in), _vector(b1), packed, _vector(b2), _panels(w3 * scale_out)]
-    return [_filled(array.flatten()) for array in arrays], [groups, width, int(lanes)]
+        packed = _grouped_panels(w2.flatten(2), groups, dtype)
+    first, last = words(in_panels(w1 * scale_in), dtype), words(in_panels(w3 * scale_out), dtype)
+    return [first, float_words(b1), packed, float_words(b2), last], [groups, width, int(lanes)]
 
 
-def _grouped_panels(w2: Tensor, groups: int) -> Tensor:
+def _grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
     """(P, P / groups, 9) -> every panel's [tap][input][32] behind one another."""
     inner, width = w2.shape[:2]
     panels = []
@@ -179,11 +201,11 @@ def _grouped_panels(w2: Tensor, groups: int) -> Tensor:
         for j, output in enumerate(range(panel * PANEL, min((panel + 1) * PANEL, inner))):
             start = output // width * width - first
             block[:, start : start + width, j] = w2[output].T
-        panels.append(block.flatten())
+        panels.append(words(block, dtype))
     return torch.cat(panels)
 
 
-def _pack_gate(gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor) -> list[Tensor]:
+def _pack_gate(gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """The gate's first layer takes the means of the maps before conv3, so conv3's matrices are multiplied into it."""
     w1, w2 = gate.w1.detach().double().flatten(1), gate.w2.detach().double().flatten(1)
     wide = -len(w1) % LANES
@@ -191,10 +213,10 @@ def _pack_gate(gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor) 
     for branch in branches:
         v = (w1 @ branch.w3.detach().double().reshape(len(w2), -1)).T  # (P, hidden)
         groups, width = branch.groups, branch.w2.shape[1]
-        if use_lanes(groups, width):
+        if use_lanes(groups, width, dtype):
             v = F.pad(v, (0, 0, 0, -groups % LANES * width))
             v = v.view(-1, LANES, width, v.shape[1]).transpose(1, 2).flatten(0, 2)
         pieces.append(F.pad(v, (0, wide)))
     first = gate.b1.detach().double() + w1 @ bias.detach().double()
     pieces += [F.pad(first, (0, wide)), F.pad(w2.T, (0, -len(w2) % PANEL, 0, wide)), gate.b2.detach().double()]
-    return [_filled(piece.flatten()) for piece in pieces]
+    return [float_words(piece) for piece in pieces]

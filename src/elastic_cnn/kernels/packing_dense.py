@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from elastic_cnn.kernels.packing import PANEL, Packed
+from elastic_cnn.kernels.packing import Packed, float_words, in_panels, join, words
 
 INPUT, LAYER, TRANSITION, NORM = range(4)  # kinds of a plan's rows
 
@@ -57,37 +56,27 @@ class LastNorm:
     shift: Tensor
 
 
-def pack_dense(steps: Sequence[DenseLayer | Transition | LastNorm]) -> Packed:
+def pack_dense(steps: Sequence[DenseLayer | Transition | LastNorm], dtype: torch.dtype = torch.float32) -> Packed:
     """The trunk as `dense_blocks` takes it; its first step is a layer or a transition. Rounded once, from float64."""
     plan = [INPUT, len(steps[0].scale), 0, 0]
     pieces: list[Tensor] = []
     for step in steps:
-        pieces += [step.scale, step.shift]
+        pieces += [float_words(step.scale), float_words(step.shift)]
         if isinstance(step, DenseLayer):
-            pieces += _branch(step.high, 1.0, 1.0)
+            pieces += _branch(step.high, 1.0, 1.0, dtype)
             if step.low is not None:
-                pieces += _branch(step.low, 0.25, 1 / 16)
-            pieces.append(step.bias)
+                pieces += _branch(step.low, 0.25, 1 / 16, dtype)
+            pieces.append(float_words(step.bias))
             plan += [LAYER, len(step.bias), len(step.high.b1), 0 if step.low is None else len(step.low.b1)]
         elif isinstance(step, Transition):
-            pieces += [_panels(step.weight.detach().double() / 4), step.bias]
+            pieces += [words(in_panels(step.weight.detach().double() / 4), dtype), float_words(step.bias)]
             plan += [TRANSITION, len(step.bias), 0, 0]
         else:
             plan += [NORM, 0, 0, 0]
-    return Packed(torch.cat([_filled(piece) for piece in pieces]).float(), plan)
+    return Packed(join(pieces, dtype), plan)
 
 
-def _branch(branch: DenseBranch, scale_in: float, scale_out: float) -> list[Tensor]:
+def _branch(branch: DenseBranch, scale_in: float, scale_out: float, dtype: torch.dtype) -> list[Tensor]:
     w1, w2 = branch.w1.detach().double().flatten(1), branch.w2.detach().double()
-    return [_panels(w1 * scale_in), branch.b1, _panels(w2.permute(0, 2, 3, 1) * scale_out)]
-
-
-def _panels(weight: Tensor) -> Tensor:
-    """(outputs, inputs in their order, ...) -> (panels, inputs, 32)."""
-    matrix = weight.flatten(1)
-    return F.pad(matrix, (0, 0, 0, -len(matrix) % PANEL)).view(-1, PANEL, matrix.shape[1]).transpose(1, 2)
-
-
-def _filled(piece: Tensor) -> Tensor:
-    values = piece.detach().double().flatten()
-    return F.pad(values, (0, -len(values) % PANEL))
+    taps = in_panels(w2.permute(0, 2, 3, 1) * scale_out).unflatten(1, (9, -1))  # (panels, 9, P, 32)
+    return [words(in_panels(w1 * scale_in), dtype), float_words(branch.b1), words(taps, dtype)]

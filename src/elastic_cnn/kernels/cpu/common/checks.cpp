@@ -5,15 +5,24 @@
 
 namespace elastic {
 
+#ifdef ELASTIC_BF16
+constexpr at::ScalarType kElementType = at::kBFloat16, kWordType = at::kInt;
+#else
+constexpr at::ScalarType kElementType = at::kFloat, kWordType = at::kFloat;
+#endif
+
 void check_device(const at::Tensor& x, const char* name) {
   TORCH_CHECK_VALUE(x.device().is_cpu() || x.device().is_meta(), name, " must be on the CPU, got ", x.device());
 }
 
-void check_like(const at::Tensor& x, const at::Tensor& like, const char* name) {
+void check_beside(const at::Tensor& x, const at::Tensor& like, at::ScalarType type, const char* name) {
   TORCH_CHECK_VALUE(x.device() == like.device(), name, " must be on the same device as the map, ", like.device(),
                     ", got ", x.device());
-  TORCH_CHECK_TYPE(x.scalar_type() == like.scalar_type(), name, " must be of the same dtype as the map, ",
-                   like.scalar_type(), ", got ", x.scalar_type());
+  TORCH_CHECK_TYPE(x.scalar_type() == type, name, " must be of dtype ", type, ", got ", x.scalar_type());
+}
+
+void check_like(const at::Tensor& x, const at::Tensor& like, const char* name) {
+  check_beside(x, like, like.scalar_type(), name);
 }
 
 void check_sizes(const at::Tensor& x, at::SymIntArrayRef wanted, const char* name) {
@@ -34,9 +43,10 @@ void check_contiguous(const at::Tensor& x, const char* name, at::MemoryFormat fo
                     ", got strides ", x.sym_strides(), " for the size ", x.sym_sizes());
 }
 
-void check_float_map(const at::Tensor& x, const char* name) {
+void check_element_map(const at::Tensor& x, const char* name) {
   check_device(x, name);
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, name, " must be float32, got ", x.scalar_type());
+  TORCH_CHECK_TYPE(x.scalar_type() == kElementType, name, " must be of dtype ", kElementType, ", got ",
+                   x.scalar_type());
   TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sym_sizes());
   for (int dim = 1; dim < 4; dim++) {
     const auto size = x.sym_size(dim).maybe_as_int();
@@ -49,7 +59,7 @@ void check_float_map(const at::Tensor& x, const char* name) {
 }
 
 void check_weights(const at::Tensor& weights, const at::Tensor& x, int64_t wanted) {
-  check_like(weights, x, "the packed weights");
+  check_beside(weights, x, kWordType, "the packed weights");
   TORCH_CHECK_VALUE(weights.dim() == 1, "the packed weights must be a vector, got ", weights.sym_sizes());
   check_contiguous(weights, "the packed weights");
   const auto numbers = weights.sym_size(0).maybe_as_int();

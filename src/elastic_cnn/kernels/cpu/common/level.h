@@ -2,6 +2,11 @@
 #pragma once
 #include <c10/util/Exception.h>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -38,6 +43,45 @@ inline Level level() {
 
 // `avx512` or `avx2`; empty where the processor has neither.
 inline std::string level_name() { return level() == Level::avx512 ? "avx512" : level() == Level::avx2 ? "avx2" : ""; }
+
+enum class Bf16Level { none, avx512, amx };
+
+// Asks the system for the matrix unit's registers, which a process must before its first use of them.
+inline bool has_matrix_unit() {
+#if defined(ELASTIC_EMULATE_AMX)
+  return true;
+#elif defined(__x86_64__) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+inline Bf16Level choose_bf16_level() {
+#if defined(__x86_64__)
+  if (level() != Level::avx512 || !__builtin_cpu_supports("avx512bf16")) return Bf16Level::none;
+  const char* wish = std::getenv("ELASTIC_KERNELS_ISA");  // avx512: not the matrix unit
+  return (!wish || !*wish) && has_matrix_unit() ? Bf16Level::amx : Bf16Level::avx512;
+#else
+  return Bf16Level::none;
+#endif
+}
+
+// What multiplies bfloat16 on this processor.
+inline Bf16Level bf16_level() {
+  static const Bf16Level chosen = choose_bf16_level();
+  return chosen;
+}
+
+inline std::string bf16_level_name() {
+  return bf16_level() == Bf16Level::amx ? "amx_bf16" : bf16_level() == Bf16Level::avx512 ? "avx512_bf16" : "";
+}
+
+[[noreturn]] inline void raise_no_bf16() {
+  TORCH_CHECK(false, "this processor has no AVX-512 BF16, which the native kernels for bfloat16 need; use float32");
+}
 
 [[noreturn]] inline void raise_no_level() {
   TORCH_CHECK(false, "this processor has neither AVX-512 nor AVX2, which the native kernels need; use the plain form");

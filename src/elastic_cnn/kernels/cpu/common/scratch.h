@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/element.h"
+
 namespace elastic {
 
 // At least `floats` floats, aligned to a cache line, in huge pages where the system has them; content is what the last
@@ -14,6 +16,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   float* data() const { return block_; }
+  Element* elements() const { return reinterpret_cast<Element*>(block_); }
 
  private:
   float* block_;

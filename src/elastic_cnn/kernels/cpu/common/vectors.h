@@ -8,7 +8,7 @@
 
 #include <utility>
 
-#include "common/maps.h"
+#include "common/element.h"
 
 namespace elastic::ELASTIC_LEVEL {
 
@@ -76,13 +76,43 @@ ELASTIC_INLINE F16 relu(F16 a) {
 
 static_assert(kTilePixels % 2 == 0, "a tile begins at an even column, so that pixel pairs share upsampled columns");
 
-ELASTIC_INLINE void prefetch_to_write(const float* p) { asm volatile("prefetchw %0" : : "m"(*p)); }
+#ifdef ELASTIC_BF16
+// Sixteen words, each two bfloat16 that are multiplied with two others and added to the same sum.
+struct Words {
+  __m512i v;
+};
+ELASTIC_INLINE void hold(Words& a) { asm("" : "+v"(a.v)); }
+ELASTIC_INLINE F16 load(const Element* p) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
+ELASTIC_INLINE void store(Element* p, F16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v)));
+}
+ELASTIC_INLINE Words load_words(const void* p) { return {_mm512_loadu_si512(p)}; }
+ELASTIC_INLINE Words all_words(const Element* p) {
+  int word;
+  __builtin_memcpy(&word, p, sizeof(word));
+  return {_mm512_set1_epi32(word)};
+}
+ELASTIC_INLINE F16 fma(Words a, Words b, F16 c) {
+  return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+}
+#else
+using Words = F16;
+ELASTIC_INLINE Words load_words(const float* p) { return load(p); }
+ELASTIC_INLINE Words all_words(const float* p) { return all(*p); }
+#endif
+
+ELASTIC_INLINE void prefetch_to_write(const void* p) {
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+}
 
 ELASTIC_INLINE F16 zero() { return all(0.f); }
 
-// Width of the tiles that cover a row of `width` pixels: even, nearly equal, at most kTilePixels.
-inline int tile_width(int width) {
-  const int tiles = (width + kTilePixels - 1) / kTilePixels;
+// Width of the tiles that cover a row of `width` pixels: even, nearly equal, at most `most` (even).
+ELASTIC_INLINE int tile_width(int width, int most = kTilePixels) {
+  const int tiles = (width + most - 1) / most;
   const int each = (width + tiles - 1) / tiles;
   return each + each % 2;
 }

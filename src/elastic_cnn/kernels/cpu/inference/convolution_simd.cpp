@@ -11,6 +11,7 @@
 // The end. A tile's sums meet bias, upsampled low-resolution map, shortcut and ReLU in registers and are written once.
 //   up2:  row 2i mixes low rows i and i-1 as 3:1, row 2i+1 rows i and i+1; columns likewise; edges repeat. The mixed
 //         column `here` serves the pixels 2j and 2j+1, so each low column is read once a tile and row.
+#include "common/amx.h"
 #include "common/vectors.h"
 #include "inference/kernels.h"
 
@@ -20,16 +21,20 @@ namespace {
 constexpr int kSoon = 8;  // steps after which a weight is needed that is fetched into the first-level cache now
 
 struct TileArguments {  // one tile: where it reads and writes
-  const float *input, *weights, *bias, *scale;
-  float* output;
-  const float* shortcut;
-  int until_row_end;           // pixels of the tile that lie in its first row
-  int until_image_end;         // rows from the tile's first one to its image's last
-  const float *low, *low_far;  // the low rows mixed as 3:1
+  const Element* input;
+  const float *weights, *bias, *scale;
+  Element* output;
+  const Element* shortcut;
+  int until_row_end;             // pixels of the tile that lie in its first row
+  int until_image_end;           // rows from the tile's first one to its image's last
+  const Element *low, *low_far;  // the low rows mixed as 3:1
   int low_column;
+#ifdef ELASTIC_MATRIX_UNIT
+  const float* sums;  // of this tile, made by the matrix unit
+#endif
   const float* next;  // weights to fetch meanwhile
   int64_t next_step;
-  const float* ahead;  // inputs to fetch meanwhile
+  const Element* ahead;  // inputs to fetch meanwhile
   int64_t ahead_step;
   Inputs inputs;
 };
@@ -37,14 +42,17 @@ struct TileArguments {  // one tile: where it reads and writes
 template <int M>
 ELASTIC_INLINE void accumulate(const Convolution& p, const TileArguments& s, F16 (&sum)[M][kTileVectors]) {
   const float* w = s.weights;
-  const float *next = s.next, *ahead = s.ahead;
+  const float* next = s.next;
+  const Element* ahead = s.ahead;
   const int64_t step = p.in_pixel;
+  const int count = int(words(s.inputs.count));
   for (int tap = 0; tap < p.taps; tap++) {
-    const float* a = s.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + s.inputs.first;
-    for (int k = 0; k < s.inputs.count; k++, a++, w += kPanel) {
-      F16 weights[kTileVectors];
+    const Element* a =
+        s.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + s.inputs.first;
+    for (int k = 0; k < count; k++, a += kPack, w += kPanel) {
+      Words weights[kTileVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; v++) weights[v] = load(w + kLanes * v);
+      for (int v = 0; v < kTileVectors; v++) weights[v] = load_words(w + kLanes * v);
       _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
       next += s.next_step;
       _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
@@ -54,13 +62,23 @@ ELASTIC_INLINE void accumulate(const Convolution& p, const TileArguments& s, F16
         _mm_prefetch(reinterpret_cast<const char*>(w + kSoon * kPanel + kLanes * v), _MM_HINT_T0);
 #pragma GCC unroll 14
       for (int i = 0; i < M; i++) {
-        const F16 x = all(a[i * step]);
+        const Words x = all_words(a + i * step);
 #pragma GCC unroll 2
         for (int v = 0; v < kTileVectors; v++) sum[i][v] = fma(x, weights[v], sum[i][v]);
       }
     }
   }
 }
+
+#ifdef ELASTIC_MATRIX_UNIT
+template <int M>
+ELASTIC_INLINE void add_sums(const float* sums, F16 (&sum)[M][kTileVectors]) {
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) sum[i][v] = sum[i][v] + load(sums + i * kPanel + kLanes * v);
+}
+#endif
 
 template <int M>
 ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, F16 (&sum)[M][kTileVectors]) {
@@ -87,7 +105,7 @@ ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, 
 // body(i, where the i-th pixel of the tile goes), over the ends of rows and of images.
 template <int M, class Body>
 ELASTIC_INLINE void for_outputs(const Convolution& p, const TileArguments& s, const Body& body) {
-  float* out = s.output;
+  Element* out = s.output;
   int left = s.until_row_end, rows = s.until_image_end;
 #pragma GCC unroll 14
   for (int i = 0; i < M; i++) {
@@ -108,7 +126,7 @@ ELASTIC_INLINE void for_outputs(const Convolution& p, const TileArguments& s, co
 // Asks for the tile's output lines while its sums are made; a store that misses would hold up those behind it.
 template <int M>
 ELASTIC_INLINE void claim_output(const Convolution& p, const TileArguments& s) {
-  for_outputs<M>(p, s, [&](int, float* out) __attribute__((always_inline)) {
+  for_outputs<M>(p, s, [&](int, Element* out) __attribute__((always_inline)) {
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; v++) prefetch_to_write(out + kLanes * v);
   });
@@ -124,7 +142,12 @@ void tile(const Convolution& p, const TileArguments& s) {
 #pragma GCC unroll 14
     for (int i = 0; i < M; i++) sum[i][v] = start;
   }
-  accumulate<M>(p, s, sum);
+#ifdef ELASTIC_MATRIX_UNIT
+  if (s.sums)
+    add_sums<M>(s.sums, sum);
+  else
+#endif
+    accumulate<M>(p, s, sum);
   if (p.low) add_upsampled<M>(p, s, sum);
   if (p.scale) {
 #pragma GCC unroll 2
@@ -147,7 +170,7 @@ void tile(const Convolution& p, const TileArguments& s) {
 #pragma GCC unroll 2
       for (int v = 0; v < kTileVectors; v++) sum[i][v] = relu(sum[i][v]);
   }
-  for_outputs<M>(p, s, [&](int i, float* out) __attribute__((always_inline)) {
+  for_outputs<M>(p, s, [&](int i, Element* out) __attribute__((always_inline)) {
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; v++) store(out + kLanes * v, sum[i][v]);
   });
@@ -170,17 +193,69 @@ bool runs_over_rows(const Convolution& p) {
   return p.taps == 1 && !p.low && p.in_row == p.in_pixel * p.width && images;
 }
 
+// body(row, column, pixels) for tiles of at most `most` pixels.
 template <class Body>
-ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, int64_t end, const Body& body) {
+ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, int64_t end, int most, const Body& body) {
   if (flat) {
-    for (int64_t at = begin; at < end; at += kTilePixels)
-      body(int(at / p.width), int(at % p.width), int(end - at < kTilePixels ? end - at : kTilePixels));
+    for (int64_t at = begin; at < end; at += most)
+      body(int(at / p.width), int(at % p.width), int(end - at < most ? end - at : most));
     return;
   }
-  const int each = tile_width(p.width);
+  const int each = tile_width(p.width, most);
   for (int row = int(begin / p.width); row < end / p.width; row++)
     for (int x = 0; x < p.width; x += each) body(row, x, p.width - x < each ? p.width - x : each);
 }
+
+// The tile whose first pixel is this one, without what is fetched meanwhile.
+ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, const float* weights, int64_t channel,
+                                       int row, int x) {
+  TileArguments s{};
+  const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
+  const int64_t pixel = int64_t(row) * p.width + x;
+  s.inputs = inputs;
+  s.input = p.input + image * p.in_image + y * p.in_row + x * p.in_pixel;
+  s.weights = weights;
+  s.bias = p.bias ? p.bias + channel : nullptr;
+  s.scale = p.scale ? p.scale + channel : nullptr;
+  s.output = p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel;
+  s.until_row_end = p.width - x;
+  s.until_image_end = p.image_height - y;
+  s.shortcut = p.shortcut ? p.shortcut + pixel * p.shortcut_pixel + channel : nullptr;
+  if (p.low) {
+    const int near = y / 2, other = y % 2 ? near + 1 : near - 1;
+    const int far = other < 0 ? 0 : (other < p.low_height ? other : p.low_height - 1);
+    const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
+    s.low = p.low + (first + near) * low_row + channel;
+    s.low_far = p.low + (first + far) * low_row + channel;
+    s.low_column = x / 2;
+  }
+  return s;
+}
+
+#ifdef ELASTIC_MATRIX_UNIT
+// A block of pixels: its sums by the matrix unit, its end in tiles of eight pixels.
+void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, const float* weights, int64_t channel, int row, int x,
+           int count) {
+  constexpr int kPixels = 8;
+  alignas(64) float sums[kBlockRows * kPanel];
+  const TileArguments first = arguments(p, inputs, weights, channel, row, x);
+  unit.begin(count);
+  for (int tap = 0; tap < p.taps; tap++) {
+    const Element* a =
+        first.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + inputs.first;
+    for (int k = 0; k < inputs.count;
+         k += kBlockWords * kPack, a += kBlockWords * kPack, weights += kBlockWords * kPanel)
+      unit.multiply(a, p.in_pixel * int64_t(sizeof(Element)), weights);
+  }
+  unit.end(sums);
+  for (int i = 0; i < count; i += kPixels) {
+    const int64_t pixel = int64_t(row) * p.width + x + i;
+    TileArguments s = arguments(p, inputs, weights, channel, int(pixel / p.width), int(pixel % p.width));
+    s.sums = sums + i * kPanel;
+    kTiles.of[count - i < kPixels ? count - i : kPixels](p, s);
+  }
+}
+#endif
 
 }  // namespace
 
@@ -191,46 +266,39 @@ void convolution(const Convolution& p, const Slice& slice) {
   int64_t chunk = flat ? p.chunk / kTilePixels * kTilePixels : int64_t(p.chunk / p.width) * p.width;
   const int64_t least = flat ? kTilePixels : p.width;
   if (chunk < least) chunk = least;
+#ifdef ELASTIC_MATRIX_UNIT
+  MatrixUnit unit;
+#endif
   const float* first_weights = p.weights;
   for (int panel = 0; panel < slice.first; panel++)
-    first_weights += int64_t(p.taps) * inputs_of_panel(panel, p.groups, p.group_width).count * kPanel;
+    first_weights += int64_t(p.taps) * words(inputs_of_panel(panel, p.groups, p.group_width).count) * kPanel;
   for (int64_t at = begin; at < end; at += chunk) {
     const int64_t stop = at + chunk < end ? at + chunk : end;
     const float* weights = first_weights;
     for (int panel = slice.first; panel < slice.last; panel++) {
       const Inputs inputs = inputs_of_panel(panel, p.groups, p.group_width);
-      const int64_t depth = int64_t(p.taps) * inputs.count, size = depth * kPanel;
+      const int64_t depth = p.taps * words(inputs.count), size = depth * kPanel;
       const int64_t tiles = (stop - at + kTilePixels - 1) / kTilePixels;
       const int64_t step = (kPanel / (kPanel / kLanes / kTileVectors) + tiles - 1) / tiles;
       const float* next = panel + 1 < slice.last ? weights + size : first_weights;
+#ifdef ELASTIC_MATRIX_UNIT
+      if (words(inputs.count) % kBlockWords == 0) {
+        for_tiles(p, flat, at, stop, kBlockRows, [&](int row, int x, int count) {
+          block(p, unit, inputs, weights, int64_t(panel) * kPanel, row, x, count);
+        });
+        weights += size;
+        continue;
+      }
+#endif
       for (int half = 0; half < kPanel / kLanes; half += kTileVectors)
-        for_tiles(p, flat, at, stop, [&](int row, int x, int count) __attribute__((always_inline)) {
+        for_tiles(p, flat, at, stop, kTilePixels, [&](int row, int x, int count) __attribute__((always_inline)) {
           const int64_t channel = int64_t(panel) * kPanel + half * kLanes;
-          const int64_t pixel = int64_t(row) * p.width + x;
-          TileArguments s{};
-          s.inputs = inputs;
-          const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
-          s.input = p.input + image * p.in_image + y * p.in_row + x * p.in_pixel;
-          s.weights = weights + half * kLanes;
-          s.bias = p.bias ? p.bias + channel : nullptr;
-          s.scale = p.scale ? p.scale + channel : nullptr;
-          s.output = p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel;
-          s.until_row_end = p.width - x;
-          s.until_image_end = p.image_height - y;
-          s.shortcut = p.shortcut ? p.shortcut + pixel * p.shortcut_pixel + channel : nullptr;
-          if (p.low) {
-            const int near = y / 2, other = y % 2 ? near + 1 : near - 1;
-            const int far = other < 0 ? 0 : (other < p.low_height ? other : p.low_height - 1);
-            const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
-            s.low = p.low + (first + near) * low_row + channel;
-            s.low_far = p.low + (first + far) * low_row + channel;
-            s.low_column = x / 2;
-          }
+          TileArguments s = arguments(p, inputs, weights + half * kLanes, channel, row, x);
           s.next = next;
           s.next_step = step;
           next += step * depth;
           s.ahead = flat ? s.input + kTilePixels * p.in_pixel : s.input;
-          s.ahead_step = flat && panel == slice.first && half == 0 ? kLanes : 0;
+          s.ahead_step = flat && panel == slice.first && half == 0 ? kLanes * kPack : 0;
           kTiles.of[count](p, s);
         });
       weights += size;

@@ -40,14 +40,14 @@ DenseLayout::DenseLayout(const DensePlan& plan, int height, int width) {
 }
 
 void DenseRunner::clear_borders(const DenseWorker& me) const {
-  auto clear = [](float* map, int height, int width, int64_t pixel) {
+  auto clear = [](Element* map, int height, int width, int64_t pixel) {
     const int64_t row = (width + 2) * pixel;
-    std::memset(map, 0, row * sizeof(float));
+    std::memset(map, 0, row * sizeof(Element));
     for (int y = 1; y <= height; y++) {
-      std::memset(map + y * row, 0, pixel * sizeof(float));
-      std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(float));
+      std::memset(map + y * row, 0, pixel * sizeof(Element));
+      std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(Element));
     }
-    std::memset(map + (height + 1) * row, 0, row * sizeof(float));
+    std::memset(map + (height + 1) * row, 0, row * sizeof(Element));
   };
   int turn = 0;
   for (const DenseLayout::Size& s : layout_.sizes)

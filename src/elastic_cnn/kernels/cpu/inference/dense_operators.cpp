@@ -20,7 +20,7 @@ namespace {
 using at::Tensor;
 
 Tensor output_of(const Tensor& x, const Tensor& weights, const DensePlan& plan) {
-  check_float_map(x, "x");
+  check_element_map(x, "x");
   const auto channels = x.sym_size(1).maybe_as_int();
   TORCH_CHECK_VALUE(!channels || *channels == plan.stages.front().in, "the first dense block takes ",
                     plan.stages.front().in, " channels, got an input of ", x.sym_sizes());
@@ -45,14 +45,14 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   const int threads = at::get_num_threads();
   const bool alone = seconds == nullptr && images >= threads;  // a profile shows how threads work together
   const Scratch scratch(threads * layout.own + (alone ? threads : 1) * layout.shared);
-  const DenseRunner runner(kernels, plan, layout, weights.const_data_ptr<float>());
-  const float* from = input.const_data_ptr<float>();
-  float* to = output.mutable_data_ptr<float>();
+  const DenseRunner runner(kernels, plan, layout, packed_weights(weights));
+  const Element* from = elements(input);
+  Element* to = mutable_elements(output);
   const int64_t in_step = x.size(1) * x.size(2) * x.size(3),
                 out_step = output.size(1) * output.size(2) * output.size(3);
-  float* shared_maps = scratch.data() + threads * layout.own;
+  Element* shared_maps = scratch.elements() + threads * layout.own;
   parallel(threads, [&](const Worker& worker) {
-    float* own = scratch.data() + worker.index * layout.own;
+    Element* own = scratch.elements() + worker.index * layout.own;
     Barrier nobody(1);
     const DenseWorker mine{shared_maps + (alone ? worker.index * layout.shared : 0), own, {0, 1, nobody}, nullptr};
     const DenseWorker shared{shared_maps, own, worker, seconds};
@@ -88,14 +88,14 @@ Tensor dense_blocks_profile(const Tensor& x, const Tensor& weights, at::IntArray
 }  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("dense_blocks(Tensor x, Tensor weights, int[] plan) -> Tensor");
-  m.def("dense_blocks_profile(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("dense_blocks" ELASTIC_SUFFIX "(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("dense_blocks_profile" ELASTIC_SUFFIX "(Tensor x, Tensor weights, int[] plan) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("dense_blocks", &elastic::dense_blocks);
-  m.impl("dense_blocks_profile", &elastic::dense_blocks_profile);
+  m.impl("dense_blocks" ELASTIC_SUFFIX, &elastic::dense_blocks);
+  m.impl("dense_blocks_profile" ELASTIC_SUFFIX, &elastic::dense_blocks_profile);
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("dense_blocks", &elastic::dense_blocks_output);
-  m.impl("dense_blocks_profile", &elastic::profile_output);
+  m.impl("dense_blocks" ELASTIC_SUFFIX, &elastic::dense_blocks_output);
+  m.impl("dense_blocks_profile" ELASTIC_SUFFIX, &elastic::profile_output);
 }

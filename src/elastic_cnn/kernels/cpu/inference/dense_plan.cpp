@@ -54,6 +54,7 @@ class Reader {
   NormedStep norm() {
     NormedStep step{};
     step.in = plan_.stages.back().channels;
+    TORCH_CHECK_VALUE(step.in % kPack == 0, "a dense plan for bfloat16 has even numbers of channels, got ", step.in);
     step.scale = take(step.in);
     step.shift = take(step.in);
     return step;
@@ -62,9 +63,9 @@ class Reader {
     DenseBranch b{};
     b.inner = inner;
     if (!inner) return b;
-    b.w1 = take(round_up(inner, kPanel) * in);
+    b.w1 = take(round_up(inner, kPanel) * words(in));
     b.b1 = take(round_up(inner, kPanel));
-    b.w2 = take(round_up(growth, kPanel) * 9 * inner);
+    b.w2 = take(round_up(growth, kPanel) * 9 * words(inner));
     return b;
   }
   void layer(const int64_t* row) {
@@ -82,7 +83,7 @@ class Reader {
     DenseTransition t{};
     static_cast<NormedStep&>(t) = norm();
     t.out = checked(row[1], 1, "transition");
-    t.weights = take(round_up(t.out, kPanel) * t.in);
+    t.weights = take(round_up(t.out, kPanel) * words(t.in));
     t.bias = take(round_up(t.out, kPanel));
     plan_.stages.back().transition = t;
     open(t.out);

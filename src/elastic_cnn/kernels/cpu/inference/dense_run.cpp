@@ -72,29 +72,29 @@ class DenseRun {
     if (!meets_) wait();
   }
 
-  void copy_in(const float* input) {
+  void copy_in(const Element* input) {
     const int64_t pixel = stage_.pixel();
     const Range part = range_of(size_.height * size_.width, me_.worker);
     for (int64_t p = part.begin; p < part.end; p++)
-      std::memcpy(wide_ + p * pixel, input + p * stage_.in, stage_.in * sizeof(float));
+      std::memcpy(wide_ + p * pixel, input + p * stage_.in, stage_.in * sizeof(Element));
     mark(kDenseCopy);
     wait();
   }
 
-  void copy_out(float* output) {
+  void copy_out(Element* output) {
     const Range part = range_of(size_.height * size_.width, me_.worker);
     const int64_t channels = stage_.channels;
     if (stage_.normed) next_row();
     if (!stage_.normed) {
       for (int64_t p = part.begin; p < part.end; p++)
-        std::memcpy(output + p * channels, wide_ + p * stage_.pixel(), channels * sizeof(float));
+        std::memcpy(output + p * channels, wide_ + p * stage_.pixel(), channels * sizeof(Element));
     } else {
       const int64_t pixel = pixel_of(stage_.channels);
       for (int64_t at = part.begin; at < part.end; at += kDenseChunk) {
         const int count = int(std::min<int64_t>(kDenseChunk, part.end - at));
         normalize(stage_.transition, at, count);
         for (int64_t p = 0; p < count; p++)
-          std::memcpy(output + (at + p) * channels, normed() + p * pixel, channels * sizeof(float));
+          std::memcpy(output + (at + p) * channels, normed() + p * pixel, channels * sizeof(Element));
       }
     }
     mark(kDenseCopy);
@@ -167,7 +167,7 @@ class DenseRun {
     const bool kept = p.outputs[0] || p.outputs[1];
     Range columns = both({low.begin - row * width, low.end - row * width}, {0, width});
     if (empty(columns)) columns = {0, 0};
-    auto run = [&](int begin, int end, float* to) {
+    auto run = [&](int begin, int end, Element* to) {
       p.first = begin;
       p.last = end;
       p.pooled = to;
@@ -230,8 +230,8 @@ class DenseRun {
     k_.convolution(p, {0, p.height, panels.begin, panels.end, skip, drop});
   }
 
-  Convolution pointwise(const NormedStep& step, int64_t w, int64_t b, float* output, int64_t out_pixel, int64_t out_row,
-                        int width) const {
+  Convolution pointwise(const NormedStep& step, int64_t w, int64_t b, Element* output, int64_t out_pixel,
+                        int64_t out_row, int width) const {
     Convolution p{};
     p.in_pixel = pixel_of(step.in);
     p.in_row = width * p.in_pixel;
@@ -271,7 +271,7 @@ class DenseRun {
     mark(kDenseConv2);
   }
 
-  Convolution conv2(const DenseBranch& branch, const float* map, int64_t pixel, int height, int width) const {
+  Convolution conv2(const DenseBranch& branch, const Element* map, int64_t pixel, int height, int width) const {
     Convolution p{};
     p.input = map;
     p.in_pixel = p.tap_pixel = pixel;
@@ -290,8 +290,8 @@ class DenseRun {
   Range panels_of_mine(const DenseBranch& branch) const {
     return by_panels_ ? range_of(branch.panels(), me_.worker) : Range{0, branch.panels()};
   }
-  float* normed() const { return me_.own + r_.layout_.normed; }
-  float* pooled() const { return me_.own + r_.layout_.pooled; }
+  Element* normed() const { return me_.own + r_.layout_.normed; }
+  Element* pooled() const { return me_.own + r_.layout_.pooled; }
   const float* weights(int64_t offset) const { return r_.weights_ + offset; }
   void wait() {
     me_.worker.wait();
@@ -312,14 +312,14 @@ class DenseRun {
   const DenseStage& stage_;
   const DenseLayout::Size& size_;
   const DenseWorker& me_;
-  float *wide_, *next_, *high_map_ = nullptr, *low_map_ = nullptr;
+  Element *wide_, *next_, *high_map_ = nullptr, *low_map_ = nullptr;
   bool by_panels_, meets_;
   Range rows_, low_pixels_;
   double* seconds_;
   double since_;
 };
 
-void DenseRunner::image(const float* input, float* output, const DenseWorker& me) const {
+void DenseRunner::image(const Element* input, Element* output, const DenseWorker& me) const {
   double* seconds = me.worker.index == 0 ? me.seconds : nullptr;
   for (size_t i = 0; i < plan_.stages.size(); i++) {
     DenseRun run(*this, i, me, seconds);

@@ -41,7 +41,7 @@ enum DenseStep {
 
 // A worker with the memory that it shares with the others of its image, and its own.
 struct DenseWorker {
-  float *shared, *own;
+  Element *shared, *own;
   Worker worker;
   double* seconds;  // null where not asked for
 };
@@ -54,7 +54,7 @@ class DenseRunner {
   // Zeroes the borders, which no step writes. Once a call and shared memory, before its first image; ends with a barrier.
   void clear_borders(const DenseWorker& me) const;
   // One image from (height, width, in) to (height', width', channels), both contiguous, channels last.
-  void image(const float* input, float* output, const DenseWorker& me) const;
+  void image(const Element* input, Element* output, const DenseWorker& me) const;
 
  private:
   const InferenceKernels& kernels_;

@@ -52,7 +52,7 @@ TreePlan read_tree(const std::vector<int64_t>& numbers) {
   }
   TORCH_CHECK_VALUE(plan.depth <= (1 << 20), "a tree's root reads at most 2^20 channels, got ", plan.depth);
   plan.root = plan.blocks.weights;
-  plan.root_bias = plan.root + plan.out_slice() * plan.depth;
+  plan.root_bias = plan.root + plan.out_slice() * words(plan.depth);
   plan.weights = plan.root_bias + plan.out_slice();
   return plan;
 }
@@ -64,14 +64,15 @@ struct TreeRun {
   const Layout& layout;
   const Runner& runner;
   const float* weights;
-  float *wide, *copy;  // (height', width', depth), and the input with its pixels apart
-  float* bottom_copy;  // the same of `bottom`; null where its channels are whole panels and it is read as it lies
+  Element *wide, *copy;  // (height', width', depth), and the input with its pixels apart
+  Element* bottom_copy;  // the same of `bottom`; null where its channels are whole panels and it is read as it lies
   Worker worker;
 
   const Layout::Size& size() const { return layout.sizes.back(); }
   int64_t out_pixels() const { return int64_t(size().out_height) * size().out_width; }
 
-  void image(const float* x, const float* bottom, const std::vector<const float*>& children, float* output) const {
+  void image(const Element* x, const Element* bottom, const std::vector<const Element*>& children,
+             Element* output) const {
     const BlockPlan& first = plan.blocks.blocks[0];
     const int64_t pixels = layout.in_pixels();
     copy_pixels(x, first.in, first.in, copy, first.in_pixel(), pixels, worker);
@@ -82,7 +83,7 @@ struct TreeRun {
     worker.wait();
     const int64_t bottom_pixel = bottom_copy ? first.in_pixel() : first.in;
     if (bottom_copy) bottom = bottom_copy;
-    float *x2 = wide, *x1 = wide + plan.out_slice();
+    Element *x2 = wide, *x1 = wide + plan.out_slice();
     runner.block(0,
                  {.images = 1,
                   .input = copy,
@@ -113,9 +114,9 @@ struct TreeRun {
     worker.wait();
   }
 
-  void root(float* output) const {
+  void root(Element* output) const {
     const bool direct = plan.out() % kPanel == 0;
-    float* to = direct ? output : copy;
+    Element* to = direct ? output : copy;
     Convolution p{};
     p.input = wide;
     p.in_pixel = plan.pixel();
@@ -154,7 +155,7 @@ struct TreeRun {
 Tensor output_of(const Tensor& x, const Tensor& bottom, at::TensorList children, const Tensor& weights,
                  const TreePlan& plan) {
   const BlockPlan& first = plan.blocks.blocks[0];
-  check_float_map(x, "x");
+  check_element_map(x, "x");
   const auto channels = x.sym_size(1).maybe_as_int();
   TORCH_CHECK_VALUE(!channels || *channels == first.in, "the tree takes ", first.in, " channels, got an input of ",
                     x.sym_sizes());
@@ -195,23 +196,23 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
   const int threads = at::get_num_threads();
   const bool may_be_alone = threads > 1 && x.size(0) >= threads && !omp_in_parallel();
   const int64_t floats = layout.floats + wide + round_up(bottom_floats, 64);
-  const Scratch scratch(floats * (may_be_alone ? threads : 1));
-  const float* packed = weights.const_data_ptr<float>();
-  const float *from = input.const_data_ptr<float>(), *from_bottom = bottoms.const_data_ptr<float>();
-  float* to = output.mutable_data_ptr<float>();
+  const Scratch scratch(words(floats) * (may_be_alone ? threads : 1));
+  const float* packed = packed_weights(weights);
+  const Element *from = elements(input), *from_bottom = elements(bottoms);
+  Element* to = mutable_elements(output);
   parallel(threads, [&](const Worker& worker) {
     Barrier nobody;
     const Worker single{0, 1, nobody};
-    float* const memory[2] = {scratch.data(), scratch.data() + (may_be_alone ? worker.index * floats : 0)};
+    Element* const memory[2] = {scratch.elements(), scratch.elements() + (may_be_alone ? worker.index * floats : 0)};
     const Runner shared(kernels, plan.blocks, layout, packed, memory[0], nullptr);
     const Runner own(kernels, plan.blocks, layout, packed, memory[1], nullptr);
     if (may_be_alone)
       own.clear_borders(single);
     else
       shared.clear_borders(worker);
-    std::vector<const float*> maps(kept.size());
+    std::vector<const Element*> maps(kept.size());
     for_each_image(x.size(0), may_be_alone, worker, [&](int64_t image, bool alone) {
-      float* const wides = memory[alone] + layout.floats;
+      Element* const wides = memory[alone] + layout.floats;
       const TreeRun run{plan,
                         kernels,
                         layout,
@@ -221,8 +222,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
                         memory[alone] + layout.maps[0],
                         bottom_floats ? wides + wide : nullptr,
                         alone ? single : worker};
-      for (size_t i = 0; i < kept.size(); i++)
-        maps[i] = kept[i].const_data_ptr<float>() + image * pixels * plan.children[i];
+      for (size_t i = 0; i < kept.size(); i++) maps[i] = elements(kept[i]) + image * pixels * plan.children[i];
       run.image(from + image * layout.in_pixels() * first.in, from_bottom + image * pixels * first.in, maps,
                 to + image * pixels * plan.out());
     });
@@ -235,7 +235,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
 }  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("dla_tree(Tensor x, Tensor bottom, Tensor[] children, Tensor weights, int[] plan) -> Tensor");
+  m.def("dla_tree" ELASTIC_SUFFIX "(Tensor x, Tensor bottom, Tensor[] children, Tensor weights, int[] plan) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("dla_tree", &elastic::dla_tree); }
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("dla_tree", &elastic::dla_tree_output); }
+TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("dla_tree" ELASTIC_SUFFIX, &elastic::dla_tree); }
+TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("dla_tree" ELASTIC_SUFFIX, &elastic::dla_tree_output); }

@@ -15,7 +15,7 @@ void mean(const Mean& p, int first, int last) {
     F16 sum = zero();
     for (int row = 0; row < p.height; row++) {
       F16 line = zero();
-      const float* a = p.map + int64_t(row) * p.width * p.pixel + c;
+      const Element* a = p.map + int64_t(row) * p.width * p.pixel + c;
       for (int x = 0; x < p.width; x++, a += p.pixel) line = fma(load(a), all(p.column_weight[x]), line);
       sum = fma(line, all(p.row_weight[row]), sum);
     }

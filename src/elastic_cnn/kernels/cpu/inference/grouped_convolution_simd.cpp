@@ -11,7 +11,7 @@ namespace elastic::ELASTIC_LEVEL {
 namespace {
 
 template <int M, int V>
-void tile(const GroupedConvolution& p, const float* input, const float* weights, const float* bias, float* output) {
+void tile(const GroupedConvolution& p, const Element* input, const float* weights, const float* bias, Element* output) {
   F16 sum[M][V];
 #pragma GCC unroll 2
   for (int v = 0; v < V; v++) {
@@ -19,17 +19,18 @@ void tile(const GroupedConvolution& p, const float* input, const float* weights,
 #pragma GCC unroll 14
     for (int i = 0; i < M; i++) sum[i][v] = start;
   }
-  const int64_t step = p.stride * p.in_pixel, other = int64_t(9) * p.group_width * kLanes;
+  const int64_t step = p.stride * p.in_pixel, other = 9 * words(p.group_width) * kLanes;
   const float* w = weights;
+  const int depth = int(words(p.group_width));
   for (int tap = 0; tap < 9; tap++) {
-    const float* a = input + (tap / 3) * p.in_row + (tap % 3) * p.in_pixel;
-    for (int k = 0; k < p.group_width; k++, a += kLanes, w += kLanes) {
-      F16 weight[V];
+    const Element* a = input + (tap / 3) * p.in_row + (tap % 3) * p.in_pixel;
+    for (int k = 0; k < depth; k++, a += kLanes * kPack, w += kLanes) {
+      Words weight[V];
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) weight[v] = load(w + v * other);
+      for (int v = 0; v < V; v++) weight[v] = load_words(w + v * other);
 #pragma GCC unroll 14
       for (int i = 0; i < M; i++) {
-        F16 x = load(a + i * step);
+        Words x = load_words(a + i * step);
         hold(x);
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) sum[i][v] = fma(x, weight[v], sum[i][v]);
@@ -42,7 +43,7 @@ void tile(const GroupedConvolution& p, const float* input, const float* weights,
     for (int v = 0; v < V; v++) store(output + i * p.out_pixel + kLanes * v, relu(sum[i][v]));
 }
 
-using Tile = void (*)(const GroupedConvolution&, const float*, const float*, const float*, float*);
+using Tile = void (*)(const GroupedConvolution&, const Element*, const float*, const float*, Element*);
 struct Tiles {
   Tile of[kTilePixels + 1];
 };
@@ -64,9 +65,9 @@ void grouped_convolution(const GroupedConvolution& p, const Slice& slice) {
       const int last = slab_end < slice.last ? slab_end : slice.last;
       vectors = last - vector >= kTileVectors ? kTileVectors : 1;
       const Tiles& tiles = vectors == kTileVectors ? kWide : kNarrow;
-      const float* input = p.input + int64_t(row) * p.stride * p.in_row + int64_t(slab) * kLanes * p.group_width;
-      const float* weights = p.weights + int64_t(vector) * 9 * p.group_width * kLanes;
-      float* output = p.output + int64_t(row) * p.width * p.out_pixel + vector * kLanes;
+      const Element* input = p.input + int64_t(row) * p.stride * p.in_row + int64_t(slab) * kLanes * p.group_width;
+      const float* weights = p.weights + vector * 9 * words(p.group_width) * kLanes;
+      Element* output = p.output + int64_t(row) * p.width * p.out_pixel + vector * kLanes;
       for (int x = 0; x < p.width; x += each)
         tiles.of[p.width - x < each ? p.width - x : each](p, input + int64_t(x) * p.stride * p.in_pixel, weights,
                                                           p.bias + vector * kLanes, output + x * p.out_pixel);

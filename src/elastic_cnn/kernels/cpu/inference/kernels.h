@@ -1,7 +1,7 @@
 // The steps that blocks are made of, as plain structs, and a table of their functions for each instruction set.
 //
 // Maps. Inside a call a map lies as rows of pixels of channels (NHWC). Its channels are rounded up to a whole panel of
-// 32, the surplus always zero, and 16 floats lie unused after each pixel, so that the pixels of a tile do not fall onto
+// 32, the surplus always zero, and a cache line lies unused after each pixel, so that the pixels of a tile do not fall onto
 // the same cache sets where the channels are a power of two. No kernel therefore needs a mask. A map that a 3x3
 // convolution reads has a border of one pixel of zeros around it.
 //
@@ -9,13 +9,13 @@
 #pragma once
 #include <cstdint>
 
-#include "common/maps.h"
+#include "common/element.h"
 
 namespace elastic {
 
-constexpr int kPanel = 32;   // output channels whose weights lie together: weights[panel][tap][input channel][32]
-constexpr int kGap = 16;     // unused floats after each pixel
-constexpr int kVector = 16;  // channels of a vector, on every instruction set
+constexpr int kPanel = 32;        // output channels whose weights lie together: weights[panel][tap][input word][32]
+constexpr int kGap = 16 * kPack;  // unused numbers after each pixel: a cache line
+constexpr int kVector = 16;       // channels of a vector, on every instruction set
 
 // Which inputs the 32 outputs of a panel read: all of them in a convolution without groups, those of their
 // groups otherwise.
@@ -36,25 +36,25 @@ inline Inputs inputs_of_panel(int panel, int groups, int group_width) {
 //   shortcut: + shortcut(pixel, :)      (may be the output itself)
 //   relu:     max(., 0)
 struct Convolution {
-  const float* input;          // first tap of the first output pixel
-  int64_t in_pixel, in_row;    // floats from one output pixel's input to the next one's, the stride included
+  const Element* input;        // first tap of the first output pixel
+  int64_t in_pixel, in_row;    // numbers from one output pixel's input to the next one's, the stride included
   int taps;                    // 1, or 9 for 3x3
   int tap_columns;             // taps that lie in one row
-  int64_t tap_pixel, tap_row;  // floats from one tap to the next, along a row and between rows
+  int64_t tap_pixel, tap_row;  // numbers from one tap to the next, along a row and between rows
   int groups, group_width;     // input channels a group; 1 and the depth without groups
   const float* weights;
   const float* bias;  // one a channel, or null
-  float* output;
+  Element* output;
   int64_t out_pixel, out_row;
   int height, width;  // of the output
-  // Several images behind one another, `height` rows in all: rows an image, and floats from one image to the next.
+  // Several images behind one another, `height` rows in all: rows an image, and numbers from one image to the next.
   // 0: one image. The low maps and shortcuts of the images follow one another without a gap.
   int image_height = 0;
   int64_t in_image = 0, out_image = 0;
   const float* scale = nullptr;
-  const float* shortcut = nullptr;
-  int64_t shortcut_pixel = 0;  // rows follow without a border
-  const float* low = nullptr;  // (low_height, low_width), without a border
+  const Element* shortcut = nullptr;
+  int64_t shortcut_pixel = 0;    // rows follow without a border
+  const Element* low = nullptr;  // (low_height, low_width), without a border
   int64_t low_pixel = 0;
   int low_height = 0, low_width = 0;
   bool relu = false;
@@ -68,33 +68,33 @@ struct Slice {
 
 // A 3x3 convolution of many narrow groups, ReLU after it. Sixteen groups are the sixteen lanes of a vector: channel
 // c of group g lies at slab * 16 * group_width + c * 16 + lane where g = 16 * slab + lane, and a multiplication of
-// vectors is sixteen groups' multiplication, without a shuffle. weights[output vector][tap][input channel][16].
+// vectors is sixteen groups' multiplication, without a shuffle. weights[output vector][tap][input word][16].
 struct GroupedConvolution {
-  const float* input;  // first tap of the first output pixel, in a map with a border
+  const Element* input;  // first tap of the first output pixel, in a map with a border
   int64_t in_pixel, in_row;
   int stride, group_width;
   const float* weights;
   const float* bias;
-  float* output;
+  Element* output;
   int64_t out_pixel;
   int width;  // of the output, whose rows follow without a border
 };
 
 // Sums over 2x2 windows; one that reaches over the edge is weighted so that a quarter of it is the mean of what is inside.
 struct Pool {
-  const float* input;
+  const Element* input;
   int64_t pixel;
   int height, width;  // of the input
-  float* output;      // (ceil(height / 2), ceil(width / 2))
+  Element* output;    // (ceil(height / 2), ceil(width / 2))
   int64_t out_pixel;
 };
 
 // relu(scale * x + shift) of pixels that lie behind one another; vectors of sixteen channels.
 struct Normalize {
-  const float* input;
+  const Element* input;
   int64_t in_pixel;
   const float *scale, *shift;
-  float* output;
+  Element* output;
   int64_t out_pixel;
   int pixels, vectors;
 };
@@ -102,11 +102,11 @@ struct Normalize {
 // The same of two rows, and sums over their 2x2 windows; what is not wanted is null. A row that is missing below is the
 // one above again, and a column that is missing to the right the one to its left.
 struct NormalizePool {
-  const float* rows[2];  // of the input
+  const Element* rows[2];  // of the input
   int64_t in_pixel;
   const float *scale, *shift;
-  float* outputs[2];  // the rows' first pixels
-  float* pooled;      // where the window of column `first` goes
+  Element* outputs[2];  // the rows' first pixels
+  Element* pooled;      // where the window of column `first` goes
   int64_t out_pixel;
   int width, first, last;  // pixels a row; windows
   int vectors;
@@ -115,17 +115,17 @@ struct NormalizePool {
 // 3x3 windows of stride 2, padding 1, of a map that is nowhere negative, whose pixels are whole vectors; null rows lie
 // outside. A NaN in a window is its maximum, as in torch.
 struct MaxPool {
-  const float* rows[3];
+  const Element* rows[3];
   int64_t pixel;
   int width;  // of the input
-  float* output;
+  Element* output;
   int64_t out_pixel;
   int channels;
 };
 
 // Weighted mean of a map over its pixels: sum of row_weight * column_weight * map(row, column, :).
 struct Mean {
-  const float* map;
+  const Element* map;
   int64_t pixel;
   int height, width;
   const float *row_weight, *column_weight;
@@ -152,12 +152,21 @@ struct InferenceKernels {
   void (*normalize_pool)(const NormalizePool&);
 };
 
+#ifdef ELASTIC_BF16
+namespace avx512_bf16 {
+extern const InferenceKernels kernels;
+}
+namespace amx_bf16 {
+extern const InferenceKernels kernels;
+}
+#else
 namespace avx512 {
 extern const InferenceKernels kernels;
 }
 namespace avx2 {
 extern const InferenceKernels kernels;
 }
+#endif
 
 // Those of this processor; raises where there are none.
 const InferenceKernels& inference_kernels();

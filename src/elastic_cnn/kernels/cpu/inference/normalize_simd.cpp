@@ -11,7 +11,7 @@ namespace elastic::ELASTIC_LEVEL {
 namespace {
 
 template <int M>
-ELASTIC_INLINE void pixels(const Normalize& p, const float* in, float* out) {
+ELASTIC_INLINE void pixels(const Normalize& p, const Element* in, Element* out) {
   for (int64_t c = 0; c < int64_t(p.vectors) * kLanes; c += kLanes) {
     const F16 scale = load(p.scale + c), shift = load(p.shift + c);
 #pragma GCC unroll 4
@@ -31,11 +31,11 @@ void normalize(const Normalize& p) {
 void normalize_pool(const NormalizePool& p) {
   for (int column = p.first; column < p.last; column++) {
     const int left = 2 * column, right = left + 1 < p.width ? left + 1 : left;
-    const float *a = p.rows[0] + left * p.in_pixel, *b = p.rows[0] + right * p.in_pixel;
-    const float *c = p.rows[1] + left * p.in_pixel, *d = p.rows[1] + right * p.in_pixel;
-    float* top = p.outputs[0] ? p.outputs[0] + left * p.out_pixel : nullptr;
-    float* bottom = p.outputs[1] ? p.outputs[1] + left * p.out_pixel : nullptr;
-    float* pooled = p.pooled ? p.pooled + (column - p.first) * p.out_pixel : nullptr;
+    const Element *a = p.rows[0] + left * p.in_pixel, *b = p.rows[0] + right * p.in_pixel;
+    const Element *c = p.rows[1] + left * p.in_pixel, *d = p.rows[1] + right * p.in_pixel;
+    Element* top = p.outputs[0] ? p.outputs[0] + left * p.out_pixel : nullptr;
+    Element* bottom = p.outputs[1] ? p.outputs[1] + left * p.out_pixel : nullptr;
+    Element* pooled = p.pooled ? p.pooled + (column - p.first) * p.out_pixel : nullptr;
     const int64_t next = (right - left) * p.out_pixel;
     for (int64_t k = 0; k < int64_t(p.vectors) * kLanes; k += kLanes) {
       const F16 scale = load(p.scale + k), shift = load(p.shift + k);

@@ -44,16 +44,17 @@ Batch::Batch(const InferenceKernels& kernels, const Plan& plan, int height, int 
   if (split > 0) large_.emplace(plan, 0, split, height, width, 1);
 }
 
-void Batch::run(const float* weights, const float* input, float* output) const {
+void Batch::run(const float* weights, const Element* input, Element* output) const {
   int64_t floats = 0;
   if (large_) floats += large_->floats * (alone_ ? threads_ : 1);
   if (small_) floats += small_->floats;
   if (large_ && small_) floats += group_ * small_->in_pixels() * plan_.blocks[small_->first].in;
-  const Scratch scratch(floats);
-  parallel(threads_, [&](const Worker& worker) { work(weights, input, output, scratch.data(), worker); });
+  const Scratch scratch(words(floats));
+  parallel(threads_, [&](const Worker& worker) { work(weights, input, output, scratch.elements(), worker); });
 }
 
-void Batch::work(const float* weights, const float* input, float* output, float* scratch, const Worker& worker) const {
+void Batch::work(const float* weights, const Element* input, Element* output, Element* scratch,
+                 const Worker& worker) const {
   const int64_t in_step = int64_t(sizes_[0].height) * sizes_[0].width * plan_.blocks.front().in;
   const int64_t out_step = out_height() * out_width() * plan_.blocks.back().out;
   const Layout& any = large_ ? *large_ : *small_;
@@ -71,25 +72,25 @@ void Batch::work(const float* weights, const float* input, float* output, float*
   }
   const Runner last(kernels_, plan_, small_ ? *small_ : any, weights, scratch, seconds_);
   if (small_) last.clear_borders(worker);
-  float* between = small_ && large_ ? scratch + small_->floats : nullptr;
+  Element* between = small_ && large_ ? scratch + small_->floats : nullptr;
   for (int64_t at = 0; at < images_; at += group_) {
     const int64_t count = std::min(group_, images_ - at);
-    const float* from = input + at * in_step;
-    float* to = output + at * out_step;
+    const Element* from = input + at * in_step;
+    Element* to = output + at * out_step;
     if (large_) large_maps(own, shared, from, between ? between : to, count, worker);
     if (small_) last.run(between ? between : from, to, int(count), worker);
   }
 }
 
-void Batch::large_maps(const Runner& own, const Runner& shared, const float* input, float* output, int64_t count,
+void Batch::large_maps(const Runner& own, const Runner& shared, const Element* input, Element* output, int64_t count,
                        const Worker& worker) const {
   const int64_t in_step = large_->in_pixels() * plan_.blocks.front().in;
   const int64_t out_step = large_->out_pixels() * plan_.blocks[large_->end - 1].out;
   Barrier nobody;
   const Worker single{0, 1, nobody};
   for_each_image(count, alone_, worker, [&](int64_t image, bool alone) {
-    const float* from = input + image * in_step;
-    float* to = output + image * out_step;
+    const Element* from = input + image * in_step;
+    Element* to = output + image * out_step;
     if (alone)
       own.run(from, to, 1, single);
     else

@@ -21,11 +21,11 @@ class Batch {
   int64_t out_height() const { return sizes_.back().out_height; }
   int64_t out_width() const { return sizes_.back().out_width; }
   // From (images, height, width, in) to (images, height', width', out), both contiguous, channels last.
-  void run(const float* weights, const float* input, float* output) const;
+  void run(const float* weights, const Element* input, Element* output) const;
 
  private:
-  void work(const float* weights, const float* input, float* output, float* scratch, const Worker& worker) const;
-  void large_maps(const Runner& own, const Runner& shared, const float* input, float* output, int64_t count,
+  void work(const float* weights, const Element* input, Element* output, Element* scratch, const Worker& worker) const;
+  void large_maps(const Runner& own, const Runner& shared, const Element* input, Element* output, int64_t count,
                   const Worker& worker) const;
 
   const InferenceKernels& kernels_;

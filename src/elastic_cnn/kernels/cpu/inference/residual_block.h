@@ -39,7 +39,7 @@ class BlockRun {
   // The gate from the narrow maps; `inner` and `low_inner` are complete, and a barrier lies behind them.
   void gate();
 
-  Convolution from_inner(const BranchPlan& branch, const float* input, int height, int width) const;
+  Convolution from_inner(const BranchPlan& branch, const Element* input, int height, int width) const;
   // Lets a product run over all images of the stack, so far apart.
   void stack(Convolution& p, int64_t in_image, int64_t out_image) const;
   // body(rows of an image) for each image of the stack; `rows` are all rows of all of them, or some of the only one.
@@ -61,7 +61,8 @@ class BlockRun {
     if (low) return r_.layout_.padded.at({size_.low_height, size_.low_width, b_.low.panels(), true});
     return r_.layout_.padded.at({size_.height, size_.width, b_.high.panels(), false});
   }
-  float* at(int64_t offset) const { return r_.scratch_ + offset; }
+  Element* at(int64_t offset) const { return r_.scratch_ + offset; }
+  float* floats_at(int64_t offset) const { return reinterpret_cast<float*>(at(offset)); }
   const float* weights(int64_t offset) const { return r_.weights_ + offset; }
   void wait() {
     worker_.wait();

@@ -34,9 +34,9 @@ Layout::Layout(const Plan& plan, std::size_t first, std::size_t end, int height,
   low_inner = take(low_inner_size);
   low_out = take(low_out_size);
   pooled = take(pooled_size);
-  for (int64_t* vector : {&mean_high, &mean_low, &hidden, &gate}) *vector = take(most);
-  row_weights = take(2 * longest);
-  column_weights = take(2 * longest);
+  for (int64_t* vector : {&mean_high, &mean_low, &hidden, &gate}) *vector = take(most * kPack);
+  row_weights = take(2 * longest * kPack);
+  column_weights = take(2 * longest * kPack);
   for (auto& [key, at] : padded) at = take(images * padded_floats(key));
 }
 

@@ -17,7 +17,7 @@ namespace {
 using at::Tensor;
 
 Tensor output_of(const Tensor& x, const Tensor& weights, const Plan& plan) {
-  check_float_map(x, "x");
+  check_element_map(x, "x");
   const auto channels = x.sym_size(1).maybe_as_int();
   TORCH_CHECK_VALUE(!channels || *channels == plan.blocks.front().in, "the first block takes ", plan.blocks.front().in,
                     " channels, got an input of ", x.sym_sizes());
@@ -36,7 +36,7 @@ Tensor run(const Tensor& x, const Tensor& weights, at::IntArrayRef numbers, doub
   const Tensor output = output_of(x, weights, plan);
   const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
   const Batch batch(kernels, plan, int(x.size(2)), int(x.size(3)), x.size(0), at::get_num_threads(), seconds);
-  batch.run(weights.const_data_ptr<float>(), input.const_data_ptr<float>(), output.mutable_data_ptr<float>());
+  batch.run(packed_weights(weights), elements(input), mutable_elements(output));
   return output;
 }
 
@@ -65,14 +65,14 @@ Tensor residual_blocks_profile(const Tensor& x, const Tensor& weights, at::IntAr
 }  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("residual_blocks(Tensor x, Tensor weights, int[] plan) -> Tensor");
-  m.def("residual_blocks_profile(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("residual_blocks" ELASTIC_SUFFIX "(Tensor x, Tensor weights, int[] plan) -> Tensor");
+  m.def("residual_blocks_profile" ELASTIC_SUFFIX "(Tensor x, Tensor weights, int[] plan) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("residual_blocks", &elastic::residual_blocks);
-  m.impl("residual_blocks_profile", &elastic::residual_blocks_profile);
+  m.impl("residual_blocks" ELASTIC_SUFFIX, &elastic::residual_blocks);
+  m.impl("residual_blocks_profile" ELASTIC_SUFFIX, &elastic::residual_blocks_profile);
 }
 TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("residual_blocks", &elastic::residual_blocks_output);
-  m.impl("residual_blocks_profile", &elastic::profile_output);
+  m.impl("residual_blocks" ELASTIC_SUFFIX, &elastic::residual_blocks_output);
+  m.impl("residual_blocks_profile" ELASTIC_SUFFIX, &elastic::profile_output);
 }

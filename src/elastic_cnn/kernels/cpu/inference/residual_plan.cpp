@@ -33,9 +33,9 @@ class Cursor {
 };
 
 int64_t conv2_size(const BranchPlan& b) {
-  if (b.lanes) return int64_t(b.inner) * 9 * b.group_width;
+  if (b.lanes) return b.inner * 9 * words(b.group_width);
   int64_t rows = 0;
-  for (int panel = 0; panel < b.panels(); panel++) rows += inputs_of_panel(panel, b.groups, b.group_width).count;
+  for (int panel = 0; panel < b.panels(); panel++) rows += words(inputs_of_panel(panel, b.groups, b.group_width).count);
   return rows * 9 * kPanel;
 }
 
@@ -47,11 +47,11 @@ BranchPlan read_branch(const int64_t* numbers, int in, int out, Cursor& cursor) 
   const int64_t inner = (b.lanes ? round_up(b.groups, 16) : b.groups) * b.group_width;
   b.inner = positive(inner, "inner channels");
   const int64_t wide = round_up(b.inner, kPanel), out_wide = round_up(out, kPanel);
-  b.w1 = cursor.take(wide * in);
+  b.w1 = cursor.take(wide * words(in));
   b.b1 = cursor.take(wide);
   b.w2 = cursor.take(conv2_size(b));
   b.b2 = cursor.take(wide);
-  b.w3 = cursor.take(out_wide * b.inner);
+  b.w3 = cursor.take(out_wide * words(b.inner));
   return b;
 }
 
@@ -84,7 +84,7 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
     const int64_t out_wide = round_up(b.out, kPanel);
     b.b3 = cursor.take(out_wide);
     if (b.projection) {
-      b.wp = cursor.take(out_wide * b.in);
+      b.wp = cursor.take(out_wide * words(b.in));
       b.bp = cursor.take(out_wide);
     }
     if (b.hidden) {

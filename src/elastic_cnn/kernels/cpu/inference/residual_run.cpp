@@ -13,39 +13,39 @@ void Runner::clear_borders(const Worker& worker) const {
     const int64_t pixel = int64_t(panels) * kPanel + kGap, row = (width + 2) * pixel;
     for (int64_t image = 0; image < layout_.images; image++) {
       if (turn++ % worker.count != worker.index) continue;
-      float* map = scratch_ + at + image * padded_floats(key);
-      std::memset(map, 0, row * sizeof(float));
+      Element* map = scratch_ + at + image * padded_floats(key);
+      std::memset(map, 0, row * sizeof(Element));
       for (int y = 1; y <= height; y++) {
-        std::memset(map + y * row, 0, pixel * sizeof(float));
-        std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(float));
+        std::memset(map + y * row, 0, pixel * sizeof(Element));
+        std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(Element));
       }
-      std::memset(map + (height + 1) * row, 0, row * sizeof(float));
+      std::memset(map + (height + 1) * row, 0, row * sizeof(Element));
     }
   }
   worker.wait();
 }
 
-void copy_pixels(const float* from, int64_t from_pixel, int64_t channels, float* to, int64_t to_pixel, int64_t pixels,
-                 const Worker& worker) {
+void copy_pixels(const Element* from, int64_t from_pixel, int64_t channels, Element* to, int64_t to_pixel,
+                 int64_t pixels, const Worker& worker) {
   const int64_t wide = std::min(round_up(channels, kPanel), to_pixel);
   const Range part = range_of(int(pixels), worker);
   for (int64_t p = part.begin; p < part.end; p++) {
-    std::memcpy(to + p * to_pixel, from + p * from_pixel, channels * sizeof(float));
-    std::memset(to + p * to_pixel + channels, 0, (wide - channels) * sizeof(float));
+    std::memcpy(to + p * to_pixel, from + p * from_pixel, channels * sizeof(Element));
+    std::memset(to + p * to_pixel + channels, 0, (wide - channels) * sizeof(Element));
   }
 }
 
-void Runner::run(const float* input, float* output, int images, const Worker& worker) const {
+void Runner::run(const Element* input, Element* output, int images, const Worker& worker) const {
   const Layout& l = layout_;
   const BlockPlan &front = plan_.blocks[l.first], &back = plan_.blocks[l.end - 1];
-  float* maps[2] = {scratch_ + l.maps[0], scratch_ + l.maps[1]};
+  Element* maps[2] = {scratch_ + l.maps[0], scratch_ + l.maps[1]};
   copy_pixels(input, front.in, front.in, maps[0], front.in_pixel(), images * l.in_pixels(), worker);
   worker.wait();
   int now_in = 0;
   for (size_t i = l.first; i < l.end; i++) {
     const BlockPlan& b = plan_.blocks[i];
     const int goes_to = b.projection ? 1 - now_in : now_in;  // without a projection, onto the shortcut
-    const float* from = maps[now_in];
+    const Element* from = maps[now_in];
     const int64_t row = l.sizes[i].width * b.in_pixel();
     block(i,
           {.images = images,

@@ -52,7 +52,7 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
   const BranchPlan& branch = low ? b_.low : b_.high;
   const int width = low ? size_.low_width : size_.width, height = low ? size_.low_height : size_.height;
   const int64_t pixel = branch.pixel(), row = (width + 2) * pixel;
-  float* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
+  Element* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
   const int out_width = low ? size_.low_width : size_.out_width, out_height = low ? size_.low_height : size_.out_height;
   if (branch.lanes) {
     GroupedConvolution p{at(padded(low)),    pixel,  row,   b_.stride, branch.group_width, weights(branch.w2),
@@ -122,7 +122,7 @@ void BlockRun::conv3(Range rows, Range panels) {
   p.bias = weights(b_.b3);
   p.shortcut = b_.projection ? m_.output : m_.shortcut;
   p.shortcut_pixel = b_.projection ? m_.out_pixel : m_.shortcut_pixel;
-  p.scale = b_.hidden ? at(r_.layout_.gate) : nullptr;
+  p.scale = b_.hidden ? floats_at(r_.layout_.gate) : nullptr;
   p.relu = true;
   if (b_.elastic()) {
     p.low = at(r_.layout_.low_out);
@@ -136,7 +136,7 @@ void BlockRun::conv3(Range rows, Range panels) {
 
 void BlockRun::gate() {
   const Layout& l = r_.layout_;
-  float *rows = at(l.row_weights), *columns = at(l.column_weights);
+  float *rows = floats_at(l.row_weights), *columns = floats_at(l.column_weights);
   if (worker_.index == 0) {
     std::fill(rows, rows + size_.out_height, 1.f / float(size_.out_height));
     std::fill(columns, columns + size_.out_width, 1.f / float(size_.out_width));
@@ -144,13 +144,14 @@ void BlockRun::gate() {
     enlarged_weights(columns + size_.out_width, size_.low_width, size_.out_width);
   }
   worker_.wait();
-  const Mean high{at(l.inner), b_.high.pixel(), size_.out_height, size_.out_width, rows, columns, at(l.mean_high)};
+  const Mean high{at(l.inner), b_.high.pixel(), size_.out_height,      size_.out_width,
+                  rows,        columns,         floats_at(l.mean_high)};
   const Range part = range_of(2 * b_.high.panels(), worker_);
   k_.mean(high, part.begin, part.end);
   if (b_.elastic()) {
-    const Mean low{at(l.low_inner), b_.low.pixel(),          size_.low_height,
-                   size_.low_width, rows + size_.out_height, columns + size_.out_width,
-                   at(l.mean_low)};
+    const Mean low{at(l.low_inner),      b_.low.pixel(),          size_.low_height,
+                   size_.low_width,      rows + size_.out_height, columns + size_.out_width,
+                   floats_at(l.mean_low)};
     const Range low_part = range_of(2 * b_.low.panels(), worker_);
     k_.mean(low, low_part.begin, low_part.end);
   }
@@ -159,21 +160,23 @@ void BlockRun::gate() {
   const Range h = range_of(hidden / kVector, worker_);
   using A = Activation;
   const A first = b_.elastic() ? A::kNone : A::kRelu;
-  k_.linear({at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), at(l.hidden), b_.high.inner, hidden, first},
+  k_.linear({floats_at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), floats_at(l.hidden), b_.high.inner,
+             hidden, first},
             h.begin, h.end);
   if (b_.elastic())
-    k_.linear({at(l.mean_low), weights(b_.gate_low), at(l.hidden), at(l.hidden), b_.low.inner, hidden, A::kRelu},
+    k_.linear({floats_at(l.mean_low), weights(b_.gate_low), floats_at(l.hidden), floats_at(l.hidden), b_.low.inner,
+               hidden, A::kRelu},
               h.begin, h.end);
   worker_.wait();
   const Range o = range_of(2 * b_.out_panels(), worker_);
-  k_.linear({at(l.hidden), weights(b_.gate_w2), weights(b_.gate_b2), at(l.gate), hidden, b_.out_panels() * kPanel,
-             A::kSigmoid},
+  k_.linear({floats_at(l.hidden), weights(b_.gate_w2), weights(b_.gate_b2), floats_at(l.gate), hidden,
+             b_.out_panels() * kPanel, A::kSigmoid},
             o.begin, o.end);
   worker_.wait();
   mark(kGate);
 }
 
-Convolution BlockRun::from_inner(const BranchPlan& branch, const float* input, int height, int width) const {
+Convolution BlockRun::from_inner(const BranchPlan& branch, const Element* input, int height, int width) const {
   Convolution p{};
   p.input = input;
   p.in_pixel = branch.pixel();
