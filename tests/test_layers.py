@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast", "measure"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
-    "conversion": {"surgery", "nn", "data", "measure", "analysis"} | UTILITIES,
+    "conversion": {"surgery", "nn", "data", "measure", "analysis", "policy"} | UTILITIES,
     "extras": set(),
     "files": set(),
     "fonts": set(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from elastic_cnn.cli.conversion_arguments import add_conversion_arguments, check_arguments, convert_on_photos, draw
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="for a network by name: a file of its weights")
     parser.add_argument("--pretrained", action="store_true", help="for a network by name: timm's weights, downloaded")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+    add_conversion_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from elastic_cnn.zoo import load_checkpoint, save_checkpoint
     from elastic_cnn.zoo.checkpoint import means_checkpoint
 
+    check_arguments(args)
     if args.out and not str(args.out).endswith(".safetensors"):
         raise ValueError(f"{args.out}: a checkpoint's name ends in .safetensors")
     if args.out and not args.overwrite:
@@ -69,15 +72,19 @@ def run(args: argparse.Namespace) -> None:
     where = (lambda name, _: bool(pattern.search(name))) if pattern else None
     if size is not None:
         card = replace(card, input=_with_size(card.input, size))
-    options = {"stages": args.stages, "convolutions": args.convolutions, "match": args.match, "example": size}
-    elastic = elasticize(network, spec, where, **options)
-    print(_compare(card.network, network, elastic))
+    if args.photos is not None:
+        elastic, card = convert_on_photos(args, network, card, spec, where)
+    else:
+        options = {"stages": args.stages, "convolutions": args.convolutions, "match": args.match, "example": size}
+        elastic = elasticize(network, spec, where, **options)
+        print(_compare(card.network, network, elastic))
     if args.out:
         match = getattr(elastic, "elastic_match", None)
         if match:
             card = replace(card, kwargs={**card.kwargs, **match.arguments})
         save_checkpoint(args.out, elastic, card)
-        print(f"wrote {args.out}")
+        written = [args.out, *(draw(elastic, args.out) if args.photos is not None else [])]
+        print("\n".join(f"wrote {path}" for path in written))
         if not (means_checkpoint(args.network) or args.pretrained or args.weights):
             print(f"its weights are random: give --pretrained or --weights FILE for trained ones of {args.network}")
 
@@ -96,7 +103,20 @@ def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     network = create_model(args.network, **kwargs, **({"pretrained": True} if args.pretrained else {}))
     if args.weights:
         print(load_weights(network, args.weights))
-    return network, NetworkCard(args.network, kwargs)
+    return network, NetworkCard(args.network, kwargs, input=_input_of(network))
+
+
+def _input_of(network: nn.Module) -> InputSpec:
+    """How timm's configuration of a network says that photos are prepared."""
+    from timm.data import resolve_data_config
+
+    from elastic_cnn.zoo import InputSpec
+
+    config = resolve_data_config(model=network) if hasattr(network, "pretrained_cfg") else {}
+    known = {name: config[name] for name in ("mean", "std", "crop_pct") if name in config}
+    if config.get("interpolation") in ("bilinear", "bicubic"):
+        known["interpolation"] = config["interpolation"]
+    return InputSpec(size=tuple(config["input_size"][1:]), **known) if config else InputSpec()
 
 
 def _with_size(spec: InputSpec, size: tuple[int, ...]) -> InputSpec:

@@ -1,8 +1,9 @@
 """Shares: how much of which block runs at low resolution, so that a budget is met and least is lost.
 
-What a block's conversion does to the network's answers is measured, block by block, with all others at full resolution
+The error that a block's conversion makes, relative to its output, is measured with all others at full resolution
 (`set_blend`); how it grows with the part that runs low follows the channels' errors (`order.py`). From all at full
-resolution on, the next step is always the one that adds least error for the cost it saves.
+resolution on, the next step is always the one that adds least error for the cost it saves. (What a block alone does to
+the network's answers was tried in its place and chose worse: the refit of later blocks mends early ones.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elastic_cnn.conversion.order import Errors
+from elastic_cnn.conversion.probe import Call
 from elastic_cnn.nn import ElasticSpec, set_blend
 from elastic_cnn.nn.compare import output_tensors
 
@@ -24,35 +25,45 @@ Costs = Mapping[str, Mapping[float, float]]  # {block: {part at full resolution:
 @dataclass(frozen=True)
 class Choice:
     """One block's part at full resolution (1: it is left), what that saves of the network's cost, and the error
-    that it is expected to add to the answers."""
+    that it is expected to make, relative to its output."""
 
     high: float
     saved: float
     error: float
 
 
-def answer_error(own: Any, other: Any) -> Tensor:
-    """How far the network's answers are from the base's, a number a network: the divergence of class probabilities
-    for logits (N, classes, ...), for anything else the squared difference over the base's variance."""
-    if isinstance(other, Tensor) and other.dim() in (2, 4) and other.shape[1] > 1:
-        own, other = own.float().log_softmax(1), other.float().log_softmax(1)
-        return F.kl_div(own, other, log_target=True, reduction="none").sum(1).mean()
-    pairs = zip(output_tensors(own), output_tensors(other), strict=True)
-    return torch.stack([(a - b).square().mean() / b.var().clamp_min(1e-30) for a, b in pairs]).mean()
-
-
 @torch.no_grad()
 def sensitivities(elastic: nn.Module, names: Sequence[str], images: Sequence[Tensor]) -> dict[str, float]:
-    """{block: error of the answers where this block alone runs at its resolutions}; leaves the blend at 1."""
+    """{block: error of its output over the output's variance, where it runs at its resolutions on what the trained
+    network gives it}; leaves the blend at 1."""
     set_blend(elastic, 0)
     errors = dict.fromkeys(names, 0.0)
+    calls: dict[str, Call] = {}
+
+    def entering(name: str) -> Any:
+        return lambda _, args, kwargs: calls.__setitem__(name, Call(args, kwargs).copy())
+
+    def leaving(name: str, weight: int) -> Any:
+        def measure(block: nn.Module, _: Any, output: Any) -> None:
+            call = calls.pop(name)
+            set_blend(block, 1)
+            pairs = zip(output_tensors(block.forward(*call.args, **call.kwargs)), output_tensors(output), strict=True)
+            set_blend(block, 0)
+            errors[name] += weight * sum(float((a - b).square().mean() / b.var().clamp_min(1e-30)) for a, b in pairs)
+
+        return measure
+
     for batch in images:
-        whole = elastic(batch)
+        handles = []
         for name in names:
             block = elastic.get_submodule(name)
-            set_blend(block, 1)
-            errors[name] += float(answer_error(elastic(batch), whole)) * len(batch)
-            set_blend(block, 0)
+            handles.append(block.register_forward_pre_hook(entering(name), with_kwargs=True))
+            handles.append(block.register_forward_hook(leaving(name, len(batch))))
+        try:
+            elastic(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
     set_blend(elastic, 1)
     count = sum(len(batch) for batch in images)
     return {name: error / count for name, error in errors.items()}

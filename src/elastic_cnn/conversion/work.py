@@ -109,6 +109,7 @@ class Work:
         flow = trace(self.trained, [block.name for block in elastic.elastic_report.blocks], self.images[0][:1])
         options = replace(self.refit_options, seed=self.seed)
         refit(elastic, self.trained, self.images, blocks, flow, options, self.memory, note)
+        elastic.elastic_report.refitted = True
         return elastic
 
     def report(self, elastic: Any, seconds: float) -> ConversionReport:

@@ -20,7 +20,7 @@ def describe_surgery(network: Any) -> dict[str, Any]:
 
     spec, by: how it is divided, `by` "block" where it names them; blocks: names of what was converted; convolutions:
     whether single layers are among them; stages: those of the blocks; example: what the network is called with, where
-    it takes something else than it tells of itself.
+    it takes something else than it tells of itself; refitted: where `convert` changed weights.
     """
     report: SurgeryReport = network.elastic_report
     kinds = {block.kind for block in report.blocks if block.converted}
@@ -32,6 +32,8 @@ def describe_surgery(network: Any) -> dict[str, Any]:
     }
     if named_blocks(network.elastic_spec):
         description["by"] = "block"
+    if report.refitted:
+        description["refitted"] = True
     if (example := recorded_example(network)) is not None:
         with contextlib.suppress(ValueError):  # an argument that JSON cannot hold: the surgery needs it not
             description["example"] = example.describe()
@@ -59,7 +61,7 @@ def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
         raise ValueError(f"{type(network).__name__} has no block {', '.join(missing)} to make elastic")
     if not stages:
         stages = _find_stages(network, names, required=bool(spec_stages(spec)))
-    report = SurgeryReport(note="done again from its description")
+    report = SurgeryReport(note="done again from its description", refitted=bool(description.get("refitted")))
     for name in names:
         try:
             conversion = convert_one(network, modules[name], rules[name], spec_of(spec, name, stages.get(name)))

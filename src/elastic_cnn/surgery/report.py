@@ -49,12 +49,14 @@ class SurgeryReport:
     conversions: {name of a converted block: how}, enough to undo it.
     verified: the error of the elastic network at blend 0 against the original, relative to its largest output; None
         where it was not compared. note: on what it was compared, or why not.
+    refitted: whether `convert` also changed weights, so that undoing the division does not give back the function.
     """
 
     blocks: list[BlockOutcome] = field(default_factory=list)
     conversions: dict[str, Conversion] = field(default_factory=dict, repr=False)
     verified: float | None = None
     note: str = ""
+    refitted: bool = False
 
     @property
     def converted(self) -> list[str]:

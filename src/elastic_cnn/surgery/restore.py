@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ def restore(network: Any, *, inplace: bool = False) -> nn.Module:
     """The base structure of a network that `elasticize` made elastic, with the elastic network's present weights.
 
     The inverse of the division of weights: right after `elasticize` it gives back the base network's function; after
-    training it gives the same layers, all at full resolution (a starting point, not the same function).
+    training it gives the same layers, all at full resolution (a starting point, not the same function). Of a network
+    that `convert` made, channels stay in the order that it chose, and a warning says so where it refitted the weights.
 
     Raises `ValueError` where the network is not elastic, or holds trained resampling filters, which have no place in
     the base structure.
@@ -24,6 +26,12 @@ def restore(network: Any, *, inplace: bool = False) -> nn.Module:
     report = getattr(network, "elastic_report", None)
     if report is None:
         raise ValueError(f"{type(network).__name__} is not elastic: there is nothing to restore")
+    if report.refitted:
+        warnings.warn(
+            "the weights were refitted to low resolution when the network was converted: the restored network has the "
+            "structure of its base, and not its function",
+            stacklevel=2,
+        )
     for name, conversion in report.conversions.items():
         if "trained" in (conversion.spec.downsample, conversion.spec.upsample):
             raise ValueError(f"{name} holds trained resampling filters, which have no place in the base network")

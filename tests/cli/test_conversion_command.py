@@ -1,0 +1,81 @@
+"""`elastic elasticize --photos` as a user runs it: from a checkpoint and photos to a faster network."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from elastic_cnn import load_checkpoint, restore
+from elastic_cnn.cli import main
+from elastic_cnn.zoo import InputSpec, NetworkCard, create_model, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint of a small classifier of two classes."""
+    torch.manual_seed(1)
+    kwargs = {"num_classes": 2, "layers": [2, 2, 2, 1], "channels": [16, 16, 32, 32]}
+    card = NetworkCard("resnet26", kwargs, classes=("dark", "light"), input=InputSpec(size=(48, 48)))
+    path = tmp_path_factory.mktemp("trained") / "base.safetensors"
+    return save_checkpoint(path, create_model("resnet26", **kwargs).eval(), card)
+
+
+def test_from_a_checkpoint_and_photos_to_a_faster_network(trained, tiny, tmp_path, capsys):
+    out = tmp_path / "fast.safetensors"
+    command = ["elasticize", str(trained), "--photos", str(tiny / "photos" / "train"), "--count", "8", "-o", str(out)]
+    assert main([*command, "--budget", "95%", "--form", "bf16", "--test", str(tiny / "photos")]) == 0
+    text = capsys.readouterr().out
+    ratio = float(re.search(r"multiply-adds +1 +(0\.\d+)", text)[1])
+    assert 0.85 < ratio <= 0.95
+    assert re.search(r"time, bf16 +1 +\d+\.\d+ \(", text)
+    assert re.search(r"same answers on 4 other photos +100% +\d+\.\d%", text)
+    assert re.search(r"top-1 +\d+\.\d+% +\d+\.\d+%", text)
+    assert f"wrote {out}" in text
+    assert (tmp_path / "fast.png").stat().st_size > 1000
+    fast, card = load_checkpoint(out)
+    assert card.info["conversion"]["macs_ratio"] == pytest.approx(ratio, abs=1e-3)
+    assert card.info["conversion"]["aim"]["budget"] == 0.95
+    images = torch.randn(2, 3, 48, 48)
+    code = (
+        f"import torch, elastic_cnn; n, _ = elastic_cnn.load_checkpoint({str(out)!r}); torch.manual_seed(0); "
+        "print(n(torch.randn(2, 3, 48, 48)).tolist())"
+    )
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 48, 48)
+    assert torch.allclose(torch.tensor(json.loads(fresh.stdout)), fast(images), atol=1e-5)
+    with pytest.warns(UserWarning, match="refitted"):
+        restore(fast)
+    assert main([*command, "--budget", "0.95"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
+    out = tmp_path / "exact.safetensors"
+    photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing"]
+    assert main(["elasticize", str(trained), *photos, "--no-refit", "-o", str(out)]) == 0
+    assert "ordered, on 4 photos" in capsys.readouterr().out
+    images = torch.randn(2, 3, 48, 48)
+    assert torch.allclose(restore(load_checkpoint(out)[0])(images), load_checkpoint(trained)[0](images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--budget", "0.8"], "--budget needs --photos"),
+        (["--photos", "PHOTOS", "--budget", "0.1"], "a budget of 0.1 cannot be met"),
+        (["--photos", "PHOTOS", "--budget", "120%"], "budget must lie between 0 and 1"),
+        (["--photos", "PHOTOS", "--budget", "x"], "no number such as 0.8"),
+        (["--photos", "PHOTOS", "--budget", "0.8", "--time", "0.8"], "not allowed with"),
+        (["--photos", "nowhere"], "there is no folder nowhere"),
+        (["--photos", "PHOTOS", "--count", "0"], "--count must be at least 1"),
+        (["--photos", "PHOTOS", "--match", "macs"], "--match adds untrained layers"),
+    ],
+)
+def test_bad_conversions(trained, tiny, arguments, word, capsys):
+    arguments = [str(tiny / "photos" / "train") if part == "PHOTOS" else part for part in arguments]
+    assert main(["elasticize", str(trained), "--no-timing", *arguments]) == 2
+    assert re.search(word, capsys.readouterr().err)
