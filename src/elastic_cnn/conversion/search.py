@@ -46,7 +46,7 @@ def measured_savings(work: Work, form: str) -> Costs:
     alike are elastic, all of them, and no others."""
     kinds = {block.name: block.kind for block in work.elastic.elastic_report.blocks if block.converted}
     groups = alike(work.macs_before, macs_of_modules(work.elastic, work.images[0]), kinds)
-    spec: ElasticSpec = work.elastic.elastic_spec
+    spec: ElasticSpec = work.spec
     work.tell("time of blocks", 0, len(groups))
     networks = [work.divided(dict.fromkeys(group, spec)) for group in groups]
     ratios = time_ratios(networks, work.trained, work.images[0][:1], form)

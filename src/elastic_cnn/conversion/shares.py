@@ -18,7 +18,7 @@ from elastic_cnn.conversion.probe import Call
 from elastic_cnn.nn import ElasticSpec, set_blend
 from elastic_cnn.nn.compare import output_tensors
 
-STEPS = (0.75, 0.5, 0.25, 0.125)  # parts at full resolution that are tried
+STEPS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)  # parts at full resolution that are tried
 Costs = Mapping[str, Mapping[float, float]]  # {block: {part at full resolution: cost saved}}
 
 

@@ -58,7 +58,8 @@ class Work:
                 f"the channels of {type(network).__name__} cannot be put in order without changing what it computes "
                 f"({difference.problem}); leave that out: Calibration(order=False)"
             )
-        self.elastic: Any = elasticize(self.trained, spec, where, **options).eval()
+        self.spec = elastic.elastic_spec
+        self.elastic = self.divided({name: how.spec for name, how in self.blocks.items()})
         self.macs_before = macs_of_modules(self.trained, images[0])
         self._sensitivity: dict[str, float] = {}
         tell("order", 1, 1)
@@ -70,7 +71,7 @@ class Work:
     def grown(self, before: Mapping[str, float], after: Mapping[str, float], whole: float) -> Costs:
         """What each block saves at all steps, from its costs at full resolution and at the spec's: savings grow with
         the part that runs low, in a straight line."""
-        high = self.elastic.elastic_spec.shares[0]
+        high = self.spec.shares[0]
         return {
             name: {step: (before[name] - after[name]) / whole * (1 - step) / (1 - high) for step in STEPS}
             for name in self.blocks
@@ -83,7 +84,7 @@ class Work:
             self.tell("shares", 0, 1)
             self._sensitivity = sensitivities(self.elastic, list(self.blocks), first(self.images, SHARES_PHOTOS))
             self.tell("shares", 1, 1)
-        spec: ElasticSpec = self.elastic.elastic_spec
+        spec: ElasticSpec = self.spec
         chosen = choose_shares(self._sensitivity, self.errors, saved or self.saved_macs(), budget, spec.shares[0])
         return specs_of(chosen, spec)
 
@@ -91,7 +92,7 @@ class Work:
         """The elastic network by these specs (None: the spec asked for), not refitted."""
         if specs is None:
             return copy.deepcopy(self.elastic)
-        return elasticize(self.trained, specs, convolutions=self.options["convolutions"]).eval()
+        return elasticize(self.trained, specs, convolutions=self.options["convolutions"], verify=False).eval()
 
     def build(self, specs: Specs | None) -> Any:
         """The same, refitted."""
