@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := dev,docs
+ESLINT := $(VENV)/eslint/node_modules/.bin/eslint
 
-.PHONY: faults demo docs test test-quick test-floor lint format aarch64 bench coverage clean help
+.PHONY: faults demo docs test test-quick test-floor lint eslint format aarch64 bench coverage clean help
 CPP := $(wildcard src/elastic_cnn/kernels/cpu/*/*.cpp src/elastic_cnn/kernels/cpu/*/*.h src/elastic_cnn/analysis/benchmark/*.cpp)
 
 help:
@@ -14,7 +15,7 @@ help:
 	@echo "make test-quick  the tests that take no time: under three minutes"
 	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
 	@echo "make docs    the documentation with its reference and search, in build/site; warnings are errors"
-	@echo "make lint    ruff, mypy, pyright and clang-format (make format lays sources out)"
+	@echo "make lint    ruff, mypy, pyright, clang-format and eslint (make format lays sources out)"
 	@echo "make aarch64 whether the native kernels' sources compile for 64-bit ARM, where a cross compiler is at hand"
 	@echo "make faults  kills, full disks and dead processes against the real command line (docs/reliability.md; half an hour)"
 	@echo "make bench   the standing benchmarks"
@@ -49,6 +50,12 @@ lint: $(READY)
 	MYPYPATH=src $(BIN)/mypy --strict --follow-imports=silent tests/typed/program.py
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+	if command -v npm >/dev/null; then $(MAKE) --no-print-directory eslint; else echo "no npm: the explorer's scripts are not checked"; fi
+
+eslint:
+	test -x $(ESLINT) || npm install --prefix $(VENV)/eslint --no-audit --no-fund --silent eslint@9.39.5
+	$(ESLINT) -c src/elastic_cnn/policy/explorer/eslint.config.mjs src/elastic_cnn/policy/explorer/static
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

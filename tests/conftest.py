@@ -7,7 +7,20 @@ import hypothesis
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared"
+SLOW = (  # what trains networks, exports or compiles them, starts processes or a browser: not in `make test-quick`
+    "analysis/test_coverage", "analysis/test_stress", "analysis/test_tiles", "cli/test_bad", "cli/test_benchmark",
+    "cli/test_coco_commands", "cli/test_demo", "cli/test_eval", "cli/test_explore", "cli/test_export",
+    "cli/test_people", "cli/test_policy", "cli/test_predict", "cli/test_segment", "cli/test_stress", "cli/test_train",
+    "conversion/", "data/test_remote", "demo/test_run", "export/", "fast/test_native", "fast/test_optimize_networks",
+    "faults/", "fuzz/", "kernels/", "policy/explorer/test_explorer_hostile", "policy/explorer/test_explorer_limits",
+    "policy/explorer/test_explorer_page", "policy/explorer/test_explorer_serve", "policy/test_collect",
+    "study/test_study_runner", "surgery/test_foreign", "tasks/test_broken", "tasks/test_fused", "tasks/test_launched",
+    "tasks/test_multilabel_task", "tasks/test_resume", "tasks/test_segmentation", "tasks/test_training",
+    "test_docs.py::test_python_examples", "zoo/test_any_backbone", "zoo/test_citizenship", "zoo/test_distributed",
+    "zoo/test_encoders", "zoo/test_graphs", "zoo/test_released",
+)  # fmt: skip
 
 # Continuous integration draws the same cases each time; at a desk they are new ones each time.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
@@ -26,3 +39,11 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the mark `slow` to what `SLOW` names; single tests elsewhere carry it themselves."""
+    for item in items:
+        place = f"{item.path.relative_to(TESTS).as_posix()}::{item.name}"
+        if place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

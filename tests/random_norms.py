@@ -10,7 +10,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def random_norms(module: Module, weight: tuple[float, float] = (0.5, 1.5), spread: float = 0.2) -> Module:
-    """The module in eval mode, its batch norms and layer scales drawn anew, the same every time.
+    """The module in eval mode, its norms and layer scales drawn anew, the same every time.
 
     weight: range of the scales. spread: deviation of shifts and running means; variances are 0.5 to 1.5.
     """
@@ -23,13 +23,12 @@ def random_norms(module: Module, weight: tuple[float, float] = (0.5, 1.5), sprea
         values.data.copy_(deviation * torch.randn(values.shape, generator=generator))
 
     for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            if part.affine:
-                uniform(part.weight, *weight)
-                normal(part.bias, spread)
-            if part.running_mean is not None:
-                normal(part.running_mean, spread)
-                uniform(part.running_var, 0.5, 1.5)
+        if isinstance(part, (_BatchNorm, nn.GroupNorm, nn.LayerNorm)) and part.weight is not None:
+            uniform(part.weight, *weight)
+            normal(part.bias, spread)
+        if isinstance(part, _BatchNorm) and part.running_mean is not None:
+            normal(part.running_mean, spread)
+            uniform(part.running_var, 0.5, 1.5)
         if isinstance(getattr(part, "gamma", None), nn.Parameter):
             normal(part.gamma, 1.0)
     return module.eval()

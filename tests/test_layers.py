@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "extras": set(),
     "files": set(),
     "fonts": set(),
+    "hints": set(),
     "text": set(),
 }
 

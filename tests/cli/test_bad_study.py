@@ -95,7 +95,7 @@ def test_study_files_of_another_kind(content, says, tmp_path, shell):
 
 # words after the study -> (what the line names, what it says)
 ARGUMENTS = [
-    (["--only", ""], "network ''", "did you mean base"),
+    (["--only", ""], "network ''", "known are base"),
     (["--only", "bas"], "network 'bas'", "did you mean base?"),
     (["--processes", "0"], "--processes 0", "at least 1"),
     (["--threads", "x"], "--threads", "invalid int value: 'x'"),
@@ -104,7 +104,7 @@ ARGUMENTS = [
     (["--results", "{tmp}/file/below"], "{tmp}/file", "is no folder"),
     (["--work", "{tmp}/file/below"], "{tmp}/file", "is no folder"),
     (["{tmp}/tiny.yaml"], "tiny.yaml", "two studies have the name tiny"),
-    (["{tmp}/tinny.yaml"], "tinny.yaml", "did you mean {tmp}/tiny.yaml"),
+    (["{tmp}/tinny.yaml"], "tinny.yaml", "did you mean tiny.yaml?"),
 ]
 
 

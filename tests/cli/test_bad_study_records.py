@@ -46,17 +46,17 @@ RECORDS = {
     "truncated": (120, "is not the record of a run"),
     "a list": ("[]", "it holds a list"),
     "deep": ("[" * 100_000, "nested too deeply"),
-    "nothing in it": ("{}", "it lacks 'study'"),
-    "an unknown key": ({"more": 1}, "it has unknown keys: more"),
-    "values in a list": ({"values": [1]}, "its values is of another type"),
-    "no values": ({"values": {}}, "its values are not all numbers"),
-    "a value that is text": ({"values": {"top1_error": "x"}}, "its values are not all numbers"),
-    "a value that is nothing": ({"values": {"top1_error": None}}, "its values are not all numbers"),
-    "a seed that is text": ({"seed": "0"}, "its seed is of another type"),
-    "parameters that are text": ({"parameters": "many"}, "its parameters is of another type"),
-    "no views": ({"views": None}, "its views is of another type"),
-    "no hardware": ({"hardware": None}, "its hardware is of another type"),
-    "a curve of numbers": ({"curve": [3]}, "its curve holds 3"),
+    "nothing in it": ("{}", "missing key 'study'"),
+    "an unknown key": ({"more": 1}, "unknown key 'more'"),
+    "values in a list": ({"values": [1]}, "values must be a mapping"),
+    "no values": ({"values": {}}, "it holds no values"),
+    "a value that is text": ({"values": {"top1_error": "x"}}, "values.top1_error must be a number, not 'x'"),
+    "a value that is nothing": ({"values": {"top1_error": None}}, "values.top1_error must be a number, not None"),
+    "a seed that is text": ({"seed": "0"}, "seed must be a whole number, not '0'"),
+    "parameters that are text": ({"parameters": "many"}, "parameters must be a whole number, not 'many'"),
+    "no views": ({"views": None}, "views must be a whole number, not None"),
+    "no hardware": ({"hardware": None}, "hardware must be text, not None"),
+    "a curve of numbers": ({"curve": [3]}, "curve must be a list of 2 values, not 3"),
     "another study's": ({"study": "../../x"}, "it is of ../../x/base-seed0"),
     "another seed's": ({"seed": 7}, "it is of tiny/base-seed7"),
 }
@@ -99,7 +99,7 @@ def test_a_foreign_record_is_told_before_the_first_run(done, shell):
     (done / "tiny.yaml").write_text(ONE.replace("seeds: [0]", "seeds: [0, 1]"))
     before = files_of(done)
     for words in (command(done, done / "tiny.yaml"), report(done)):
-        shell.refuses(*words, named=str(foreign), says="it lacks 'study'")
+        shell.refuses(*words, named=str(foreign), says="unknown key 'loss'")
     assert files_of(done) == before
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from random_norms import random_norms
 
 from elastic_cnn import create_model, elasticize, save_checkpoint
 from elastic_cnn.export import export_checkpoint
@@ -17,16 +17,6 @@ TINY = {"stem_width": 8, "channels": [16, 16, 32, 32]}
 INPUT = InputSpec((48, 64), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_mode="squash")
 
 
-def shaken(network: nn.Module) -> nn.Module:
-    """Norms with statistics and weights as after training, so that leaving one out would show."""
-    generator = torch.Generator().manual_seed(1)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight, module.bias, module.running_mean):
-                values.data.add_(0.3 * torch.rand(values.shape, generator=generator))
-    return network.eval()
-
-
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An elasticized ResNet for three classes."""
@@ -34,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kwargs = {**TINY, "num_classes": 3}
     network = elasticize(create_model("resnet10t", **kwargs))
     card = NetworkCard("resnet10t", kwargs, classes=CLASSES, input=INPUT)
-    return save_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors", shaken(network), card)
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors", random_norms(network), card)
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def segmentation_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     network = create_model("dla60x_elastic_seg", **kwargs)
     card = NetworkCard("dla60x_elastic_seg", kwargs, "segmentation", CLASSES, INPUT)
-    return save_checkpoint(tmp_path_factory.mktemp("seg") / "seg.safetensors", shaken(network), card)
+    return save_checkpoint(tmp_path_factory.mktemp("seg") / "seg.safetensors", random_norms(network), card)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from random_norms import random_norms
 from timm.models.dla import DlaBottleneck
 from timm.models.resnet import Bottleneck, downsample_conv
 from torch import nn
@@ -43,12 +44,7 @@ BLOCKS = {
 
 def lively(module: nn.Module) -> nn.Module:
     """Norms with weights, biases and running statistics of no special value, channels_last."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, -1, 1.5)
-            nn.init.normal_(norm.bias, 0, 0.5)
-            nn.init.normal_(norm.running_mean, 0, 0.5)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
+    random_norms(module, weight=(-1, 1.5), spread=0.5)
     return module.to(memory_format=torch.channels_last).train()
 
 

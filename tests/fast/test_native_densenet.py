@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from random_norms import random_norms
 from timm.models.densenet import DenseNet
 
 import elastic_cnn
@@ -21,13 +22,7 @@ SMALL = {"block_config": (2, 3, 3, 2), "num_classes": 7}
 
 def build(name: str = "densenet_small_elastic", **arguments) -> torch.nn.Module:
     """A small network in eval mode whose norms have statistics of their own."""
-    network = elastic_cnn.create_model(name, **{**SMALL, **arguments}).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, 0, 0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, -1.5, 1.5)
-    return network
+    return random_norms(elastic_cnn.create_model(name, **{**SMALL, **arguments}), weight=(-1.5, 1.5))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from random_norms import random_norms
 from timm.models.dla import DlaBottleneck
 
 import elastic_cnn
@@ -29,17 +30,7 @@ NETWORKS = {
 def build(kind: str) -> torch.nn.Module:
     """A small network in eval mode whose norms have statistics of their own."""
     name = kind if kind.startswith("resnext") else ("resnext_small_elastic" if kind == "se" else "resnext_small")
-    return with_statistics(elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]))
-
-
-def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
-    """The network in eval mode, its norms with statistics of their own."""
-    for module in network.eval().modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, 0, 0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    return network
+    return random_norms(elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -108,7 +99,7 @@ def small_dla(elastic: bool) -> torch.nn.Module:
     network = AnySizeDLA(
         levels=(1, 1, 1, 2, 3, 1), channels=channels, cardinality=8, base_width=8, block=DlaBottleneck, num_classes=3
     )
-    return with_statistics(elasticize(network) if elastic else network)
+    return random_norms(elasticize(network) if elastic else network)
 
 
 def test_blocks_outside_rows_are_reported():

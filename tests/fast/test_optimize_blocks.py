@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_norms import random_norms
 from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.densenet import DenseLayer
@@ -22,17 +23,6 @@ from elastic_cnn.surgery.rules import find_rule
 torch_form = functools.partial(optimize_for_inference, native=False)
 
 WIDTH = 16
-
-
-def trained(network: nn.Module) -> nn.Module:
-    """Norms as training leaves them: no weight 1, no bias or mean 0, no variance 1."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-            nn.init.normal_(module.running_mean, 0, 0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval()
 
 
 def bottleneck(**options) -> nn.Module:
@@ -66,7 +56,7 @@ SPECS = (
 
 
 def elastic_block(family: str, spec: ElasticSpec) -> nn.Module:
-    block = trained(BLOCKS[family]())
+    block = random_norms(BLOCKS[family]())
     rule = find_rule(block)
     assert rule is not None
     elastic = rule.convert(block, spec).eval()
@@ -96,8 +86,11 @@ def test_blocks_equal_their_plain_form(family, spec):
                 equal(fast(x.clone()), plain(x.clone()), tolerance)
 
 
-_ROOTS = {family: elastic_block(family, ElasticSpec()) for family in BLOCKS}
-_FAST = {family: torch_form(block, torch.randn(1, WIDTH, 8, 8)) for family, block in _ROOTS.items()}
+@functools.cache
+def both_forms(family: str) -> tuple[nn.Module, nn.Module]:
+    """(plain, fast), made once for all sizes."""
+    block = elastic_block(family, ElasticSpec())
+    return block, torch_form(block, torch.randn(1, WIDTH, 8, 8))
 
 
 @settings(max_examples=40, deadline=None)
@@ -114,8 +107,9 @@ def test_blocks_at_any_size(family, batch, height, width, channels_last, seed):
     x = torch.randn(batch, WIDTH, height, width)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
+    plain, fast = both_forms(family)
     with torch.no_grad():
-        equal(_FAST[family](x.clone()), _ROOTS[family](x.clone()), 1e-5)
+        equal(fast(x.clone()), plain(x.clone()), 1e-5)
 
 
 @pytest.mark.parametrize("family", BLOCKS)
@@ -162,7 +156,9 @@ def test_single_convolutions():
         StdConv2d(WIDTH, 12, 3),
         ScaledStdConv2d(WIDTH, 12, 3),
     ):
-        layers = trained(nn.Sequential(convert_convolution(conv, ElasticSpec()), nn.BatchNorm2d(conv.out_channels)))
+        layers = random_norms(
+            nn.Sequential(convert_convolution(conv, ElasticSpec()), nn.BatchNorm2d(conv.out_channels))
+        )
         x = torch.randn(2, WIDTH, 9, 11)
         fast = torch_form(layers, x)
         assert list(fast.optimization_report.folded) == ["1"]

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from random_norms import random_norms
 from torch import nn
 
 from elastic_cnn import ElasticSpec, create_model, elasticize, optimize_for_inference, scale_policy, set_blend
@@ -37,19 +38,6 @@ NETWORKS = {
 FIXED_SIZE = {"levit"}
 
 
-def trained(network: nn.Module) -> nn.Module:
-    """Norms as training leaves them, so that folding has something to do."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.normal_(module.bias, 0, 0.1)
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.7, 1.4)
-        if hasattr(module, "gamma") and isinstance(module.gamma, nn.Parameter):
-            nn.init.normal_(module.gamma)
-    return network.eval()
-
-
 def errors(plain: nn.Module, fast: nn.Module, images: torch.Tensor) -> tuple[float, float]:
     """Relative errors of both against the plain network in float64."""
     with torch.no_grad():
@@ -60,7 +48,7 @@ def errors(plain: nn.Module, fast: nn.Module, images: torch.Tensor) -> tuple[flo
 
 def small(name: str, **more) -> nn.Module:
     model, arguments = NETWORKS[name]
-    return trained(create_model(model, **arguments, **more))
+    return random_norms(create_model(model, **arguments, **more))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -90,7 +78,7 @@ def test_networks_are_as_exact_as_their_plain_form(name):
     ],
 )
 def test_elasticized_networks(name, convolutions):
-    network = trained(elasticize(create_model(name, num_classes=4), convolutions=convolutions))
+    network = random_norms(elasticize(create_model(name, num_classes=4), convolutions=convolutions))
     fast = torch_form(network)
     plain_error, fast_error = errors(network, fast, torch.randn(1, 3, 69, 84))
     assert fast_error <= max(2 * plain_error, 10 * torch.finfo(torch.float32).eps)
@@ -148,7 +136,7 @@ class Odd(nn.Module):
 
 
 def test_norms_that_must_not_be_folded():
-    network = trained_with_statistics(Odd())
+    network = random_norms(Odd())
     x = torch.randn(2, 4, 5, 5)
     fast = torch_form(network, x)
     report = fast.optimization_report
@@ -163,14 +151,6 @@ def test_norms_that_must_not_be_folded():
     with torch.no_grad():
         for got, want in zip(fast(x), network(x), strict=True):
             torch.testing.assert_close(got, want)
-
-
-def trained_with_statistics(network: nn.Module) -> nn.Module:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval()
 
 
 def test_hooks_keep_what_they_look_at():
@@ -211,7 +191,7 @@ def test_a_training_network_is_optimized_as_in_eval_mode():
 
 
 def test_a_list_of_features_stays_one():
-    network = trained(create_model("resnext_small_elastic", features_only=True))
+    network = random_norms(create_model("resnext_small_elastic", features_only=True))
     fast = torch_form(network)
     images = torch.randn(1, 3, 70, 64)
     with torch.no_grad():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from random_norms import random_norms
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -20,14 +21,7 @@ def network(spec=None, **kwargs):
     """A tiny elastic ResNeXt in float64 whose norms do something."""
     torch.manual_seed(0)
     net = elasticize(ResNet(block=Bottleneck, num_classes=3, **{**TINY, **kwargs}), spec).double()
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for tensor in (module.weight, module.running_var):
-                    tensor.uniform_(0.5, 1.5)
-                for tensor in (module.bias, module.running_mean):
-                    tensor.uniform_(-0.3, 0.3)
-    return net.to(memory_format=torch.channels_last)
+    return random_norms(net).train().to(memory_format=torch.channels_last)
 
 
 def images(height=37, width=32):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from elastic_cnn.metrics.segmentation import IGNORE, PixelConfusion, iou_per_class, iou_table, mean_iou, pixel_accuracy
+from elastic_cnn.metrics.segmentation import IGNORE, PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
 
 SHAPE = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 
@@ -125,11 +125,3 @@ def test_nothing_counted_is_nan():
     confusion = _count(torch.zeros(1, 2, 2, dtype=torch.long), torch.full((1, 2, 2), IGNORE), 2)
     assert math.isnan(mean_iou(confusion))
     assert math.isnan(pixel_accuracy(confusion))
-
-
-def test_table_shows_every_class_in_per_cent():
-    confusion = torch.tensor([[3, 1], [0, 4]])
-    lines = iou_table(confusion, ("sky", "pole")).splitlines()
-    assert lines[1].split() == ["sky", "75.00", "75.00", "100.00", "50.00"]
-    assert lines[2].split() == ["pole", "80.00", "100.00", "80.00", "50.00"]
-    assert lines[3].split() == ["mean", "77.50", "pixel", "accuracy", "87.50"]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_norms import random_norms
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -22,14 +23,8 @@ from elastic_cnn.zoo.released import translate
 def tiny(spec=None, **changes):
     """A narrow ResNeXt of four stages with random norms; three of its blocks are elastic."""
     arguments = {"layers": (2, 2, 1, 1), "cardinality": 4, "base_width": 32, "channels": (4, 8, 8, 8)}
-    network = ResNet(block=Bottleneck, num_classes=5, **{**arguments, **changes})
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.weight, 0.5, 1)
-            nn.init.normal_(module.bias, std=0.1)
-    return elastic_cnn.elasticize(network, spec)
+    network = random_norms(ResNet(block=Bottleneck, num_classes=5, **{**arguments, **changes}))
+    return elastic_cnn.elasticize(network.train(), spec)
 
 
 def slow_branch_activation(branch, x, scale):

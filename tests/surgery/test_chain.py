@@ -6,6 +6,7 @@ import timm.utils
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_norms import random_norms
 from timm.layers import BatchNormAct2d, ConvNormAct, ScaledStdConv2d, SEModule
 from timm.models.byobnet import MobileOneBlock, RepVggBlock
 from torch import nn
@@ -36,15 +37,6 @@ class Chain(nn.Module):
         return tuple(f"layers.{i}" for i in range(len(self.layers)))
 
 
-def randomized(network):
-    generator = torch.Generator().manual_seed(0)
-    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if tensor.dim() == 1 and tensor.is_floating_point():
-            low = 0.5 if key.endswith(("weight", "var")) else -0.1
-            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + low)
-    return network.eval()
-
-
 def macs(network, x):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x)
@@ -70,7 +62,7 @@ def chains(draw):
         layers.append(draw(st.sampled_from(norms)))
         others = [nn.ReLU(), nn.SiLU(), nn.PReLU(out), SEModule(out, rd_channels=2), nn.Softmax2d(), nn.Identity()]
         layers.append(draw(st.sampled_from(others)))
-    return first, randomized(Chain(layers))
+    return first, random_norms(Chain(layers))
 
 
 @settings(max_examples=120, deadline=None)
@@ -108,7 +100,7 @@ def test_branches_end_where_channels_mix():
 
 
 def test_a_gate_sees_the_channels_of_all_branches():
-    chain = randomized(Chain([ConvNormAct(8, 8, 1), SEModule(8, rd_channels=4), ConvNormAct(8, 8, 1)]))
+    chain = random_norms(Chain([ConvNormAct(8, 8, 1), SEModule(8, rd_channels=4), ConvNormAct(8, 8, 1)]))
     elastic = convert_chain(chain, ElasticSpec(), [chain.path])
     gated = elastic.layers[0].conv
     assert isinstance(gated, GatedBranches)
@@ -135,7 +127,7 @@ def test_chains_that_cannot_be_divided_say_why(layers, reason):
 
 @pytest.mark.parametrize(("kind", "groups"), [(RepVggBlock, 1), (RepVggBlock, 4), (MobileOneBlock, 1)])
 def test_parallel_convolutions_become_one_after_training(kind, groups):
-    block = randomized(kind(8, 8, group_size=8 // groups if groups > 1 else None))
+    block = random_norms(kind(8, 8, group_size=8 // groups if groups > 1 else None))
     assert block.identity is not None
     block.double()  # what rounding hides in float32 shows: a forgotten eps, say
     x = torch.randn(2, 8, 9, 7, dtype=torch.float64)
@@ -150,7 +142,7 @@ def test_parallel_convolutions_become_one_after_training(kind, groups):
 
 
 def test_a_reparameterized_block_converts_too():
-    block = randomized(RepVggBlock(8, 8))
+    block = random_norms(RepVggBlock(8, 8))
     x = torch.randn(1, 8, 6, 6)
     block.reparameterize()
     torch.testing.assert_close(convert_repvgg_block(block, IDENTITY)(x), block(x), rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_norms import random_norms
 from timm.models.densenet import DenseLayer, DenseNet
 
 from elastic_cnn import ElasticSpec, elasticize
@@ -15,11 +16,7 @@ IDENTITY = {"downsample": "identity", "upsample": "identity"}
 
 
 def make_layer(inputs=6, growth=4, bn_size=4, **options):
-    layer = DenseLayer(inputs, growth, bn_size, **options)
-    for norm in (layer.norm1, layer.norm2):
-        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
-            tensor.uniform_(0.5, 1.5)
-    return layer.eval()
+    return random_norms(DenseLayer(inputs, growth, bn_size, **options))
 
 
 @given(

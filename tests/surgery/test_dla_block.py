@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_norms import random_norms
 from timm.models.dla import DLA, DlaBasic, DlaBottleneck
 
 from elastic_cnn import ElasticSpec, elasticize
@@ -12,14 +13,6 @@ from elastic_cnn.surgery.candidates import OF_A_FAMILY
 from elastic_cnn.surgery.dla_block import ElasticDlaBlock, convert_dla_basic_block, convert_dla_bottleneck
 
 GROUPED = {"cardinality": 4, "base_width": 8}  # of 16 channels in the 3x3 where a block has 64
-
-
-def randomized(block):
-    for module in block.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
-                tensor.uniform_(0.5, 1.5)
-    return block.eval()
 
 
 @pytest.mark.parametrize(
@@ -32,7 +25,7 @@ def randomized(block):
 )
 @pytest.mark.parametrize("given_shortcut", [True, False])
 def test_branches_at_full_resolution_are_the_block_itself(block, convert, given_shortcut):
-    block = randomized(block)
+    block = random_norms(block)
     elastic = convert(block, ElasticSpec(downsample="identity", upsample="identity"))
     x = torch.randn(2, block.conv1.in_channels, 9, 6)
     shortcut = torch.randn(x.shape) if given_shortcut else None
@@ -43,7 +36,7 @@ def test_branches_at_full_resolution_are_the_block_itself(block, convert, given_
 @given(height=st.integers(1, 20), width=st.integers(1, 20))
 @settings(max_examples=30, deadline=None)
 def test_equation_3_at_any_size(height, width):
-    block = randomized(DlaBottleneck(64, 64, **GROUPED))
+    block = random_norms(DlaBottleneck(64, 64, **GROUPED))
     x, shortcut = torch.randn(2, 64, height, width), torch.randn(2, 64, height, width)
 
     def norm(norm, x, part=slice(None)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from random_norms import random_norms
 from torch import Tensor, nn
 
 import elastic_cnn  # noqa: F401  (registers our networks)
@@ -26,26 +27,8 @@ CLASSES = 7
 
 
 def build(name: str, **kwargs: Any) -> Any:
-    """The small network of that name in eval mode, with `enliven`ed norms."""
-    return enliven(timm.create_model(name, **{"num_classes": CLASSES, **SMALL[name], **kwargs}))
-
-
-def enliven(network: Any) -> Any:
-    """Give every norm random statistics, scales and shifts, in place: fresh ones scale residual branches by zero, so
-    that tests would not see what the branches compute."""
-    generator = torch.Generator().manual_seed(1)
-
-    def uniform(low: float, high: float, like: Tensor) -> Tensor:
-        return torch.rand(like.shape, generator=generator) * (high - low) + low
-
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.copy_(uniform(0.5, 1.5, module.weight))
-                module.bias.copy_(uniform(-0.2, 0.2, module.bias))
-                module.running_mean.copy_(uniform(-0.2, 0.2, module.running_mean))
-                module.running_var.copy_(uniform(0.5, 1.5, module.running_var))
-    return network.eval()
+    """The small network of that name in eval mode, with random norms."""
+    return random_norms(timm.create_model(name, **{"num_classes": CLASSES, **SMALL[name], **kwargs}))
 
 
 def images(*size: int) -> Tensor:

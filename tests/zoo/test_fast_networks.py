@@ -3,7 +3,8 @@
 import pytest
 import timm
 import torch
-from citizens import enliven, images
+from citizens import images
+from random_norms import random_norms
 
 from elastic_cnn import ElasticSpec
 from elastic_cnn.nn.complexity import count
@@ -33,7 +34,7 @@ def test_budget(name, base, macs, blocks):
 def test_timm_entry(name):
     """Odd sizes, features of every stage, gradients to every parameter, a spec of one's own."""
     narrow = {"channels": (8, 16, 16, 16), "cardinality": 4, "base_width": 16, "stem_width": 8, "num_classes": 3}
-    network = enliven(timm.create_model(name, **narrow))
+    network = random_norms(timm.create_model(name, **narrow))
     x = images(2, 3, 65, 47)
     assert network(x).shape == (2, 3)
     extractor = timm.create_model(name, features_only=True, **narrow)

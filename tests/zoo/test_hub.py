@@ -12,7 +12,8 @@ import pytest
 import timm
 import torch
 import yaml
-from citizens import FAMILIES, SMALL, enliven, images
+from citizens import FAMILIES, SMALL, images
+from random_norms import random_norms
 
 from elastic_cnn import ElasticSpec, create_model, elasticize, load_checkpoint
 from elastic_cnn.zoo import InputSpec, NetworkCard
@@ -28,7 +29,7 @@ def share(name: str, folder: Path, elastic: bool = False, **kwargs: Any) -> Any:
     """A network of that name, written to `folder`."""
     kwargs = {"num_classes": len(CLASSES), **kwargs}
     network = create_model(name, **kwargs)
-    network = enliven(elasticize(network) if elastic else network)
+    network = random_norms(elasticize(network) if elastic else network)
     card = NetworkCard(name, kwargs, classes=CLASSES, input=INPUT, info=INFO)
     assert save_for_hf(network, card, folder) == folder
     return network
@@ -163,7 +164,7 @@ class HubWithoutNetwork:
 def test_push(readme_exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is uploaded loads from the Hub's cache by `hf-hub:`; an existing README.md stays."""
     kwargs = {"num_classes": 3, **SMALL["resnext50_elastic"]}
-    network = enliven(create_model("resnext50_elastic", **kwargs))
+    network = random_norms(create_model("resnext50_elastic", **kwargs))
     monkeypatch.setattr(HubWithoutNetwork, "readme_exists", readme_exists)
     monkeypatch.setattr(huggingface_hub, "HfApi", HubWithoutNetwork)
     card = NetworkCard("resnext50_elastic", kwargs, classes=CLASSES)

@@ -4,7 +4,6 @@ Every subcommand is a module with `add_arguments(parser)` and `run(args)`, impor
 """
 
 import argparse
-import difflib
 import importlib
 import os
 import re
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.text import escape_what_streams_cannot_show
 
 COMMANDS = {
@@ -97,8 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         invalid = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        near = difflib.get_close_matches(invalid[1], re.findall(r"'(.*?)'", invalid[2]), cutoff=0.5) if invalid else []
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(invalid[1], re.findall(r"'(.*?)'", invalid[2])) if invalid else ""
         page = f"{self.prog} {self.command}".strip()
         self.exit(2, f"elastic: error: {' '.join(message.split())}{hint} (see `{page} --help`)\n")
 

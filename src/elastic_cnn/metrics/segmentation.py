@@ -4,8 +4,6 @@ All come from one confusion matrix of whole numbers, which is added over batches
 end. This is VOC's mIoU. The mean over images of each image's IoU (torchmetrics' `MeanIoU`) is another number.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -47,24 +45,3 @@ def pixel_accuracy(confusion: Tensor) -> float:
     """The fraction of counted pixels whose class is right; NaN where no pixel was counted."""
     confusion = confusion.to(torch.float64)
     return float(confusion.diagonal().sum() / confusion.sum())
-
-
-def iou_table(confusion: Tensor, classes: Sequence[str]) -> str:
-    """A table for people, per cent: IoU, recall, precision and part of the pixels of each class; below it the means."""
-    counts = confusion.to(torch.float64)
-    columns = torch.stack(
-        [
-            iou_per_class(confusion),
-            counts.diagonal() / counts.sum(1),
-            counts.diagonal() / counts.sum(0),
-            counts.sum(1) / counts.sum(),
-        ]
-    )  # (4, classes)
-    width = max(len("mean"), *map(len, classes))
-    lines = [f"{'class':<{width}}     IoU  recall  precision  pixels"]
-    for name, (iou, recall, precision, part) in zip(classes, (100 * columns.T).tolist(), strict=True):
-        lines.append(f"{name:<{width}}  {iou:6.2f}  {recall:6.2f}     {precision:6.2f}  {part:6.2f}")
-    lines.append(
-        f"{'mean':<{width}}  {100 * mean_iou(confusion):6.2f}   pixel accuracy {100 * pixel_accuracy(confusion):.2f}"
-    )
-    return "\n".join(lines)

@@ -16,13 +16,13 @@
 Several recipes or data sets stand under `recipes` and `data_sets`, by name: the runs are then all combinations.
 """
 
-import difflib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from elastic_cnn.data.digits import DigitsSpec
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.zoo.factory import create_model, is_known
@@ -224,9 +224,9 @@ def load_study(path: str | Path) -> Study:
     """Read a study strictly; each recipe and override is checked. `ValueError` names file, line and nearest key."""
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
-        raise ValueError(f"there is no study {path}{hint}")
+        raise ValueError(
+            f"there is no study {path}{did_you_mean(path.name, (file.name for file in path.parent.glob('*.yaml')))}"
+        )
     values, source = strict.read_yaml(path)
     for key in ("name", "path"):
         if key in values:
@@ -271,8 +271,8 @@ def _entries(cls: type, values: dict[str, Any], source: strict.Source, key: str)
 
 def _known(name: str, networks: dict[str, Any], where: str) -> None:
     if name not in networks:
-        near = difflib.get_close_matches(name, networks, n=2, cutoff=0.4) or list(networks)
-        raise ValueError(f"{where}: the study has no network {name!r}; did you mean {' or '.join(near)}?")
+        hint = did_you_mean(name, networks, otherwise_all=True)
+        raise ValueError(f"{where}: the study has no network {name!r}{hint}")
 
 
 def _check_run(run: Run, source: strict.Source) -> None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import typing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.study.grid import Run
+from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.training_form import obstacle
 
 VERSION = 1  # of what is measured and how: runs of another version count as out of date
@@ -50,7 +50,7 @@ class Record:
     versions: str
     commit: str
     command: str
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: tuple[tuple[int, float], ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a metric, with the columns of the Parquet; `train_loss_end` is the curve's mean in its last quarter."""
@@ -111,7 +111,9 @@ def read_record(path: str | Path) -> Record:
     """`ValueError` where the file is no record of a run, or one of another run than its name says."""
     path = Path(path)
     try:
-        record = _record_of(read_object(path))
+        record = strict.build(Record, read_object(path), strict.Source("the record"))
+        if not record.values:
+            raise ValueError("it holds no values")
         if (record.study, f"{record.cell}-seed{record.seed}") != (path.parent.name, path.stem):
             raise ValueError(f"it is of {record.study}/{record.cell}-seed{record.seed}")
     except (ValueError, IsADirectoryError) as error:
@@ -130,26 +132,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
     return values
-
-
-def _record_of(values: dict[str, Any]) -> Record:
-    for name, hint in typing.get_type_hints(Record).items():
-        if name not in values:
-            if name == "curve":
-                continue
-            raise ValueError(f"it lacks {name!r}")
-        kind = typing.get_origin(hint) or hint
-        wanted = int | float if kind is float else int | float | None if type(None) in typing.get_args(hint) else kind
-        if not isinstance(values[name], wanted) or isinstance(values[name], bool):
-            raise ValueError(f"its {name} is of another type: {values[name]!r:.60}")
-    if unknown := sorted(set(values) - set(typing.get_type_hints(Record))):
-        raise ValueError(f"it has unknown keys: {', '.join(unknown)}")
-    if not values["values"] or not all(_is_number(value) for value in values["values"].values()):
-        raise ValueError(f"its values are not all numbers: {values['values']!r:.60}")
-    for point in values.get("curve", ()):
-        if not (isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))):
-            raise ValueError(f"its curve holds {point!r:.40}, not a step and a loss")
-    return Record(**values)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,6 @@
 """Running a study: what is missing, one run at a time in each process, each run by one process alone."""
 
 import csv
-import difflib
 import fcntl
 import shutil
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.measure import machine
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.study import results
@@ -73,8 +73,7 @@ def all_runs(studies: Sequence[Study], only: Sequence[str] = ()) -> list[Run]:
     known = [name for study in studies for name in study.networks]
     for name in only:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
-            raise ValueError(f"no study has a network {name!r}; did you mean {' or '.join(near)}?")
+            raise ValueError(f"no study has a network {name!r}{did_you_mean(name, known, otherwise_all=True)}")
     ranked = [
         (study.seeds.index(run.seed), run)
         for study in studies
@@ -278,9 +277,8 @@ def _record(
         train_store, test_store, summary.last_results, stress,
     )  # fmt: skip
     if run.study.metric not in values:
-        near = difflib.get_close_matches(run.study.metric, values, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(values)}"
-        raise UnknownMetric(f"{run.study.path}: there is no metric {run.study.metric!r}; {hint}")
+        hint = did_you_mean(run.study.metric, values, otherwise_all=True)
+        raise UnknownMetric(f"{run.study.path}: there is no metric {run.study.metric!r}{hint}")
     if run.entry.shares_from is not None:
         specs = recipe.network_kwargs["spec"]
         values |= {f"share_high_stage_{stage}": spec["shares"][0] for stage, spec in specs.items()}
@@ -302,16 +300,16 @@ def _shown(path: str) -> str:
     return "/".join(Path(path).parts[-2:]) if Path(path).is_absolute() else path
 
 
-def _curve(path: Path) -> list[tuple[int, float]]:
+def _curve(path: Path) -> tuple[tuple[int, float], ...]:
     """(step, loss) of at most `CURVE_POINTS` rows of a run's train.csv."""
     if not path.is_file():  # a run too short for a row
-        return []
+        return ()
     with path.open(newline="", encoding="utf-8") as file:
         try:
-            rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+            rows = tuple((int(row["step"]), float(row["loss"])) for row in csv.DictReader(file))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): remove {path.parent}, and the run starts anew") from error
-    return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
+    return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else ()
 
 
 def list_runs(studies: Sequence[Study], place: Place) -> list[str]:

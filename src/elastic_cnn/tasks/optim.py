@@ -8,9 +8,9 @@ import timm.optim
 import torch
 from timm.optim import param_groups_layer_decay
 
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks.recipe import Optimizer, Schedule
 from elastic_cnn.tasks.task import Task
-from elastic_cnn.zoo.factory import nearest
 
 ELSEWHERE = {  # arguments of timm's that have a key of their own
     "opt": "name", "lr": "lr", "weight_decay": "weight_decay", "momentum": "momentum",
@@ -38,7 +38,7 @@ def make_optimizer(task: Task, options: Optimizer) -> torch.optim.Optimizer:
     name = PLAIN_NAMES.get(options.name, options.name)
     known = sorted({"nesterov", *map(str, timm.optim.list_optimizers())})
     if name not in known:
-        raise ValueError(f"unknown optimizer {options.name!r}{nearest(options.name, known)}")
+        raise ValueError(f"unknown optimizer {options.name!r}{did_you_mean(options.name, known)}")
     if options.momentum != Optimizer.momentum and not timm.optim.get_optimizer_info(name).has_momentum:
         raise ValueError(f"optimizer.momentum={options.momentum} would do nothing: {options.name} has no momentum")
     given: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "momentum": options.momentum}

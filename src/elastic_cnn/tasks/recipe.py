@@ -4,7 +4,6 @@ The same recipe trains a base network and its elastic partner; `network` is usua
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.blend import Blend
 from elastic_cnn.tasks.geometry import both_sides, parse_size
@@ -180,10 +180,8 @@ def recipe_file(name_or_path: str | Path) -> Path:
         if path.is_file():
             return path
         raise ValueError(f"there is no recipe file {path}")
-    near = difflib.get_close_matches(text, recipe_names(), n=3, cutoff=0.4) or recipe_names()
-    raise ValueError(
-        f"unknown recipe {text!r}; did you mean {' or '.join(near)}? A file is given with its ending .yaml"
-    )
+    hint = did_you_mean(text, recipe_names(), most=3, otherwise_all=True)
+    raise ValueError(f"unknown recipe {text!r}{hint} (a file is given with its ending .yaml)")
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -2,7 +2,6 @@
 key (and the nearest one that exists), the file and the line."""
 
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
+from elastic_cnn.hints import did_you_mean
 
 T = TypeVar("T")
 Path_ = tuple[str, ...]
@@ -157,8 +158,9 @@ def all_keys(cls: type, path: Path_ = ()) -> list[str]:
 def _nearest_key(cls: type, key: str, path: Path_) -> str:
     keys = all_keys(cls, path)
     leaves = [name for name in keys if name.split(".")[-1] == key]
-    near = leaves or difflib.get_close_matches(".".join((*path, key)), keys, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(keys)}"
+    if leaves:
+        return f"; did you mean {' or '.join(leaves)}?"
+    return did_you_mean(".".join((*path, key)), keys, otherwise_all=True)
 
 
 def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:

@@ -1,12 +1,12 @@
 """`create_model`: every network by name, timm's, ours in timm's registry, and the segmentation networks."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import timm
 from torch import nn
 
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.zoo.elastic_dla import accept_any_size
 
 SEGMENTATION_NETWORKS: dict[str, Callable[..., nn.Module]] = {}
@@ -36,11 +36,6 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     if name in SEGMENTATION_NETWORKS:
         return SEGMENTATION_NETWORKS[name](**kwargs)
     if ":" not in name and not timm.is_model(name):
-        raise ValueError(f"unknown network {name!r}{nearest(name, [*SEGMENTATION_NETWORKS, *timm.list_models()])}")
+        hint = did_you_mean(name, [*SEGMENTATION_NETWORKS, *timm.list_models()], most=3)
+        raise ValueError(f"unknown network {name!r}{hint}")
     return accept_any_size(timm.create_model(name, **kwargs))
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean a, b or c?`, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

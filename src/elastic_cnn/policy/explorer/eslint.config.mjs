@@ -1,4 +1,4 @@
-// npx eslint@9 -c src/elastic_cnn/policy/explorer/eslint.config.mjs src/elastic_cnn/policy/explorer/static
+// make eslint (part of make lint)
 const browser = [
   "window", "document", "location", "history", "performance", "getComputedStyle", "matchMedia", "requestAnimationFrame",
   "requestIdleCallback", "setTimeout", "clearTimeout", "ResizeObserver", "Image", "URL", "fetch", "atob",
