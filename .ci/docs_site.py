@@ -19,7 +19,11 @@ ROOMS = {  # page: (title, modules whose public names it lists; a package lists 
     "surgery": ("Surgery", ("surgery", "nn")),
     "zoo": ("Networks and checkpoints", ("zoo", "zoo.hub", "zoo.released")),
     "fast": ("Faster forms", ("fast",)),
-    "training": ("Training and testing", ("tasks.training", "tasks.recipe", "tasks.settings", "metrics.multilabel")),
+    "training": (
+        "Training and testing",
+        ("tasks.training", "tasks.recipe", "tasks.settings", "tasks.spec", "metrics.multilabel"),
+    ),
+    "conversion": ("Converting trained networks", ("conversion",)),
     "policy": ("Scale policy", ("policy", "policy.predict", "policy.run", "policy.table")),
     "data": ("Data", ("data.image_folder", "data.coco", "data.masks", "data.digits", "data.sampler")),
     "export": ("Export", ("export",)),

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "elastic_cnn"
 FOR_ALL = {"elastic_cnn.tasks.spec"}  # what a task is; imports nothing
-UTILITIES = {"extras", "files", "fonts", "text"}
+UTILITIES = {"extras", "files", "fonts", "hints", "text"}
 MAY_IMPORT = {
     "nn": set(),
     "kernels": set(),
