@@ -16,7 +16,7 @@ from elastic_cnn.kernels import build, native, ops
 EXTRAS = {  # extra: packages that it brings
     "train": ("lightning", "torchmetrics", "tensorboard", "tqdm"),
     "figures": ("matplotlib", "pyarrow", "sklearn", "scipy"),
-    "data": ("webdataset", "datasets", "simplejpeg"),
+    "data": ("webdataset", "datasets", "simplejpeg", "tifffile"),
     "seg": ("segmentation_models_pytorch", "scipy"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
