@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from elastic_cnn.conversion.feed import Feed
 from elastic_cnn.conversion.probe import Call, Flow, Seen, run, tapped
 from elastic_cnn.conversion.ridge import NormalEquations, add_to_weight, rows_of, shifts
-from elastic_cnn.conversion.sites import Piece, Plan, Site, plan_sites
+from elastic_cnn.conversion.sites import Piece, Plan, Site, plan_mending, plan_sites
 from elastic_cnn.nn.resample import crop
 from elastic_cnn.surgery.report import Conversion
 
@@ -29,13 +29,15 @@ class Refit:
     """ridge: how strongly the trained weights pull, as a part of the features' mean square.
 
     samples: positions that a regression sees, per weight of an output, at least `least` of them; all where there are
-    no more. inner: also the grouped convolutions within branches. seed: of the positions drawn.
+    no more. inner: also the grouped convolutions within branches. mend: also one convolution of each block behind the
+    first elastic one that is not elastic itself. seed: of the positions drawn.
     """
 
     ridge: float = 1e-3
     samples: float = 16
     least: int = 32000
     inner: bool = True
+    mend: bool = True
     seed: int = 0
 
 
@@ -72,15 +74,18 @@ def refit(
     for name in flow.order:
         for feed in feeds:
             feed.move(name)
+        own, other, call = feeds[0].block, feeds[1].block, next(feeds[0].calls())
         if name in blocks:
-            reports.append(_refit_block(name, feeds, blocks[name], options))
+            plan = plan_sites(own, other, blocks[name], call, options.inner)
+            reports.append(_refit_block(name, plan, feeds, options))
             done(reports[-1])
+        elif reports and options.mend:
+            _refit_block(name, plan_mending(own, other, call), feeds, options)
     return reports
 
 
-def _refit_block(name: str, feeds: tuple[Feed, Feed], how: Conversion, options: Refit) -> BlockRefit:
-    own, other = feeds[0].block, feeds[1].block
-    plan = plan_sites(own, other, how, next(feeds[0].calls()), options.inner)
+def _refit_block(name: str, plan: Plan, feeds: tuple[Feed, Feed], options: Refit) -> BlockRefit:
+    own = feeds[0].block
     saved = copy.deepcopy(own.state_dict())
     before: float | None = None
     for site in plan.sites:

@@ -118,6 +118,22 @@ def plan_sites(elastic: nn.Module, trained: nn.Module, how: Conversion, call: Ca
     return plan
 
 
+def plan_mending(block: nn.Module, trained: nn.Module, call: Call) -> Plan:
+    """The last convolution of a block that is not elastic from which on it is linear: with other weights it can mend a
+    part of what earlier blocks lost."""
+    call = call.first(2)
+    ends = (last_activation(block, call), last_activation(trained, call))
+    plan = Plan(ends if all(ends) or not any(ends) else (None, None))
+    for name, conv in reversed(list(block.named_modules())):
+        if isinstance(conv, nn.Conv2d) and conv.groups == 1 and max(conv.stride) == 1:
+            scale = scale_to_end(block, plan.ends[0], conv, slice(None), call)
+            if scale is not None:
+                norm = norms_after(block, [conv], call).get(conv)
+                plan.keep(Site(name, (Piece(conv),), conv, layer(trained, name), scale=scale, norm=norm))
+                break
+    return plan
+
+
 def _pieces(branches: ElasticBranches) -> tuple[Piece, ...]:
     found: list[Any] = [branches.high, *branches.low]
     return tuple(Piece(b.transform[-1], b.up if b.resamples else None) for b in found)

@@ -16,6 +16,7 @@ from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.sampler import TestBatches, TrainBatches, closed, make_loader, seed_generators
 from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.distill import Teacher
 from elastic_cnn.tasks.failures import check_same_start
 from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
@@ -63,6 +64,9 @@ class Loop:
         )
         if recipe.channels_last:
             self.task.to(memory_format=torch.channels_last)
+        self.teacher = (
+            None if recipe.teacher is None else Teacher(recipe.teacher, job.card, self.task.network, recipe.distill)
+        )
         self.training_form = use_training_form(recipe, self.task.network, fabric.device)
         if recipe.compile:
             self.task.network.compile()
@@ -154,6 +158,9 @@ class Loop:
             waits = self.fabric.world_size > 1 and more
             with self.fabric.no_backward_sync(self.model) if waits else nullcontext():
                 loss = self.model.training_step(batch, number)
+                if self.teacher is not None:
+                    with self.fabric.autocast():
+                        loss = self.teacher.mix(loss)
                 self.fabric.backward(loss / len(readable))
             losses.append(loss.detach())
         mean = self._mean_loss(losses, readable)

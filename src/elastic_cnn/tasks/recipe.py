@@ -15,6 +15,7 @@ import yaml
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.blend import Blend
+from elastic_cnn.tasks.distill import Distill
 from elastic_cnn.tasks.geometry import both_sides, parse_size
 from elastic_cnn.tasks.spec import task_spec
 
@@ -81,6 +82,8 @@ class Recipe:
     elastic: make the network elastic after its initial weights were loaded; for networks not elastic by name.
     blend: move the low branches from full resolution to their own between these parts of the run (for networks made
         elastic from trained weights); they start at their own by default.
+    teacher: a checkpoint or run folder whose answers are the target, of the same classes; distill: how much the labels
+        count beside it (not at all by default), and the temperature.
     init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
     weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the published
         ones, downloaded). What fits is loaded, the rest is reported.
@@ -102,6 +105,8 @@ class Recipe:
     network_kwargs: dict[str, Any] = field(default_factory=dict)
     elastic: bool = False
     blend: Blend | None = None
+    teacher: str | None = None
+    distill: Distill = field(default_factory=Distill)
     init: Literal["timm", "he_fan_in"] = "timm"
     weights: str | None = None
     image_size: str | int | tuple[int, int] = 224

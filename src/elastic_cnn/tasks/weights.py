@@ -12,7 +12,7 @@ from elastic_cnn.surgery import elasticize
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
 from elastic_cnn.zoo.card_rules import check_arguments
-from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, means_checkpoint
 from elastic_cnn.zoo.factory import create_model
 
 
@@ -89,6 +89,8 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
     input_changes: fields of the card's `InputSpec` to set (crop_pct, crop_mode). Prints what was not loaded.
     Raises `ValueError` where no network is named, it is unknown or its arguments do not fit.
     """
+    if recipe.network is None and means_checkpoint(recipe.weights or ""):
+        return _from_checkpoint(recipe, classes, **input_changes)
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
     arguments = {**recipe.network_kwargs, "num_classes": len(classes)}
@@ -112,6 +114,24 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
         recipe.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
     )
     return network, card
+
+
+def _from_checkpoint(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any) -> tuple[nn.Module, NetworkCard]:
+    """The very network that `recipe.weights` holds, converted ones too, and its card for this run.
+
+    `ValueError` where its task or classes are others, or the recipe asks for what would build another network.
+    """
+    network, card = load_checkpoint(str(recipe.weights))
+    if recipe.elastic or recipe.network_kwargs or recipe.init != "timm":
+        raise ValueError(
+            "without network=NAME the checkpoint's network is taken as it is: leave out elastic, init, kwargs"
+        )
+    if card.task != recipe.task or card.classes != classes:
+        raise ValueError(
+            f"{recipe.weights} is for {card.task} with {len(card.classes)} classes, the data has {len(classes)} "
+            f"({recipe.task}): name the architecture (network=NAME) to train it with a new classifier"
+        )
+    return network.train(), replace(card, input=make_input_spec(recipe, network, **input_changes), info={})
 
 
 def _create(name: str, arguments: dict[str, Any], published: bool) -> nn.Module:

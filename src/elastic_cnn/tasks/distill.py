@@ -1,0 +1,72 @@
+"""Distillation: train a network towards the answers of a trained one, its teacher, with labels mixed in or without.
+
+The teacher sees what the network sees, mixed and cropped as it is. For class scores the loss is the divergence of both
+networks' probabilities at a temperature (Hinton et al., 2015; times its square), for multi-label scores label by label.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elastic_cnn.zoo.checkpoint import NetworkCard, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Distill:
+    """labels: part of the loss that the labels have; the teacher has the rest. temperature: at which probabilities are
+    compared. `ValueError` for values that make no sense."""
+
+    labels: float = 0.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.labels < 1:
+            raise ValueError(f"distill.labels={self.labels} must lie in 0..1; at 1 there is nothing to distill")
+        if self.temperature <= 0:
+            raise ValueError(f"distill.temperature={self.temperature} must be positive")
+
+
+class Teacher:
+    """A trained network beside one in training, whose every forward pass it notes."""
+
+    def __init__(self, checkpoint: str | Path, card: NetworkCard, network: nn.Module, options: Distill) -> None:
+        self.network, own = load_checkpoint(checkpoint)
+        if own.task != card.task or own.classes != card.classes:
+            raise ValueError(
+                f"teacher={checkpoint} answers another question than the data asks: {own.task} with "
+                f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task})"
+            )
+        self.network.requires_grad_(False)
+        self.task, self.options = card.task, options
+        self._seen: tuple[Tensor, Any] | None = None
+        network.register_forward_hook(self._note)
+
+    def _note(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if network.training:
+            self._seen = args[0], output
+
+    def mix(self, loss: Tensor) -> Tensor:
+        """The loss of the training step that just ran, with the teacher's part."""
+        if self._seen is None:
+            raise ValueError("the task did not call its network in the training step: there is nothing to distill")
+        images, logits = self._seen
+        self._seen = None
+        self.network.to(images.device)
+        with torch.no_grad():
+            wished = self.network(images)
+        own = distillation_loss(logits, wished, self.task, self.options.temperature)
+        return own if self.options.labels == 0 else torch.lerp(own, loss, self.options.labels)
+
+
+def distillation_loss(logits: Any, wished: Tensor, task: str, temperature: float) -> Tensor:
+    """(), from logits of both networks, (N, classes) or (N, classes, H, W); an auxiliary head's are left out."""
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    own, other = logits.float() / temperature, wished.float() / temperature
+    if task == "multilabel":
+        return F.binary_cross_entropy_with_logits(own, other.sigmoid()) * temperature**2
+    divergence = F.kl_div(own.log_softmax(1), other.log_softmax(1), log_target=True, reduction="none").sum(1)
+    return divergence.mean() * temperature**2

@@ -1,0 +1,84 @@
+"""A teacher in place of labels: the loss against its definition, and runs that start from a conversion."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from elastic_cnn import elasticize
+from elastic_cnn.tasks.distill import Distill, Teacher, distillation_loss
+from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.training import load_recipe, train
+from elastic_cnn.zoo.checkpoint import load_checkpoint, save_checkpoint
+
+QUIET = Settings("cpu", workers=0, progress=False)
+
+
+def test_the_loss_is_zero_for_the_teacher_itself_and_has_the_gradient_of_its_definition():
+    wished = torch.randn(5, 4, dtype=torch.float64)
+    for task in ("classification", "segmentation"):
+        assert float(distillation_loss(wished, wished, task, 2.0)) == pytest.approx(0, abs=1e-6)
+    logits = torch.randn(5, 4, requires_grad=True)
+    distillation_loss(logits, wished.float(), "classification", 3.0).backward()
+    # d/dz of T^2 KL(p || q) is T (q - p), averaged over the batch
+    expected = 3.0 * ((logits / 3).softmax(1) - (wished.float() / 3).softmax(1)) / 5
+    torch.testing.assert_close(logits.grad, expected.detach(), atol=1e-6, rtol=1e-5)
+    labels = torch.randn(5, 4, requires_grad=True)
+    distillation_loss(labels, wished.float(), "multilabel", 1.0).backward()
+    torch.testing.assert_close(labels.grad, (labels.sigmoid() - wished.float().sigmoid()).detach() / 20)
+
+
+def test_a_conversion_is_trained_towards_its_base_without_labels(recipe_path, photos, whole, tmp_path):
+    """A network made elastic, its classifier disturbed, comes back towards the base; what it is stays in the card."""
+    base, card = load_checkpoint(whole[0])
+    start: Any = elasticize(base)
+    with torch.no_grad():
+        start.fc.weight += torch.randn_like(start.fc.weight)
+    converted = save_checkpoint(tmp_path / "fast.safetensors", start, card)
+    keys = ["network=null", "network_kwargs={}", f"weights={converted}", f"teacher={whole[0]}"]
+    keys += ["optimizer.lr=0.05", "ema=null", "epochs=4", "options.mixup=0", "schedule.warmup_epochs=0"]
+    train(load_recipe(recipe_path, keys), photos, tmp_path / "run", QUIET)
+    trained, own = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert own.elastic == load_checkpoint(converted)[1].elastic
+    images = torch.randn(8, 3, 32, 32)
+
+    def distance(network):
+        with torch.no_grad():
+            return float(distillation_loss(network(images), base(images), "classification", 2.0))
+
+    assert distance(trained) < 0.5 * distance(load_checkpoint(converted)[0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        (["distill.labels=1"], "nothing to distill"),
+        (["distill.temperature=0"], "must be positive"),
+        (["teacher=nowhere.safetensors"], "no checkpoint at nowhere"),
+        (["network=null", "network_kwargs={}", "weights=WHOLE", "elastic=true"], "taken as it is"),
+    ],
+)
+def test_what_cannot_be(recipe_path, photos, whole, tmp_path, keys, word):
+    keys = [key.replace("WHOLE", str(whole[0])) for key in keys]
+    with pytest.raises(ValueError, match=word):
+        train(load_recipe(recipe_path, keys), photos, tmp_path / "run", QUIET)
+
+
+def test_labels_count_as_much_as_asked(whole):
+    base, card = load_checkpoint(whole[0])
+    images = torch.randn(2, 3, 32, 32)
+    teacher = Teacher(whole[0], card, base.train(), Distill())
+    base(images)
+    assert torch.isfinite(teacher.mix(torch.tensor(torch.nan)))  # labels are not looked at
+    with pytest.raises(ValueError, match="did not call its network"):
+        teacher.mix(torch.tensor(0.0))
+    mixed = Teacher(whole[0], card, base, Distill(labels=0.25))
+    base.eval()(images)
+    base.train()(images)
+    logits = mixed._seen[1]
+    wished = mixed.network(images)
+    expected = 0.25 * 8.0 + 0.75 * float(distillation_loss(logits, wished, card.task, 2.0).detach())
+    assert float(mixed.mix(torch.tensor(8.0)).detach()) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="another question"):
+        Teacher(whole[0], replace(card, classes=("cat", "dog")), base, Distill())
