@@ -22,7 +22,7 @@ def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
         "--against",
         paths[0],
         "--forms",
-        "eager,optimized,openvino",
+        "eager,optimized,onnxruntime",
         "--size",
         "32",
         "--rounds",

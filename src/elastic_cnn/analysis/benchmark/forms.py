@@ -35,6 +35,11 @@ TRAINING = {
     "optimized": "optimize_for_training, eager",
     "compiled": "as built, torch.compile",
 }
+TAKEN = {  # dtypes; where it computes in bfloat16, inputs and outputs are float32 all the same
+    "native": ("float32", "bfloat16"),
+    "onnxruntime": ("float32",),
+    "openvino": ("float32", "bfloat16"),  # bfloat16: as it comes, where the processor has it
+}
 ALONE = ("native", "onnxruntime", "openvino")  # their threads keep spinning for a while after a call
 
 
@@ -58,8 +63,8 @@ class Subject:
 
 def obstacle(subject: Subject) -> str:
     """Why a form cannot be had whatever the network; empty where it may."""
-    if subject.form in ALONE and (subject.dtype != "float32" or subject.device != "cpu"):
-        return "float32 on the CPU alone"
+    if subject.form in ALONE and (subject.dtype not in TAKEN[subject.form] or subject.device != "cpu"):
+        return f"{' and '.join(TAKEN[subject.form])} on the CPU alone"
     return "it does not train" if subject.job == "training" and subject.form not in TRAINING else ""
 
 
@@ -73,7 +78,7 @@ def prepare(subject: Subject) -> Run:
     images = torch.randn(subject.batch, channels, subject.size, subject.size, generator=_generator())
     with contextlib.suppress(ValueError):  # a network without batch norms keeps its activations in range by itself
         recalibrate(network, [images[:1].expand(2, -1, -1, -1)])
-    dtype = DTYPES[subject.dtype]
+    dtype = DTYPES["float32" if subject.form in ALONE else subject.dtype]
     network.to(subject.device, dtype).to(memory_format=torch.channels_last)
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
@@ -105,7 +110,7 @@ def inference_run(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     if subject.form in ("onnxruntime", "openvino"):
         return _runtime(network, subject, images)
     if subject.form == "native":
-        fast = _native(network, images)
+        fast = _native(network, images, DTYPES[subject.dtype])
     elif subject.form == "eager":
         fast = network.eval()
     else:
@@ -120,9 +125,9 @@ def inference_run(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     return run
 
 
-def _native(network: nn.Module, images: Tensor) -> nn.Module:
+def _native(network: nn.Module, images: Tensor, dtype: torch.dtype) -> nn.Module:
     try:
-        fast = optimize_for_inference(network, images, native=True, compile=True)
+        fast = optimize_for_inference(network, images, native=True, compile=True, dtype=dtype)
     except NativeKernelsMissing as error:
         raise Unavailable(str(error)) from error
     if not is_native(fast):
@@ -145,7 +150,7 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
             path = Path(folder) / "network.onnx"
             write_onnx(path, program, {})
             if subject.form == "openvino":
-                model = compile_model(convert(path), subject.threads)
+                model = compile_model(convert(path), subject.threads, exact=subject.dtype == "float32")
                 tensor = torch.from_numpy(array)
                 return lambda: model(tensor)
             opened = session(path, subject.threads)

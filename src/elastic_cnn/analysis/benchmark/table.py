@@ -6,7 +6,8 @@ from elastic_cnn.analysis.benchmark.breakdown import format_breakdown
 from elastic_cnn.measure.machine import machine_line
 from elastic_cnn.measure.tables import text_table
 
-HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of FMA peak", "of base, same form", "of base, eager")
+RATIOS = ("of base, same form", "of base, eager", "of base, fastest")
+HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of FMA peak", *RATIOS)
 
 
 def describe_peaks(peaks: dict[str, Any]) -> str:
@@ -19,6 +20,8 @@ def describe_peaks(peaks: dict[str, Any]) -> str:
 
 def rows_of(cell: dict[str, Any]) -> list[list[str]]:
     """The figures of one cell, a list of texts a row, as `HEADER` names them."""
+    bases = [row for row in cell["rows"] if _is_base(row)]
+    fastest = min(bases, key=lambda row: row["ms"]["median"])["form"] if bases else ""
     return [
         [
             row["network"],
@@ -30,9 +33,15 @@ def rows_of(cell: dict[str, Any]) -> list[list[str]]:
             f"{100 * row['of_peak']:.0f}%" if row.get("of_peak") else "-",
             _ratio(row, row["form"]),
             _ratio(row, "eager"),
+            _ratio(row, fastest),
         ]
         for row in cell["rows"]
     ]
+
+
+def _is_base(row: dict[str, Any]) -> bool:
+    own = row.get("ratios", {}).get(row["form"])
+    return bool(own) and own["low"] == own["high"] == 1
 
 
 def _ratio(row: dict[str, Any], form: str) -> str:
