@@ -67,9 +67,11 @@ def test_coco_has_labels_and_sizes_of_the_networks_classes(tmp_path):
 def test_broken_sizes_are_named(photos, tmp_path):
     (tmp_path / "val" / "red").mkdir(parents=True)
     (tmp_path / "val" / "red" / "a.png").write_bytes(png(1))
-    (tmp_path / "sizes.csv").write_text("path,size\nval/red/a.png,big\n")
-    with pytest.raises(ValueError, match=r"sizes\.csv is no table"):
-        open_photos(str(tmp_path), "val", "classification", (), PREPARATION)
+    long = b"path,size\n" + b"x" * 200_000 + b",1\n"  # more than csv takes in one field
+    for content in (b"path,size\nval/red/a.png,big\n", b"\0" * 9, bytes(range(256)), b"path,size\na\0b,1\n\xff", long):
+        (tmp_path / "sizes.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"sizes\.csv is no table"):
+            open_photos(str(tmp_path), "val", "classification", (), PREPARATION)
 
 
 def test_segmentation_has_no_table(tmp_path):

@@ -167,8 +167,11 @@ def _read_sizes(root: Path) -> dict[str, float]:
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["path"]: float(row["size"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError) as error:
+            rows = csv.DictReader(file)
+            if not {"path", "size"} <= set(rows.fieldnames or ()):
+                raise ValueError(f"its first line is {','.join(rows.fieldnames or ())!r:.60}")
+            return {row["path"]: float(row["size"]) for row in rows}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no table with the columns path and size ({error!r}): mend or remove it") from error
 
 
