@@ -33,7 +33,7 @@ def breakdown(run: Callable[[], object]) -> list[tuple[str, float]]:
     """(kind, milliseconds a call), longest first. `run`: one call; it is made `REPEATS` times after a warm-up."""
     for _ in range(2):
         run()
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiler:
         for _ in range(REPEATS):
             run()
     spent: dict[str, float] = defaultdict(float)
