@@ -11,7 +11,7 @@ from timm.models.nfnet import NfCfg, NormFreeNet
 from torch import nn
 
 from elastic_cnn import ElasticSpec, create_model, elasticize, restore, set_blend
-from elastic_cnn.conversion import Calibration, convert
+from elastic_cnn.conversion import Calibration, Refit, convert
 from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.work import macs_of_modules
 from elastic_cnn.nn.compare import relative_error
@@ -119,3 +119,30 @@ def test_every_rule(name):
     assert macs_of_modules(elastic, images)[""] == pytest.approx(
         report.macs_ratio * macs_of_modules(network, images)[""]
     )
+
+
+def test_the_smoothest_channels_stand_last():
+    """Measured again on the ordered network, where nothing moves, the errors fall from unit to unit."""
+    network, images = build("grouped"), smooth(3)
+    blocks = elasticize(network).elastic_report.conversions
+    with torch.no_grad():
+        order_channels(network, blocks, [images])
+        again = order_channels(network, blocks, [images], move=False)
+    for name, sections in again.items():
+        for each in sections:
+            assert torch.all(each[:-1] >= each[1:] * (1 - 1e-4)), name
+
+
+def test_a_refitted_block_is_right_in_the_mean():
+    """A regression with a constant leaves no mean error in any channel of the block's output."""
+    network, images = build("basic"), smooth(6)
+    options = Calibration(refit=Refit(ridge=1e-9, least=10**6), order=False)
+    elastic = convert(network, images, {"layer1.0": ElasticSpec()}, calibration=options)
+    ends = []
+    for each, act in ((elastic, "act"), (network, "act2")):
+        each.layer1[0].get_submodule(act).register_forward_pre_hook(
+            lambda _, args: ends.append(args[0].detach().clone())
+        )
+        each(images)
+    lacking = (ends[0] - ends[1]).mean((0, 2, 3)).abs() / ends[1].std((0, 2, 3))
+    assert float(lacking.max()) < 1e-3
