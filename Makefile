@@ -12,7 +12,7 @@ CPP := $(wildcard src/elastic_cnn/kernels/cpu/*/*.cpp src/elastic_cnn/kernels/cp
 help:
 	@echo "make demo    the whole idea in a few minutes; the report lands in runs/demo"
 	@echo "make test    all tests"
-	@echo "make test-quick  the tests that take no time: under three minutes"
+	@echo "make test-quick  the tests that train nothing and start no processes"
 	@echo "make test-floor  the tests on the lowest versions of everything that is declared (an hour)"
 	@echo "make docs    the documentation with its reference and search, in build/site; warnings are errors"
 	@echo "make lint    ruff, mypy, pyright, clang-format and eslint (make format lays sources out)"
