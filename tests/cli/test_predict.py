@@ -93,7 +93,7 @@ def test_unreadable_files_are_named_and_the_others_done(place, capsys):
     streams = capsys.readouterr()
     assert [line for line in streams.out.splitlines() if line in images] == place.photos
     assert f"{broken} cannot be read" in streams.err
-    assert f"2 of 4 images cannot be read: {broken}, {missing}" in streams.err
+    assert f"2 of 4 images cannot be read: '{broken}', '{missing}'" in streams.err
     assert main(["predict", str(place.root / "elastic.safetensors"), *images, "--json"]) == 2
     answers = json.loads(capsys.readouterr().out)
     assert ["error" in answer for answer in answers] == [True, False, True, False]

@@ -14,6 +14,7 @@ from native_blocks_reference import random_block
 from native_dense_reference import random_layer, random_transition
 from torch import Tensor
 
+from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.packing import Tree, pack, pack_stem, pack_tree
 from elastic_cnn.kernels.packing_dense import pack_dense
 
@@ -64,7 +65,7 @@ def examples() -> dict[str, list[Any]]:
     """Arguments that fit, of every operator that takes tensors."""
     residual, dense, joined = pack(blocks()), pack_dense(trunk()), pack_tree(tree())
     bottom = torch.randn(N, 8, 5, 4)
-    return {
+    return _bf16_examples() | {
         "residual_blocks": [torch.randn(N, 8, 9, 7), residual.weights, residual.plan],
         "residual_blocks_profile": [torch.randn(N, 8, 9, 7), residual.weights, residual.plan],
         "dense_blocks": [torch.randn(N, 8, 9, 7), dense.weights, dense.plan],
@@ -88,6 +89,24 @@ def examples() -> dict[str, list[Any]]:
         "train_grouped": [a_map(), statistics(), torch.randn(GROUPED), 1, *norm()],
         "train_grouped_norm_gradient": [a_map(), torch.randn(GROUPED), a_map(), statistics(), 1],
         "train_grouped_weight_gradient": [a_map(), a_map(), statistics(), torch.randn(GROUPED), 1],
+    }
+
+
+def _bf16_examples() -> dict[str, list[Any]]:
+    """Those of inference in bfloat16, where they run."""
+    dtype = torch.bfloat16
+    if not ops.ready(dtype):
+        return {}
+    residual, dense, joined = pack(blocks(), dtype), pack_dense(trunk(), dtype), pack_tree(tree(), dtype)
+    x, bottom = torch.randn(N, 8, 9, 7).to(dtype), torch.randn(N, 8, 5, 4).to(dtype)
+    weights = pack_stem(torch.randn(40, 3, 3, 3), dtype)
+    return {
+        "residual_blocks_bf16": [x, residual.weights, residual.plan],
+        "residual_blocks_profile_bf16": [x, residual.weights, residual.plan],
+        "dense_blocks_bf16": [x, dense.weights, dense.plan],
+        "dense_blocks_profile_bf16": [x, dense.weights, dense.plan],
+        "dla_tree_bf16": [x, bottom, [bottom.clone()], joined.weights, joined.plan],
+        "stem_bf16": [torch.randn(N, 3, 15, 11).to(dtype), weights, torch.randn(40), 3, 2],
     }
 
 

@@ -169,13 +169,13 @@ START = [INPUT, 8, 0, 0]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.randn(1, 8, 6, 6).half()}, "float32"),
+        ({"x": torch.randn(1, 8, 6, 6).half()}, "of dtype Float"),
         ({"x": torch.randn(8, 6, 6)}, "map"),
         ({"x": torch.randn(1, 9, 6, 6)}, "takes 8 channels"),
         ({"x": torch.empty(1, 8, 0, 6)}, "rows"),
         ({"x": torch.randn(1, 8, 1, 6)}, "cannot be halved"),
         ({"weights": torch.randn(10)}, "packed weights"),
-        ({"weights": torch.randn(10).double()}, "same dtype"),
+        ({"weights": torch.randn(10).double()}, "of dtype Float"),
         ({"plan": []}, "4 numbers"),
         ({"plan": [1, 2, 3]}, "4 numbers"),
         ({"plan": [LAYER, 4, 8, 0]}, "begins with its input"),

@@ -85,12 +85,12 @@ GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.randn(1, 8, 6, 6).half()}, "float32"),
+        ({"x": torch.randn(1, 8, 6, 6).half()}, "of dtype Float"),
         ({"x": torch.randn(8, 6, 6)}, "map"),
         ({"x": torch.randn(1, 9, 6, 6)}, "8 channels"),
         ({"x": torch.empty(1, 8, 0, 6)}, "rows"),
         ({"weights": torch.randn(10)}, "packed weights"),
-        ({"weights": torch.randn(10).double()}, "same dtype"),
+        ({"weights": torch.randn(10).double()}, "of dtype Float"),
         ({"weights": torch.randn(5, 2)}, "a vector"),
         ({"plan": []}, "11 numbers"),
         ({"plan": [1, 2, 3]}, "11 numbers"),

@@ -27,14 +27,17 @@ from elastic_cnn.kernels.packing_dense import pack_dense
 
 REASON = training_ops.unavailable() or (load().reason if not ops.ready() else "")
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
-WITHOUT_TENSORS = {"kernel_level", "train_level", "train_has_grouped"}
+WITHOUT_TENSORS = {"kernel_level", "bf16_level", "train_level", "train_has_grouped"}
 VALUES = [math.nan, math.inf, -math.inf]
 
 
 def test_every_operator_has_an_example():
+    has_bf16 = ops.ready(torch.bfloat16)
     names = [name.removeprefix("elastic_cnn::") for name in torch._C._dispatch_get_all_op_names()
              if name.startswith("elastic_cnn::")]  # fmt: skip
     registered = {name for name in names if not name.startswith("triton_")}  # those of graphics processors
+    if not has_bf16:
+        registered = {name for name in registered if not name.endswith("_bf16")} | {"bf16_level"}
     assert registered == set(examples()) | WITHOUT_TENSORS
 
 

@@ -68,7 +68,7 @@ def test_a_restart_keeps_what_was_done(monkeypatch, tiny_run, capsys):
     assert main(tiny_run) == 0
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert main([*tiny_run, "--overwrite"]) == 0
-    assert "going on with" in capsys.readouterr().out  # not started anew
+    assert "has come to its end already" in capsys.readouterr().out  # not started anew
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])

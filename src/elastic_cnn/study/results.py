@@ -67,10 +67,11 @@ def config_of(run: Run, views: int | None) -> dict[str, Any]:
     """All that decides on the outcome of a run, as JSON values. views: with those of an equal time worked out."""
     made = run.make_recipe()
     recipe = made.to_dict()
-    if obstacle(
-        made, torch.device("cpu")
-    ):  # the plain form: what `fused` says changes nothing, and older records lack it
+    # What changes nothing is left out: older records lack it.
+    if obstacle(made, torch.device("cpu")):  # the plain form
         del recipe["fused"]
+    if made.teacher is None:
+        del recipe["teacher"], recipe["distill"]
     learned = {} if run.entry.shares_from is None else {"shares_from": run.entry.shares_from}
     return {
         "version": VERSION,

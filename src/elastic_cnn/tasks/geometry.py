@@ -20,7 +20,9 @@ def parse_size(value: str | int | tuple[int, ...] | list[int], name: str = "imag
         sides = [int(side) for side in match.groups() if side] if match else []
     sides = [sides] if isinstance(sides, int) else list(sides)
     if len(sides) not in (1, 2) or any(side < 1 for side in sides):
-        raise ValueError(f"{name}={value} must be at least 1: a side in pixels, or height and width as 32x128")
+        raise ValueError(
+            f"{name}={value} must be at least 1, of six digits at most: a side in pixels, or height and width as 32x128"
+        )
     return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
 
 

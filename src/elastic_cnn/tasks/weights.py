@@ -89,7 +89,7 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
     input_changes: fields of the card's `InputSpec` to set (crop_pct, crop_mode). Prints what was not loaded.
     Raises `ValueError` where no network is named, it is unknown or its arguments do not fit.
     """
-    if recipe.network is None and means_checkpoint(recipe.weights or ""):
+    if recipe.network is None and recipe.weights and means_checkpoint(recipe.weights):
         return _from_checkpoint(recipe, classes, **input_changes)
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
