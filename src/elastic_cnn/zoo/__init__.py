@@ -11,6 +11,7 @@ from elastic_cnn.zoo import (  # noqa: F401  (registers)
     elastic_resnet_v1,
     elastic_resnext,
     hub,
+    rivals,
     segmentation,
     small_networks,
 )
