@@ -27,7 +27,12 @@ RECIPES = {
     "text for a number": ("seed: ten\n", "seed must be a whole number, not 'ten'"),
     "fraction for a count": ("val_every: 1.5\n", "val_every must be a whole number"),
     "yes for a number": ("seed: yes\n", "seed must be a whole number, not True"),
-    "list for text": ("task: [a]\n", "task must be text"),
+    "list for text": ("task: [a]\n", "task must be text, not ['a']"),
+    "yes for text": ("weights: yes\n", "weights must be text, not True: YAML reads it so; put the word in quotes"),
+    "names that YAML reads as truth": (
+        "task: segmentation\noptions: {dataset: folder, classes: [no, yes]}\n",
+        "options.classes must be text, not False: YAML reads it so; put the word in quotes",
+    ),
     "number for a section": ("optimizer: 3\n", "optimizer must be a mapping"),
     "unknown choice": ("precision: fp64\n", "precision must be one of fp32"),
     "unknown task": ("task: clasification\n", "classification"),

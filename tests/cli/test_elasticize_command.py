@@ -71,11 +71,27 @@ def test_another_input_size_travels(tmp_path, capsys):
         (["convnext_atto", "--match", "macs"], "not for ConvNeXt"),
         (["resnext_small", "--input-size", "3", "0", "9"], "three positive numbers"),
         (["resnext_small", "--pretrained", "--weights", "x"], "leave one of them out"),
+        (
+            ["resnext_small", "--pretrained"],
+            "--pretrained: there are no published weights of resnext_small",
+        ),
+        (["resnext_small", "--weights", "gone.pth"], "another file of weights (.pth,"),
     ],
 )
 def test_bad_input(arguments, word, capsys):
     assert main(["elasticize", *arguments]) == 2
     assert word in capsys.readouterr().err
+
+
+def test_published_weights_without_a_connection(monkeypatch, capsys):
+    def offline(*_, **__):
+        raise OSError("We couldn't connect\nto load the file")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
+    assert main(["elasticize", "resnet18", "--pretrained"]) == 2
+    says = "--pretrained: the published weights of resnet18 cannot be had from here (We couldn't connect): download"
+    assert says in (error := capsys.readouterr().err)
+    assert "give --weights FILE" in error
 
 
 def test_recalibrate_changes_statistics_alone(tmp_path, capsys):

@@ -2,6 +2,7 @@
 them."""
 
 import json
+import re
 import socket
 import threading
 
@@ -52,7 +53,20 @@ def test_onnx_runtime_reads_names_and_normalisation_without_this_package(files):
     assert json.loads(values["input_size"]) == [48, 64]
     assert values["task"] == "classification"
     assert session.get_inputs()[0].name == "images"
-    assert [isinstance(side, str) for side in session.get_inputs()[0].shape] == [True, False, True, True]
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert session.get_outputs()[0].shape == ["batch", 3]
+
+
+def test_every_free_axis_of_an_onnx_file_bears_a_name_that_means_something(files):
+    """Those within are computed of the input's: no symbol of the exporter's own is left in any tensor."""
+    graph = onnx.load(files["onnx"]).graph
+    texts = {
+        dim.dim_param
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    }
+    assert {word for text in texts for word in re.findall(r"[A-Za-z_]\w*", text)} == {"batch", "height", "width"}
 
 
 def test_openvino_reads_names_without_this_package(files):

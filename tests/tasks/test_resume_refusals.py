@@ -85,9 +85,9 @@ def test_other_data_of_the_same_classes_is_refused_unless_allowed(
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
-        (("red", "green", "blue", "grey"), "4 classes in place of 3, it has besides grey"),
-        (("red", "green"), "2 classes in place of 3, it lacks blue"),
-        (("red", "green", "blau"), "3 classes in place of 3, it lacks blue and has besides blau"),
+        (("red", "green", "blue", "grey"), "4 classes in place of 3, with grey"),
+        (("red", "green"), "2 classes in place of 3, without blue"),
+        (("red", "green", "blau"), "its classes are others, without blue and with blau"),
     ],
 )
 @pytest.mark.parametrize("settings", [RESUME, ALLOWED])

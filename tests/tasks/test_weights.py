@@ -123,7 +123,7 @@ def test_files_that_are_no_weights_are_refused_without_running_code(tmp_path, ca
         ("list", "holds a list instead of a dict"),
         ("nan", "not finite"),
         ("other", "the weights do not fit this network"),
-        ("missing", "no checkpoint at"),
+        ("missing", r"no checkpoint at .*missing\.pth: give a run folder, .* or another file of weights \(\.pth, "),
     ):
         with pytest.raises(ValueError, match=message):
             load_weights(network, tmp_path / f"{name}.pth")
@@ -278,5 +278,6 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch):
         raise OSError("We couldn't connect\nto load the file")
 
     monkeypatch.setattr("elastic_cnn.tasks.weights.create_model", offline)
-    with pytest.raises(ValueError, match=r"of resnet18 cannot be had from here \(We couldn't connect\)"):
+    says = r"weights=timm: .* of resnet18 cannot be had from here \(We couldn't connect\): .* give weights=FILE"
+    with pytest.raises(ValueError, match=says):
         make_network(Recipe(network="resnet18", weights="timm"), ("a", "b"))

@@ -152,7 +152,10 @@ def test_an_optimized_network_is_not_saved(tmp_path):
         ({"kwargs": {**SMALL, "wings": 2}}, "cannot be built with"),
         ({"classes": ("ant", "bee")}, "names 2 classes for 3 outputs"),
         ({"elastic": {"spec": {}, "blocks": ["layer9"]}}, "cannot be built with"),
-        ({"kwargs": {**SMALL, "pretrained": True}}, "would load weights from elsewhere"),
+        (
+            {"kwargs": {**SMALL, "pretrained": True}},
+            r"pretrained=True would .* leave the argument out",
+        ),
     ],
 )
 def test_a_card_that_does_not_describe_the_network_is_not_saved(changes, says, saved):
@@ -161,6 +164,15 @@ def test_a_card_that_does_not_describe_the_network_is_not_saved(changes, says, s
         save_checkpoint(path.with_name("new.safetensors"), network, dataclasses.replace(CARD, **changes))
     assert "new.safetensors is not written" in str(caught.value)
     assert not path.with_name("new.safetensors").exists()
+
+
+def test_saving_an_elastic_network_never_fetches_what_its_card_asks_for(saved, monkeypatch):
+    path, _ = saved
+    network = elasticize(create_model(CARD.network, **SMALL))
+    monkeypatch.setattr("elastic_cnn.zoo.checkpoint.create_model", lambda *_, **__: pytest.fail("it was built"))
+    card = dataclasses.replace(CARD, kwargs={**SMALL, "pretrained": True})
+    with pytest.raises(ValueError, match="leave the argument out"):
+        save_checkpoint(path.with_name("new.safetensors"), network, card)
 
 
 def test_saving_looks_at_the_card_without_drawing_numbers(saved):

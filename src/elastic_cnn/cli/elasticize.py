@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     """A network of that name and its card; its channels are those of the input size, where one is given."""
-    from elastic_cnn.tasks.weights import load_weights
-    from elastic_cnn.zoo import NetworkCard, create_model
+    from elastic_cnn.tasks.weights import Published, create_network, load_weights
+    from elastic_cnn.zoo import NetworkCard
     from elastic_cnn.zoo.factory import SEGMENTATION_NETWORKS
 
     if args.pretrained and args.weights:
@@ -100,7 +100,8 @@ def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     kwargs: dict[str, Any] = {} if args.num_classes is None else {"num_classes": args.num_classes}
     if args.input_size is not None and args.input_size[0] != 3 and args.network not in SEGMENTATION_NETWORKS:
         kwargs["in_chans"] = args.input_size[0]
-    network = create_model(args.network, **kwargs, **({"pretrained": True} if args.pretrained else {}))
+    published = Published("--pretrained", "give --weights FILE") if args.pretrained else None
+    network = create_network(args.network, kwargs, published)
     if args.weights:
         print(load_weights(network, args.weights))
     return network, NetworkCard(args.network, kwargs, input=_input_of(network))

@@ -1,5 +1,6 @@
 """ONNX files: written by torch's exporter, run by ONNX Runtime."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,41 @@ from elastic_cnn.extras import require
 
 OPSET = 18  # the exporter's own: no conversion after it, and known to every runtime of the last years
 INPUT, OUTPUT = "images", "logits"
+AXES = ("batch", "channels", "height", "width")  # of the input
 Run = Callable[[Tensor], Tensor]
 
 
 def write_onnx(path: Path, program: ExportedProgram, metadata: dict[str, str]) -> None:
-    """`program` as one ONNX file: input `images`, output `logits`, `metadata` in the model's properties."""
+    """`program` as one ONNX file: input `images`, output `logits`, `metadata` in the model's properties.
+
+    The input's free axes are named `batch`, `height` and `width`, and those of every other tensor after them.
+    """
     for module in ("onnx", "onnxscript"):
         require(module, "export")
     captured: Any = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
     )
+    _name_axes(captured.model)
     captured.model.metadata_props.update(metadata)
     captured.model.producer_name = "elastic-cnn"
     captured.save(path, external_data=False)
+
+
+def _name_axes(model: Any) -> None:
+    """Free axes by their meaning, in place: the exporter calls them `s77` and the like, in every tensor's shape."""
+    names: dict[str, str] = {}
+    for axis, dim in zip(AXES, model.graph.inputs[0].shape, strict=True):
+        if isinstance(dim, int):
+            continue
+        symbols = re.findall(r"[A-Za-z_]\w*", str(dim.value))
+        if len(symbols) == 1:  # alone, or in `32*s53`, for a network that takes multiples of 32
+            names[symbols[0]] = axis if symbols[0] == dim.value else f"{axis}_parts"
+    pattern = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in names) or r"(?!)")
+    values = [*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in node.outputs)]
+    for value in values:
+        for index, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int) and dim.value is not None:
+                value.shape[index] = pattern.sub(lambda found: names[found[0]], str(dim.value))
 
 
 def session(path: str | Path, threads: int | None = None) -> Any:

@@ -114,15 +114,7 @@ def _other_data(loop: "Loop", state: dict[str, Any], path: Path) -> str:
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Of classes, else of splits, in words."""
     if before["classes"] != now["classes"]:
-        gone, new = ([name for name in one if name not in other] for one, other in _both(before, now, "classes"))
-        lists = [
-            f"{word} {', '.join(map(str, names[:8]))}"
-            for word, names in (("lacks", gone), ("has besides", new))
-            if names
-        ]
-        return f"{len(now['classes'])} classes in place of {len(before['classes'])}, it " + (
-            " and ".join(lists) or "orders them otherwise"
-        )
+        return _other_classes(before["classes"], now["classes"])
     words = []
     for split, name in (("train", "training"), ("val", "validation")):
         if before[split] != now[split]:
@@ -135,8 +127,14 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     return " and ".join(words)
 
 
-def _both(before: dict[str, Any], now: dict[str, Any], key: str) -> tuple[tuple[Sequence, Sequence], ...]:
-    return (before[key], now[key]), (now[key], before[key])
+def _other_classes(before: Sequence, now: Sequence) -> str:
+    """What sets these classes apart: how many, which are missing, which are new."""
+    gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
+    lists = [f"{word} {', '.join(map(str, names[:8]))}" for word, names in (("without", gone), ("with", new)) if names]
+    if not lists:
+        return "its classes are in another order"
+    counts = f"{len(now)} classes in place of {len(before)}" if len(now) != len(before) else "its classes are others"
+    return f"{counts}, {' and '.join(lists)}"
 
 
 def _restore(loop: "Loop", state: dict[str, Any]) -> dict[str, Logged]:

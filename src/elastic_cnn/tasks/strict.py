@@ -199,7 +199,8 @@ def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
         return float(value)
     if hint in (int, bool, str) and type(value) is hint:
         return value
-    raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be {_describe(hint)}, not {value!r}")
+    quotes = ": YAML reads it so; put the word in quotes" if hint is str and not isinstance(value, dict | list) else ""
+    raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be {_describe(hint)}, not {value!r}{quotes}")
 
 
 def _describe(hint: Any) -> str:

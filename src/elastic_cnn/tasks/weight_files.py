@@ -31,7 +31,12 @@ def read_state_dict(source: str | Path) -> StateDict:
     `model.`, ...) that all of them begin with. `ValueError` names the file and what is wrong, or what to save instead.
     """
     path = Path(source)
-    if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
+    if not path.exists():
+        raise ValueError(
+            f"no checkpoint at {path}: give a run folder, a .safetensors file or another file of weights (.pth, .pt, "
+            ".bin, ...)"
+        )
+    if path.is_dir() or path.suffix == ".safetensors":
         path = checkpoint_file(path)
         content: Any = read_weights(path)
     else:

@@ -17,6 +17,21 @@ from elastic_cnn.zoo.factory import create_model
 
 
 @dataclass(frozen=True)
+class Published:
+    """How published weights are asked for. asked: the words of whoever asks; file: how a file of weights is given
+    instead; elastic: how a network that has such weights is made elastic afterwards, where that is another step."""
+
+    asked: str
+    file: str
+    elastic: str = ""
+
+
+RECIPE = Published(
+    "weights=timm", "give weights=FILE", " and make it elastic (network=resnet50 weights=timm elastic=true)"
+)
+
+
+@dataclass(frozen=True)
 class WeightsReport:
     """What `load_weights` did, as names of tensors: loaded, new in the network, reshaped, unused in the file."""
 
@@ -102,7 +117,7 @@ def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any)
     except ValueError as error:
         raise ValueError(f"{error}: name the architecture, and give weights=FILE or weights=timm") from error
     torch.manual_seed(recipe.seed)
-    network = _create(recipe.network, arguments, published)
+    network = create_network(recipe.network, arguments, RECIPE if published else None)
     if recipe.init == "he_fan_in":
         he_fan_in(network)
     if recipe.weights is not None and not published:
@@ -134,15 +149,19 @@ def _from_checkpoint(recipe: Recipe, classes: tuple[str, ...], **input_changes: 
     return network.train(), replace(card, input=make_input_spec(recipe, network, **input_changes), info={})
 
 
-def _create(name: str, arguments: dict[str, Any], published: bool) -> nn.Module:
-    """The network, with timm's published weights where asked for. `ValueError` says what to do where it cannot be."""
+def create_network(name: str, arguments: dict[str, Any], published: Published | None = None) -> nn.Module:
+    """The network, with timm's published weights where `published` asks for them, in the words of whoever asks.
+
+    `ValueError` names the network and says what to do where it cannot be built, there are no such weights, or they
+    cannot be had from here.
+    """
     try:
         return create_model(name, **arguments, **({"pretrained": True} if published else {}))
     except (TypeError, AttributeError, AssertionError, RuntimeError) as error:
         if published and "pretrained weights" in str(error).lower():
             raise ValueError(
-                f"weights=timm: there are no published weights of {name}: give weights=FILE, or take a network that "
-                "has them and make it elastic (network=resnet50 weights=timm elastic=true)"
+                f"{published.asked}: there are no published weights of {name}: {published.file}, or take a network "
+                f"that has them{published.elastic}"
             ) from error
         raise ValueError(f"{name} cannot be built with {arguments}: {error}") from error
     except OSError as error:  # of the connection, or of the cache
@@ -150,8 +169,8 @@ def _create(name: str, arguments: dict[str, Any], published: bool) -> nn.Module:
             raise
         reason = [*str(error).splitlines(), type(error).__name__][0]
         raise ValueError(
-            f"weights=timm: the published weights of {name} cannot be had from here ({reason:.200}): download the file "
-            "where you can, and give weights=FILE"
+            f"{published.asked}: the published weights of {name} cannot be had from here ({reason:.200}): download the "
+            f"file where you can, and {published.file}"
         ) from error
 
 

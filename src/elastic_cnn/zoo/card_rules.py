@@ -23,7 +23,7 @@ def check_arguments(network: str, kwargs: Mapping[str, Any]) -> None:
         if key in ELSEWHERE and value not in (None, False):
             raise ValueError(
                 f"the network's argument {key}={value!r:.60} would load weights from elsewhere, and a checkpoint holds "
-                "its own"
+                "its own; leave the argument out"
             )
         if isinstance(value, str) and ("://" in value or value.startswith(PLACES)):
             raise ValueError(f"the network's argument {key}={value!r:.60} names a place to load from")

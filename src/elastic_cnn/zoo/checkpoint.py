@@ -151,9 +151,10 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
     path = Path(path)
     if getattr(network, "optimization_report", None) is not None:
         raise ValueError(f"{path}: a network optimized for inference cannot be saved; save the one it was made from")
-    if card.elastic is None and _is_made_elastic(network, card):
-        card = replace(card, elastic=describe_surgery(network))
     try:
+        check_arguments(card.network, card.kwargs)
+        if card.elastic is None and _is_made_elastic(network, card):
+            card = replace(card, elastic=describe_surgery(network))
         check_describes(card, network)
     except ValueError as error:
         raise ValueError(f"{path} is not written: {error}") from error
