@@ -152,7 +152,8 @@ def test_reports_that_cannot_be_made(done, shell, tmp_path):
         "study", "report", "--results", tmp_path / "file", "-o", tmp_path / "p.md", named="file", says="no fo"
     )
     shell.refuses(*report(done), "--processes", "x", named="--processes", says="invalid int")
-    shell.refuses("study", "report", done / "tiny.yaml", named="`elastic study report`", says="takes no study")
+    shell.refuses(*report(done), "--threads", "2", named="--threads", says="makes no use of")
+    shell.refuses("study", "report", done / "none.yaml", named="none.yaml", says="there is no study")
     for page, says in ((tmp_path, "is a folder"), (tmp_path / "file" / "p.md", "is no folder")):
         shell.refuses(*report(done), "-o", page, named=str(tmp_path), says=says)
     (done / "tiny.yaml").rename(done / "moved.yaml")

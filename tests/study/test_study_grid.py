@@ -102,8 +102,8 @@ def test_commands_that_make_no_sense(tmp_path, capsys):
         ([path.replace("tiny", "tinny")], "did you mean"),
         ([path, "--only", "elastik"], "did you mean elastic"),
         ([path, "--processes", "0"], "must be at least 1"),
-        (["report"], "holds no results"),
-        (["report", path], "takes no study"),
+        (["report"], "makes no use of --work"),
+        ([path, "--list", "--threads", "2"], "makes no use of --threads"),
     ):
         assert main(["study", *arguments, *places]) == 2
         assert message in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from elastic_cnn.cli import main
+from elastic_cnn.files import write_json
 from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.report import make_sections, write_report
@@ -95,7 +96,7 @@ def test_the_page_has_every_number_with_its_source(folder):
     assert "A CPU, 1 thread of 2" in text
     assert "is not told apart from the base" in text
     assert "A remark of ours." in text
-    assert "without a GPU" in text
+    assert "9 runs on A CPU, 1 thread of 2, of 64 views and 9 seconds of the processor each" in text
     for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (page.parent / target).is_file()
     assert all(Path(path).is_file() for path in written)
@@ -134,4 +135,72 @@ def test_units():
     assert metric_title("map_at_48") == "mAP at 48 px (%)"
     assert metric_title("iou_pole") == "iou pole (%)"
     assert show_difference("policy_mean_rho", paired_difference([0.5], [0.25])) == "+0.25"
-    assert make_sections([], Path()) == []
+    assert make_sections([], []) == []
+
+
+def test_nothing_in_the_page_is_of_other_studies(folder):
+    """No folder, hardware, budget or file that is not the study's own."""
+    page = folder / "page.md"
+    write_report(folder / "results", page)
+    text = page.read_text()
+    for word in ("imagenette", "coco", "camvid", "studies/full", "half a minute", "small pictures", "DIR", "GPU"):
+        assert word not in text
+    assert "ewer than three pairs" not in text
+    study = load_study(folder / "made_up.yaml")
+    assert study.question in text
+    photos = TEXT.replace("{kind: digits}", "{kind: photos, folder: my_birds}").replace("digits_demo", "small_images")
+    (folder / "made_up.yaml").write_text(photos)
+    write_report(folder / "results", page)
+    assert "`DIR` holds the folders that the studies name: `my_birds`." in page.read_text()
+
+
+def test_few_pairs_are_counted(folder):
+    for seed in (1, 2):
+        (folder / "results" / "made_up" / f"other-seed{seed}.json").unlink()
+    write_report(folder / "results", folder / "page.md")
+    assert "Fewer than three pairs stand behind 1 of the comparisons above." in (folder / "page.md").read_text()
+
+
+def test_a_report_of_named_studies_needs_no_file_beside_the_results(folder, tmp_path):
+    """And holds those studies alone."""
+    (tmp_path / "elsewhere").mkdir()
+    path = (folder / "made_up.yaml").rename(tmp_path / "elsewhere" / "made_up.yaml")
+    with pytest.raises(ValueError, match=r"elastic study report STUDY\.yaml"):
+        write_report(folder / "results", folder / "page.md")
+    write_report(folder / "results", folder / "page.md", studies=[load_study(path)])
+    assert "**better**" in (folder / "page.md").read_text()
+    (tmp_path / "elsewhere" / "other.yaml").write_text(TEXT)
+    with pytest.raises(ValueError, match=r"no results of .*other\.yaml"):
+        write_report(folder / "results", folder / "page.md", studies=[load_study(tmp_path / "elsewhere/other.yaml")])
+
+
+def test_budgets_of_time_are_told_of_either_side(folder):
+    write_json(
+        folder / "results" / "made_up" / "other-timing.json", {"ratio": 0.8, "hardware": "A CPU", "base_ms": 1.0}
+    )
+    timed = TEXT.replace("other: {network: resnext_small}", "other: {network: resnext_small, equal_time_to: elastic}")
+    (folder / "made_up.yaml").write_text(timed.replace("against: base, pooled: both}", "against: other}", 1))
+    write_report(folder / "results", folder / "page.md")
+    told = "A training step of other takes 0.80 times that of elastic, and its views were divided by that (A CPU)."
+    assert (folder / "page.md").read_text().count(told) == 2
+
+
+def test_the_template_is_a_study_that_runs_on_photos(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "new", "my_birds.yaml"]) == 0
+    study = load_study("my_birds.yaml")
+    assert study.data_sets["only"].folder == "my_birds"
+    assert [len(study.runs()), len(study.comparisons)] == [12, 3]
+    assert main(["study", "my_birds.yaml", "--list"]) == 0
+    assert capsys.readouterr().out.count("missing  my_birds/") == 12
+    for arguments, message in (
+        (["new", "my_birds.yaml"], "exists already"),
+        (["new", "birds"], "ends in .yaml"),
+        (["new", "a b.yaml"], "letters, digits"),
+        (["new"], "takes the name of one study"),
+        (["new", "b.yaml", "--processes", "2"], "makes no use of --processes"),
+        (["my_birds.yaml", "--list", "-o", "page.md"], "makes no use of -o"),
+    ):
+        assert main(["study", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["study", "new", "my_birds.yaml", "--overwrite"]) == 0

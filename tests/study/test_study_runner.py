@@ -113,6 +113,13 @@ def test_records_hold_what_a_reader_needs(finished):
         assert file.stat().st_size < 8000
 
 
+def test_a_report_is_written_without_asking(finished):
+    text = (finished / "results" / "report.md").read_text()
+    assert "## tiny" in text
+    assert "4 of the 4 runs" in text
+    assert (finished / "results" / "images" / "studies" / "tiny.png").is_file()
+
+
 def test_the_table_has_a_row_a_run_and_metric(finished):
     rows = read_table(finished / "results" / "results.parquet")
     records = read_records(finished / "results")

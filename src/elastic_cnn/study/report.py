@@ -14,35 +14,27 @@ from elastic_cnn.study.sections import budget_lines, explain, gain_by_size, join
 from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, make_cells, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
-HEAD = """# Results: base networks against Elastic
+GENERATED = "This page is generated"  # how a page of ours is told from another file
+HEAD = """# Results of studies
 
-This page is generated; edit the studies and run `elastic study report`, not this file.
+{generated}: change the studies, and run `elastic study report` again, not this file.
 
 ```sh
-elastic study {command} --data DIR
+elastic study {command}
 elastic study report
 ```
 
-`DIR` holds the folders that the studies name (`imagenette`, `coco_person`, `camvid`). Every run's configuration,
-training curve, results, commit, versions and hardware lie in `{results}/STUDY/RUN.json`, all numbers in
-`{results}/results.parquet`. [studies.md](studies.md) tells how to write and run a study.
+{folders}Every run's configuration, training curve, results, commit, versions and hardware lie in
+`{results}/STUDY/RUN.json`, all numbers in `{results}/results.parquet`.
 
 {scope}
 
-**How to read it.** Networks of one study have the same recipe, data, budget of views (images trained on, repeats
-included) and seeds; no recipe was tuned for one side. The last weights of a run are tested, never the best. `±` is
-the standard deviation over seeds, the number of seeds in brackets. Differences are paired by seed: their mean and a
-95% percentile bootstrap over the pairs; as a bootstrap of three to five pairs is too narrow, Student's t interval
-stands beside it, and "better" or "worse" is written only where **both** leave out 0. Times are those of the
-processor, with the final test, on a machine shared with other work, so the seconds are rough; ratios of step times
-were measured in turns.
+**How to read it.** Compared are runs of the same seed, recipe and data, whose last weights are tested. `±` is the
+standard deviation over seeds, the number of seeds in brackets. Differences are paired by seed: their mean and a 95%
+percentile bootstrap over the pairs; as a bootstrap of a few pairs is too narrow, Student's t interval stands beside it,
+and "better" or "worse" is written only where **both** leave out 0. Seconds are the processor's, with the final test;
+ratios of step times were measured in turns.
 """
-
-
-WITHOUT_GPU = """**Small and short.** All runs below were made without a GPU, on small pictures, in budgets of half a
-minute to three minutes a network, from scratch unless said otherwise: far from what these networks reach when trained
-for long. They say which network learns more in such a budget, and nothing about ImageNet-sized
-training. Studies with full budgets are in `studies/full`; they were not run."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +47,31 @@ class Section:
     rows: list[dict[str, Any]]
 
 
-def write_report(results: str | Path, page: str | Path, overwrite: bool = False) -> list[Path]:
+def write_report(
+    results: str | Path, page: str | Path, overwrite: bool = False, studies: Sequence[Study] = ()
+) -> list[Path]:
     """Collect the records anew and write the page with one picture a study beside it; returns the files.
 
-    A page that it wrote is replaced, another file only where `overwrite` is set. The studies are the YAML files beside
-    the folder of results. Raises `ValueError` where there are no records, or a study of theirs has no file there.
+    studies: those to report on; by default all that have records, whose YAML files then lie beside the folder of
+    results. A page that it wrote is replaced, another file only where `overwrite` is set. Raises `ValueError` where
+    there are no records, or a study of theirs has no file there.
     """
     results, page = Path(results), Path(page)
-    _check_page(page, overwrite)
+    check_page(page, overwrite)
     refuse_unwritable_folder(results)
     rows = read_table(collect(results))
-    sections = make_sections(rows, results.parent)
+    if studies:
+        rows = [row for row in rows if row["study"] in {study.name for study in studies}]
+        if not rows:
+            raise ValueError(
+                f"{results} holds no results of {', '.join(study.path for study in studies)}: run it first"
+            )
+    sections = make_sections(rows, studies or find_studies(rows, results.parent))
+    missing = [study.path for study in studies if study.name not in {section.study.name for section in sections}]
+    missing = missing if studies else _without_records(sections, results.parent)
     pictures = page.parent / "images" / "studies"
     written: list[Path] = []
-    scope = (
-        WITHOUT_GPU if all("thread" in row["hardware"] for row in rows) else "Hardware and budget stand at each study."
-    )
-    command = " ".join(section.study.path for section in sections)
-    text = [HEAD.format(command=command, results=results.as_posix(), scope=scope)]
-    text += ["## In short", "", *summary(sections), "", *not_run(sections, results.parent)]
+    text = [_head(sections, results), "## In short", "", *summary(sections), "", *not_run(sections, missing)]
     for section in sections:
         files = draw_study(section.study, section.cells, section.compared, pictures / section.study.name)
         written += files
@@ -82,21 +80,66 @@ def write_report(results: str | Path, page: str | Path, overwrite: bool = False)
     return [page, results / "results.parquet", *written]
 
 
-def _check_page(page: Path, overwrite: bool) -> None:
+def check_page(page: str | Path, overwrite: bool) -> None:
     """`ValueError` where the page cannot be written, or something else would be lost."""
-    refuse_unwritable(page)
-    title = HEAD.partition("\n")[0].encode()
-    if page.exists() and not overwrite and not page.read_bytes().startswith(title):
+    page = refuse_unwritable(page)
+    if page.exists() and not overwrite and GENERATED.encode() not in page.read_bytes()[:400]:
         raise ValueError(f"{page} exists and is no page of results: choose another path, or pass --overwrite")
     refuse_unwritable_folder(page.parent / "images" / "studies")
 
 
-def make_sections(rows: list[dict[str, Any]], folder: Path) -> list[Section]:
-    """The studies with results, in their order. `ValueError` where a study's file is missing."""
+def _head(sections: Sequence[Section], results: Path) -> str:
+    folders = sorted({data.folder for section in sections for data in section.study.data_sets.values() if data.folder})
+    named = f"`DIR` holds the folders that the studies name: {', '.join(f'`{name}`' for name in folders)}. "
+    command = " ".join(section.study.path for section in sections) + (" --data DIR" if folders else "")
+    rows = [row for section in sections for row in section.rows if row["study"] == section.study.name]
+    return HEAD.format(
+        generated=GENERATED, command=command, results=results.as_posix(), folders=named if folders else "",
+        scope=scope_of(rows),
+    )  # fmt: skip
+
+
+def scope_of(rows: Sequence[dict[str, Any]]) -> str:
+    """How many runs on what hardware, and how long they were."""
+    runs = {(row["study"], row["cell"], row["seed"]): row for row in rows}.values()
+    hardware = sorted({row["hardware"] for row in runs})
+    views = _range([row["views"] for row in runs])
+    text = f"**Scope.** {_counted(len(runs), 'run')} on {'; '.join(hardware)}, of {views} views"
+    if seconds := [row["processor_seconds"] for row in runs if row["processor_seconds"] is not None]:
+        text += f" and {_range([round(value) for value in seconds])} seconds of the processor each"
+    return f"{text}. What they show holds for such budgets and sizes."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def find_studies(rows: Sequence[dict[str, Any]], folder: Path) -> list[Study]:
+    """The studies of the rows, from the YAML files of a folder. `ValueError` where one is missing there."""
+    names = sorted({row["study"] for row in rows})
+    try:
+        return [load_study(folder / f"{name}.yaml") for name in names]
+    except ValueError as error:
+        raise ValueError(f"{error}; studies that lie elsewhere are named: elastic study report STUDY.yaml") from error
+
+
+def _without_records(sections: Sequence[Section], folder: Path) -> list[str]:
+    known = {section.study.name for section in sections}
+    return [path.as_posix() for path in sorted(folder.glob("*.yaml")) if path.stem not in known]
+
+
+def make_sections(rows: list[dict[str, Any]], studies: Sequence[Study]) -> list[Section]:
+    """Those of the studies that have results, in their order."""
     sections = []
-    for name in sorted({row["study"] for row in rows}):
-        study = load_study(folder / f"{name}.yaml")
-        cells = make_cells(rows, name)
+    for study in studies:
+        cells = make_cells(rows, study.name)
+        if not cells:
+            continue
         order = {(run.network, run.recipe, run.data): place for place, run in enumerate(reversed(study.runs()))}
         cells = dict(sorted(cells.items(), key=lambda entry: -order.get(entry[0], -1)))
         sections.append(Section(study, cells, compare(study, cells, study.metric), rows))
@@ -122,18 +165,17 @@ def summary(sections: Sequence[Section]) -> list[str]:
     return [markdown_table(head, lines)]
 
 
-def not_run(sections: Sequence[Section], folder: Path) -> list[str]:
-    """How many runs the page rests on, and which studies of the folder have none."""
+def not_run(sections: Sequence[Section], missing: Sequence[str]) -> list[str]:
+    """How many runs the page rests on, and which studies have none."""
     done = sum(len(cell.seeds) for section in sections for cell in section.cells.values())
     asked = sum(len(section.study.runs()) for section in sections)
-    known = {section.study.name for section in sections}
-    missing = [path for path in sorted(folder.glob("*.yaml")) if path.stem not in known]
-    lines = [f"{done} of the {asked} runs of these studies are done."]
-    if done < asked or missing:
-        lines[0] += " **What has fewer than three pairs decides nothing**; the commands below run what is missing."
+    few = sum(found.difference.count < 3 for section in sections for found in section.compared)
+    line = f"{done} of the {asked} runs of these studies are done."
+    if few:
+        line += f" **Fewer than three pairs stand behind {few} of the comparisons above.**"
     if missing:
-        lines[0] += f" Not run at all: {', '.join(f'`{path.as_posix()}`' for path in missing)}."
-    return [*lines, ""]
+        line += f" Not run at all: {', '.join(f'`{path}`' for path in missing)}."
+    return [line, ""]
 
 
 def section_lines(section: Section, results: Path, picture: str) -> list[str]:
@@ -142,7 +184,8 @@ def section_lines(section: Section, results: Path, picture: str) -> list[str]:
     lines = [f"## {study.title}", ""]
     if study.question:
         lines += [study.question, ""]
-    lines += [f"```sh\nelastic study {study.path} --data DIR\n```", ""]
+    data = " --data DIR" if any(data.folder for data in study.data_sets.values()) else ""
+    lines += [f"```sh\nelastic study {study.path}{data}\n```", ""]
     lines += [*budget_lines(study, cells), ""]
     lines += [*_cell_table(study, cells), ""]
     lines += [f"![{study.title}]({picture})", ""]

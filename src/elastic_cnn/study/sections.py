@@ -31,6 +31,8 @@ def budget_lines(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         views = f", {training.views:,} views" if training.views else ""
         lines.append(f"- Recipe{'' if name == ONLY else f' `{name}`'}: `{training.recipe}`{overrides}{views}.")
     for name, entry in study.networks.items():
+        if entry.overrides:
+            lines.append(f"- {title_of(study, name)} has `{' '.join(entry.overrides)}` besides.")
         if entry.weights_from:
             lines.append(f"- {title_of(study, name)} starts from the weights of `{entry.weights_from}`, same seed.")
     hardware = sorted({text for cell in cells.values() for text in cell.hardware})
@@ -109,38 +111,43 @@ def stress_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
 
 
 def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compared], results: Path) -> list[str]:
-    """For each comparison its outcome in words; and a tested explanation: did it fit the training images as well?"""
+    """For each comparison its outcome in words, and beside it how well both fitted their training images."""
     losses = {(one.network, one.against, one.label): one for one in compare(study, cells, END_LOSS)}
     lines = []
     for found in compared:
         if not found.against:
             lines.append(f"- {title_of(study, found.network)}, all pairs together: {found.verdict}.")
             continue
-        text = f"- {title_of(study, found.network)} {VERBS[found.verdict]} {title_of(study, found.against)}."
+        where = f" ({found.label})" if found.label else ""
+        text = f"- {title_of(study, found.network)} {VERBS[found.verdict]} {title_of(study, found.against)}{where}."
         loss = losses.get((found.network, found.against, found.label))
         if loss is not None:
             text += " " + _fit(loss)
-        lines.append(text + _timing(study, found.network, results))
+        lines.append(text + _timing(study, found, results))
     return lines
 
 
 def _fit(loss: Compared) -> str:
     difference = loss.difference
     interval = show_interval(loss.metric, difference.low, difference.high)
-    amount = f"training loss over the last quarter {difference.mean:+.3f} {interval}".rstrip()
-    if difference.decided > 0:
-        return f"It learns more slowly in this budget ({amount})."
-    if difference.decided < 0:
-        return f"It fits the training images better ({amount})."
-    return f"Both fit the training images alike as far as can be told ({amount})."
+    amount = f"{difference.mean:+.3f} {interval}".rstrip()
+    if not difference.decided:
+        return f"Their training losses over the last quarter are not told apart ({amount})."
+    return f"Its training loss over the last quarter is {'higher' if difference.decided > 0 else 'lower'} ({amount})."
 
 
-def _timing(study: Study, network: str, results: Path) -> str:
-    """How its budget of time was made equal."""
-    path = results / study.name / f"{network}-timing.json"
-    if not path.is_file():
-        return ""
-    found = read_timing(path)
-    return (
-        f" A step of it takes {found['ratio']:.2f} times its base's; the views were cut by that ({found['hardware']})."
-    )
+def _timing(study: Study, compared: Compared, results: Path) -> str:
+    """How budgets of time were made equal, of each of the two networks for which that was done."""
+    text = ""
+    for network in (compared.network, compared.against):
+        cell = "-".join([network, *(part for part in compared.label.split(", ") if part)])
+        path = results / study.name / f"{cell}-timing.json"
+        entry = study.networks.get(network)
+        if entry is None or entry.equal_time_to is None or not path.is_file():
+            continue
+        found = read_timing(path)
+        text += (
+            f" A training step of {title_of(study, network)} takes {found['ratio']:.2f} times that of "
+            f"{title_of(study, entry.equal_time_to)}, and its views were divided by that ({found['hardware']})."
+        )
+    return text
