@@ -77,6 +77,26 @@ def test_octave_network_has_low_resolution_from_the_first_block_to_the_last_stag
             create_model("resnext_small_octave", **THIN, alpha=alpha)
 
 
+@pytest.mark.parametrize("name", ["resnext_small", "resnext_small_elastic"])
+def test_pooled_networks_differ_in_strided_blocks_alone(name):
+    """Equal cost; with the same weights a strided block is the plain block of stride 1 behind the mean of 2 x 2."""
+    plain, pooled = create_model(name, **THIN), create_model(f"{name}_pooled", **THIN)
+    costs = [count(network, (3, 48, 48)) for network in (plain, pooled)]
+    assert (costs[0].parameters, costs[0].macs) == (costs[1].parameters, costs[1].macs)
+    kinds = [[type(block).__name__ for block in pooled.get_submodule(f"layer{stage}")] for stage in (1, 2, 3, 4)]
+    assert [row[0] for row in kinds][1:] == ["OctaveBottleneck"] * 3
+    assert "OctaveBottleneck" not in sum((row[1:] for row in kinds), kinds[0])
+
+    block = pooled.layer2[0].eval()
+    x = torch.randn(2, block.conv1.high_to_high.in_channels, 8, 8)
+    inside = mean_of_windows(torch.relu(block.norm1.norms[0](functional.conv2d(x, block.conv1.high_to_high.weight))))
+    weight, shortcut = block.conv2.high_to_high.weight, block.shortcut[0].high_to_high.weight
+    y = torch.relu(block.norm2.norms[0](functional.conv2d(inside, weight, padding=1, groups=8)))
+    y = block.norm3.norms[0](functional.conv2d(y, block.conv3.high_to_high.weight))
+    wanted = torch.relu(y + block.shortcut[1].norms[0](functional.conv2d(mean_of_windows(x), shortcut)))
+    torch.testing.assert_close(block(x), wanted)
+
+
 def test_dilated_branches_are_two_convolutions_and_cost_one():
     conv = torch.nn.Conv2d(16, 16, 3, 2, 1, groups=4, bias=False)
     branches, x = DilatedBranches(conv), torch.randn(2, 16, 9, 9)

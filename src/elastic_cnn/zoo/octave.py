@@ -123,6 +123,17 @@ def octave_resnet(alpha: float = 0.5, **kwargs: Any) -> nn.Module:
     return network
 
 
+def pool_strides(network: nn.Module) -> nn.Module:
+    """timm's `ResNet` whose strided bottlenecks become octave ones without low resolution, in place: what is left of
+    octave convolution there is the mean of 2 x 2 before the convolution, in place of its stride."""
+    stages: Any = network.children()
+    for stage in stages:
+        for place, block in enumerate(stage) if isinstance(stage, nn.Sequential) else ():
+            if isinstance(block, Bottleneck) and block.conv2.stride[0] == 2:
+                stage[place] = OctaveBottleneck(block, 0.0, 0.0)
+    return network
+
+
 def _divide(channels: int, alpha: float, groups: int) -> tuple[int, int]:
     """Channels at full and at half resolution, whole groups of each. `ValueError` where one of them would be empty."""
     low = round(alpha * channels / groups) * groups

@@ -4,6 +4,8 @@
     resnext_small_res2net   Res2Net's blocks (Gao et al., TPAMI 2021), timm's
     resnext_small_sk        selective kernels (Li et al., CVPR 2019), timm's
     resnext_small_dilated   branches of different dilation: the dilated filter pyramid of the Elastic paper's Table 1
+    resnext_small_pooled    the base, where strided blocks take means of 2 x 2 first, as octave convolution's do;
+                            resnext_small_elastic_pooled: the same of its elastic partner
 
 All take `layers`, `channels`, `cardinality`, `base_width` and `stem_width` as `resnext_small` does. They are for
 comparisons at small size (`studies/rivals.yaml`); nobody published them in this form.
@@ -18,13 +20,17 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.sknet import SelectiveKernelBottleneck
 from torch import Tensor, cat, nn
 
-from elastic_cnn.zoo.config import pretrained_config
+from elastic_cnn.surgery import elasticize
+from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
 from elastic_cnn.zoo.elastic_resnext import SMALL
-from elastic_cnn.zoo.octave import octave_resnet
+from elastic_cnn.zoo.octave import octave_resnet, pool_strides
 
 SCALES = 4  # of Res2Net, the paper's choice
 SELECTION = {"rd_ratio": 1 / 16, "rd_divisor": 8, "split_input": False}  # at least 8 channels; timm's ResNeXt-50: 32
-NAMES = ("resnext_small_octave", "resnext_small_res2net", "resnext_small_sk", "resnext_small_dilated")
+NAMES = (
+    "resnext_small_octave", "resnext_small_res2net", "resnext_small_sk", "resnext_small_dilated",
+    "resnext_small_pooled", "resnext_small_elastic_pooled",
+)  # fmt: skip
 default_cfgs = generate_default_cfgs(
     {name: pretrained_config(input_size=(3, 128, 128), pool_size=(4, 4)) for name in NAMES}
 )
@@ -73,6 +79,14 @@ def _selective(**kwargs: Any) -> nn.Module:
     return ResNet(block=block, block_args={"sk_kwargs": SELECTION}, **kwargs)
 
 
+def _pooled_resnet(**kwargs: Any) -> nn.Module:
+    return pool_strides(ResNet(**kwargs))
+
+
+def _pooled_elastic_resnet(**kwargs: Any) -> nn.Module:
+    return pool_strides(elasticize(ResNet(**kwargs), **AS_PUBLISHED))
+
+
 def _make(
     variant: str, build: Callable[..., nn.Module], pretrained: bool, given: dict[str, Any], kwargs: dict[str, Any]
 ) -> nn.Module:
@@ -101,3 +115,16 @@ def resnext_small_sk(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def resnext_small_dilated(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`resnext_small` with half of the groups of each 3x3 convolution at dilation 2."""
     return _make("resnext_small_dilated", _dilated_resnet, pretrained, {"block": Bottleneck}, kwargs)
+
+
+@register_model
+def resnext_small_pooled(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """`resnext_small` whose strided blocks take the mean of 2 x 2 and then do not stride: its parameters and cost."""
+    return _make("resnext_small_pooled", _pooled_resnet, pretrained, {"block": Bottleneck}, kwargs)
+
+
+@register_model
+def resnext_small_elastic_pooled(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """`resnext_small_elastic` whose strided blocks take the mean of 2 x 2 and then do not stride."""
+    given = {"block": Bottleneck, "layers": (3, 5, 2, 2)}
+    return _make("resnext_small_elastic_pooled", _pooled_elastic_resnet, pretrained, given, kwargs)
