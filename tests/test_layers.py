@@ -22,11 +22,13 @@ MAY_IMPORT = {
     "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
     "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels", "measure"}
     | UTILITIES,
+    "evaluation": {"zoo", "tasks", "policy", "demo", "data", "metrics", "measure"} | UTILITIES,
     "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics", "measure"} | UTILITIES,
     "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast", "measure"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "conversion": {"surgery", "nn", "data", "measure", "analysis", "policy"} | UTILITIES,
+    "functions": {"evaluation", "tasks", "policy"} | UTILITIES,
     "extras": set(),
     "files": set(),
     "fonts": set(),

@@ -16,6 +16,7 @@ __all__ = [
     "create_model",
     "elasticize",
     "evaluate",
+    "explore",
     "export_checkpoint",
     "load_checkpoint",
     "load_recipe",
@@ -35,24 +36,24 @@ if TYPE_CHECKING:
     from elastic_cnn.conversion.main import convert
     from elastic_cnn.export import export_checkpoint
     from elastic_cnn.fast import optimize_for_inference, optimize_for_training
+    from elastic_cnn.functions import evaluate, explore, train
     from elastic_cnn.nn import ElasticSpec, set_blend
     from elastic_cnn.policy import record_policy, scale_policy
     from elastic_cnn.policy.predict import predict
     from elastic_cnn.surgery import elasticize, recalibrate, restore
     from elastic_cnn.tasks.recipe import load_recipe
-    from elastic_cnn.tasks.training import evaluate, train
     from elastic_cnn.zoo import NetworkCard, create_model, load_checkpoint, save_checkpoint
 else:  # hidden from type checkers, for which `__getattr__` would make every misspelt name an attribute
     _HOMES = {
         "elastic_cnn.conversion.main": ("convert",),
         "elastic_cnn.export": ("export_checkpoint",),
         "elastic_cnn.fast": ("optimize_for_inference", "optimize_for_training"),
+        "elastic_cnn.functions": ("evaluate", "explore", "train"),
         "elastic_cnn.nn": ("ElasticSpec", "set_blend"),
         "elastic_cnn.policy": ("record_policy", "scale_policy"),
         "elastic_cnn.policy.predict": ("predict",),
         "elastic_cnn.surgery": ("elasticize", "recalibrate", "restore"),
         "elastic_cnn.tasks.recipe": ("load_recipe",),
-        "elastic_cnn.tasks.training": ("evaluate", "train"),
         "elastic_cnn.zoo": ("NetworkCard", "create_model", "load_checkpoint", "save_checkpoint"),
     }
 

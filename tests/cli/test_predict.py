@@ -1,9 +1,14 @@
 """`elastic predict` as a user calls it."""
 
+import csv
+import io
 import json
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +18,7 @@ from elastic_cnn.cli import main
 from elastic_cnn.policy import scale_policy
 from elastic_cnn.policy.predict import Prediction, render
 from elastic_cnn.policy.scores import BlockInfo
+from elastic_cnn.policy.video import frames
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
 
 NARROW = {"num_classes": 7, "channels": [8, 8, 8, 8], "layers": [2, 2, 1, 1]}
@@ -80,10 +86,16 @@ def test_multilabel_lists_all_classes_above_the_threshold(place, capsys):
     threshold = float(probabilities.median())  # of seven classes three lie above
     assert main(["predict", str(checkpoint), place.photos[0], "--json", "--threshold", str(threshold + 1e-6)]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    expected = [CLASSES[i] for i in probabilities.argsort(descending=True)[:3]]
-    assert [entry["class"] for entry in answer["classes"]] == expected
-    assert main(["predict", str(checkpoint), place.photos[0], "--threshold", "0.9999"]) == 0
-    assert "no class is probable enough" in capsys.readouterr().out
+    expected = [CLASSES[i] for i in probabilities.argsort(descending=True)]
+    assert [entry["class"] for entry in answer["classes"]] == expected[:5]  # those below it are shown too
+    assert [entry["class"] for entry in answer["classes"] if entry["predicted"]] == expected[:3]
+    few = ["predict", str(checkpoint), place.photos[0], "--top", "1"]
+    assert main([*few, "--json", "--threshold", str(threshold + 1e-6)]) == 0
+    assert [entry["class"] for entry in json.loads(capsys.readouterr().out)[0]["classes"]] == expected[:3]
+    assert main([*few, "--threshold", "0.9999"]) == 0
+    printed = capsys.readouterr().out
+    assert "no class is probable enough" in printed
+    assert expected[0] in printed.splitlines()[1]
 
 
 def test_unreadable_files_are_named_and_the_others_done(place, capsys):
@@ -115,3 +127,115 @@ def test_bars_point_to_the_scale_and_control_characters_are_shown():
     assert lines[4].endswith("-0.2500" + " " * 8 + "######|")
     columns = {line.index("|") for line in lines[2:]}
     assert len(columns) == 1  # the middle is one line
+
+
+def test_thresholds_are_those_that_training_tuned(place, tmp_path, capsys):
+    network, card = load_checkpoint(place.root / "multi.safetensors")
+    with torch.no_grad():
+        chances = network(place.images[:1]).sigmoid()[0].tolist()
+    tuned = [chance + (0.01 if number % 2 else -0.01) for number, chance in enumerate(chances)]
+    for told, expected in (
+        (tuned, set("aceg")),
+        (tuned[:3], {c for c, p in zip(CLASSES, chances, strict=True) if p > 0.5}),
+    ):
+        info = {"results": {"class_threshold": told}}
+        save_checkpoint(tmp_path / "tuned.safetensors", network, replace(card, info=info))
+        assert main(["predict", str(tmp_path / "tuned.safetensors"), place.photos[0], "--json"]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)
+        assert {entry["class"] for entry in answer["classes"] if entry["predicted"]} == expected
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_files_hold_what_is_printed(place, tmp_path, capsys, monkeypatch, ending):
+    """Photos come from standard input too; a broken one has its reason, and the exit code says that there is one."""
+    checkpoint, out = str(place.root / "elastic.safetensors"), tmp_path / f"answers.{ending}"
+    names = [*place.photos, str(place.root / "broken.png")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(names) + "\n\n"))
+    assert main(["predict", checkpoint, "-", "-o", str(out), "--top", "2", "--json"]) == 2
+    printed = json.loads(capsys.readouterr().out)
+    if ending == "json":
+        assert json.loads(out.read_text()) == printed
+        return
+    if ending == "csv":
+        with out.open() as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [row["path"] for row in rows] == names
+    for row, answer in zip(rows[:2], printed[:2], strict=True):
+        for number, entry in enumerate(answer["classes"], 1):
+            assert row[f"class_{number}"] == entry["class"]
+            assert float(row[f"probability_{number}"]) == pytest.approx(entry["probability"])
+        assert row["answer"] == answer["classes"][0]["class"]
+    assert "no picture of a known kind" in rows[2]["error"]
+    assert not rows[2]["answer"]
+
+
+def test_files_that_cannot_be_written_are_refused_before_any_work(place, tmp_path, capsys, monkeypatch):
+    checkpoint = str(place.root / "elastic.safetensors")
+    (tmp_path / "there.csv").write_text("mine")
+    for arguments, says in (
+        (["-o", str(tmp_path / "answers.txt")], "choose one of these endings"),
+        (["-o", str(tmp_path / "there.csv")], "exists already"),
+        (["--every", "0"], "--every must be a positive number"),
+    ):
+        assert main(["predict", checkpoint, place.photos[0], *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert (tmp_path / "there.csv").read_text() == "mine"
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert main(["predict", checkpoint, "-"]) == 2
+    assert "standard input names no photos" in capsys.readouterr().err
+
+
+def test_pictures_and_arrays_are_answered_as_their_files_are(place):
+    """EXIF turns a picture, and a palette is read in its colours, as in a file."""
+    checkpoint = place.root / "elastic.safetensors"
+    with Image.open(place.photos[0]) as picture:
+        picture.load()
+    named = elastic_cnn.predict(checkpoint, [place.photos[0], picture, np.asarray(picture)])
+    assert [answer.path for answer in named] == [place.photos[0], "photo 1", "photo 2"]
+    assert named[0].classes == named[1].classes == named[2].classes
+    assert elastic_cnn.predict(checkpoint, picture)[0].classes == named[0].classes
+    assert elastic_cnn.predict(checkpoint, place.photos[0])[0].classes == named[0].classes
+    assert "%" in named[0]._repr_html_()
+    turned = picture.rotate(90, expand=True)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # "rotate by 90 degrees to the right to see it upright"
+    turned.save(place.root / "turned.PNG", "PNG", exif=exif)
+    assert elastic_cnn.predict(checkpoint, place.root / "turned.PNG")[0].classes == named[0].classes
+    (place.root / "turned.PNG").unlink()
+    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.float32), object()):
+        with pytest.raises(ValueError, match="a photo"):
+            elastic_cnn.predict(checkpoint, [wrong])
+
+
+def test_films_are_read_frame_by_frame(place, tmp_path, capsys):
+    av = pytest.importorskip("av")
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * number, np.uint8), format="rgb24")
+            for packet in stream.encode(frame):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+    checkpoint = str(place.root / "elastic.safetensors")
+    assert main(["predict", checkpoint, str(film), place.photos[0], "--json", "--every", "0.5"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    times = [f"{film}@{number / 2:.2f}" for number in range(5)]
+    assert [answer["path"] for answer in answers] == [*times, place.photos[0]]
+    shades = [picture.getpixel((32, 32))[0] for _, picture in frames(film, 0.5)]
+    np.testing.assert_allclose(shades, [0, 50, 100, 150, 200], atol=6)
+    (tmp_path / "torn.mp4").write_bytes(film.read_bytes()[:200])
+    assert main(["predict", checkpoint, str(tmp_path / "torn.mp4"), place.photos[0], "--json"]) == 2
+    answers = json.loads(capsys.readouterr().out)
+    assert ["error" in answer for answer in answers] == [True, False]
+
+
+def test_films_without_their_reader_name_the_extra(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    assert main(["predict", str(place.root / "elastic.safetensors"), str(tmp_path / "film.mp4")]) == 2
+    assert "pip install 'elastic-cnn[video]'" in capsys.readouterr().err

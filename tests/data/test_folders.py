@@ -192,8 +192,8 @@ def test_dead_links_pipes_and_vanished_files_are_unreadable_samples(tmp_path):
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         split_place(tmp_path / "none", "train")
-    with pytest.raises(ValueError, match=r"'d\.csv' is not a folder|is not a folder"):
-        split_place(write(tmp_path, "d.csv") / "d.csv", "train")
+    with pytest.raises(ValueError, match="is not a folder"):
+        split_place(write(tmp_path, "d.txt") / "d.txt", "train")
     with pytest.raises(ValueError, match=r"has no folder 'val' or 'validation' or 'valid'.*it holds 'test', 'train'"):
         split_place(write(tmp_path / "e", "train/a/0.png", "test/a/0.png"), "val")
     with pytest.raises(ValueError, match=r"holds no images \(2 \.heic\); images are .*\.heic needs the package"):

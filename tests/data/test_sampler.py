@@ -138,3 +138,21 @@ def test_other_errors_of_workers_are_told_without_their_tracebacks(workers):
 
 def test_nothing_but_broken_samples():
     assert collate([{"unreadable": ("a", "b")}]) == {"unreadable": [("a", "b")]}
+
+
+@pytest.mark.parametrize("counts", [(30, 6, 3), (5, 5), (1, 40), (20, 1, 1, 1)])
+def test_balanced_batches_draw_every_class_equally_often(counts):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    batches = TrainBatches(len(classes), 4, seed=0, balance=list(classes))
+    seen = np.zeros(len(classes), int)
+    for epoch in range(3):
+        order = batches.order(epoch)
+        assert len(order) == len(classes)
+        drawn = np.bincount(classes[order], minlength=len(counts))
+        assert drawn.max() - drawn.min() <= 1
+        for name in range(len(counts)):  # a class's photos take turns: none comes twice more often than another
+            own = np.bincount(order, minlength=len(classes))[classes == name]
+            assert own.max() - own.min() <= 1
+        seen += np.bincount(order, minlength=len(classes))
+    assert not np.array_equal(batches.order(0), batches.order(1))
+    assert np.array_equal(batches.order(2), TrainBatches(len(classes), 4, seed=0, balance=list(classes)).order(2))

@@ -115,7 +115,7 @@ def test_test_images_are_squashed_to_the_square(run, data):
 
 def test_a_run_learns_and_its_checkpoint_says_what_it_needs(run):
     out, summary = run
-    assert summary.metric == "f1_per_class"
+    assert summary.metric == "map"
     card = read_card(out)
     assert card.elastic is not None
     assert card.info["data"] == {"exclude": ["white"], "crowds": "label", "zero_area": "error"}

@@ -31,7 +31,7 @@ def test_a_run_leaves_everything_that_it_promises(whole, recipe):
     out, summary = whole
     assert {path.name for path in out.iterdir()} == {
         "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
-        "summary.json", "tensorboard",
+        "summary.json", "tensorboard", "data.json",
     }  # fmt: skip
     assert load_recipe(out / "recipe.yaml") == recipe
     written = json.loads((out / "summary.json").read_text())

@@ -264,7 +264,7 @@ def test_what_holds_no_weights_says_what_to_do(content, says, tmp_path, capfd):
             r"argument pretrained=True would .*: name the architecture",
         ),
         ({"network_kwargs": {"checkpoint_path": "x.pth"}}, "argument checkpoint_path='x.pth' would load"),
-        ({"network": "hf-hub:timm/resnet18.a1_in1k"}, "names a place to load from.*: name the architecture"),
+        ({"network_kwargs": {"x": "hf-hub:timm/resnet18"}}, "names a place to load from.*: name the architecture"),
         ({"network": "resnext_small", "network_kwargs": {"block": "x"}}, "cannot be built with"),
     ],
 )
@@ -281,3 +281,8 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch):
     says = r"weights=timm: .* of resnet18 cannot be had from here \(We couldn't connect\): .* give weights=FILE"
     with pytest.raises(ValueError, match=says):
         make_network(Recipe(network="resnet18", weights="timm"), ("a", "b"))
+    monkeypatch.setattr("elastic_cnn.tasks.places.load_model_config_from_hf", offline)
+    with pytest.raises(
+        ValueError, match=r"network hf-hub:timm/x cannot be had from here \(We couldn't connect\): download"
+    ):
+        make_network(Recipe(network="hf-hub:timm/x"), ("a", "b"))

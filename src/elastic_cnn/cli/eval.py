@@ -1,7 +1,9 @@
 """`elastic eval CHECKPOINT --data DIR`: test a checkpoint."""
 
 import argparse
+import shlex
 from pathlib import Path
+from typing import Any
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
@@ -10,15 +12,25 @@ from elastic_cnn.files import refuse_to_overwrite, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "With -o a folder is written: index.html (one page: classes with intervals, confusions, calibration, worst "
+        "mistakes), report.json, classes.csv, confusion.csv, predictions.csv and the pictures."
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
-    add_data_arguments(parser, "the data, as for training")
+    add_data_arguments(parser, "the data, as for training (of a run folder: its own, by default)")
     parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
     parser.add_argument(
         "--image-size", metavar="PX", help="side of the input, or HEIGHTxWIDTH, in place of the checkpoint's"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument(
+        "--tta", nargs="?", const="flip", default="", metavar="VIEWS",
+        help="average over views: flip (alone by default), factors on the input's side (0.8,1.25), or both",
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", metavar="DIR", help="also write a report there")
+    parser.add_argument("--against", metavar="OTHER", help="with -o: a checkpoint to compare with, photo by photo")
     parser.add_argument("--json", metavar="OUT", help="also write the results there")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT or the report where it exists")
     parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
     add_machine_arguments(parser)
 
@@ -28,16 +40,47 @@ def run(args: argparse.Namespace) -> None:
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.console import Console
 
+    if args.against and not args.out:
+        raise ValueError("--against goes with -o: the comparison stands in the report")
     if args.json and not args.overwrite:
         refuse_to_overwrite(args.json)
-    data = data_of(args)
-    options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places_of(args))
+    data = data_or_own(args)
+    options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places_of(args), tta=args.tta)
     settings = machine_settings(args)
     console = Console(settings.progress)
-    results = training.evaluate(args.checkpoint, data, args.split, options, settings, console)
-    console.line("\n".join(describe(results)))
+    if args.out:
+        results = report(args, data, options, settings, console)
+    else:
+        results = training.evaluate(args.checkpoint, data, args.split, options, settings, console)
+        console.line("\n".join(describe(results)))
     if args.json and console.shown:
         write_json(Path(args.json), {"checkpoint": str(args.checkpoint), "data": data, "split": args.split, **results})
+
+
+def data_or_own(args: argparse.Namespace) -> str:
+    """The data that is named, else that of the run folder which is tested."""
+    from elastic_cnn.tasks.run_folder import data_of_run
+
+    named = args.data is not None or args.images is not None or args.annotations is not None
+    try:
+        return data_of(args) if named else data_of_run(args.checkpoint)
+    except ValueError as error:
+        if named:
+            raise
+        raise ValueError("the data is missing: give --data DIR, or --annotations FILE --images DIR") from error
+
+
+def report(args: argparse.Namespace, data: str, options: Any, settings: Any, console: Any) -> dict[str, Any]:
+    """Test, write the report and print it; returns the results."""
+    from elastic_cnn.functions import evaluate
+
+    found: Any = evaluate(
+        args.checkpoint, data, args.split, options, settings, console, report=args.out, against=args.against,
+        overwrite=args.overwrite,
+    )  # fmt: skip
+    console.line(str(found))
+    console.line(f"next: elastic predict {shlex.quote(str(args.checkpoint))} PHOTOS -o answers.csv")
+    return dict(found.found["results"])
 
 
 def describe(results: dict) -> list[str]:

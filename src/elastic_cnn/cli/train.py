@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from dataclasses import replace
+from typing import Any
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
@@ -15,13 +17,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Any key of the recipe can be set on the command line: epochs=2 optimizer.lr=0.01 options.mixup=0.2 "
         "accumulate=2 precision=bf16-mixed compile=true. The run folder holds best.safetensors, last.safetensors, "
-        "last.ckpt (for --resume), recipe.yaml, train.csv, val.csv, summary.json and tensorboard/."
+        "last.ckpt (for --resume), recipe.yaml, train.csv, val.csv, summary.json and tensorboard/. "
+        "`elastic train --resume -o RUN_DIR` goes on with a run, `--extend epochs=8` beyond its end."
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe of the package by name, or a .yaml file")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help="a recipe of the package by name, or a .yaml file; --resume needs none",
+    )
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys of the recipe to change")
     _accept_overrides_anywhere(parser)
     add_data_arguments(parser, "folder with train/ and val/, hfds/NAME, wds/DIR or wds/URL", ", {split} for the split")
-    parser.add_argument("--network", metavar="NAME", help="the network, in place of the recipe's")
+    parser.add_argument(
+        "--split", type=float, metavar="PART", help="the part to test on of a folder or list that nobody divided (0.2)"
+    )
+    parser.add_argument(
+        "--network", metavar="NAME", help="the network, in place of the recipe's; also hf-hub:OWNER/NAME"
+    )
+    parser.add_argument(
+        "--elastic", action="store_true", help="make the network elastic first, on the photos, as `convert` does"
+    )
+    parser.add_argument("--find-lr", action="store_true", help="look for the learning rate first, by a range test")
     parser.add_argument(
         "--classes-from",
         choices=("folder", "path"),
@@ -32,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in RUN_DIR (starts it where there is none)"
+    )
+    parser.add_argument(
+        "--extend",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="go on with the run in RUN_DIR for longer: epochs=8 (in all), patience=3",
     )
     parser.add_argument(
         "--allow-other-data", action="store_true", help="with --resume: go on though the photos are not the same"
@@ -78,18 +102,13 @@ def run(args: argparse.Namespace) -> None:
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.console import Console
 
+    args.resume = args.resume or bool(args.extend)
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
     if args.allow_other_data and not args.resume:
         raise ValueError("--allow-other-data goes with --resume")
     restarted = was_restarted()
-    overrides = list(args.overrides)
-    if args.network is not None:
-        overrides.append(f"network={args.network}")
-    overrides += [f"options.{name}={json.dumps(path)}" for name, path in places_of(args).items()]
-    if args.classes_from is not None:
-        overrides.append(f"options.classes_from={args.classes_from}")
-    recipe = training.load_recipe(args.recipe, overrides)
+    recipe, data = recipe_and_data(args)
     settings = replace(
         machine_settings(args),
         nodes=args.nodes,
@@ -99,14 +118,70 @@ def run(args: argparse.Namespace) -> None:
         strict=args.strict,
         checkpoint_every=args.checkpoint_every,
         allow_other_data=args.allow_other_data,
+        extend=bool(args.extend),
+        find_rate=args.find_lr,
     )
     console = Console(settings.progress)
     try:
-        summary = training.train(recipe, data_of(args), args.out, settings, console=console)
+        summary = training.train(recipe, data, args.out, settings, console=console)
     except training.Interrupted as interrupted:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     console.line("\n".join(summary.lines()))
+    console.line(next_step(recipe.task, args.out))
+
+
+def next_step(task: str, out: str) -> str:
+    """What to do with a run: a report, where its task has one."""
+    from elastic_cnn.tasks.spec import task_spec
+
+    spec = task_spec(task)
+    report = f" -o {shlex.quote(os.path.join(out, 'report'))}" if spec.top1 or spec.several else ""
+    return f"next: elastic eval {shlex.quote(out)}{report}"
+
+
+def recipe_and_data(args: argparse.Namespace) -> tuple[Any, str]:
+    """The recipe with what the command line changes in it, and where the data lies; both of the run where it goes on.
+
+    `ValueError` where neither is named and there is no run to go on with.
+    """
+    from elastic_cnn.tasks import training
+    from elastic_cnn.tasks.run_folder import RunFolder
+
+    folder, name = RunFolder(args.out), args.recipe
+    if name is not None and "=" in name:  # a key: there is no recipe before it
+        args.overrides, name = [name, *args.overrides], None
+    overrides = [*(("elastic=true", "convert={}") if args.elastic else ()), *args.overrides, *args.extend]
+    if args.extend:
+        if name is not None:
+            raise ValueError(f"--extend goes on with the run's own recipe: leave {name} out")
+        check_extension(args.extend, folder)
+    if name is None and not args.resume:
+        raise ValueError("name a recipe (`elastic train finetune --data DIR -o RUN_DIR`), or --resume a run")
+    if args.network is not None:
+        overrides.append(f"network={args.network}")
+    if args.split is not None:
+        overrides.append(f"options.split={args.split}")
+    overrides += [f"options.{key}={json.dumps(path)}" for key, path in places_of(args).items()]
+    if args.classes_from is not None:
+        overrides.append(f"options.classes_from={args.classes_from}")
+    if name is None:
+        folder.recipe()  # says what is missing
+    recipe = training.load_recipe(folder.recipe_yaml if name is None else name, overrides)
+    own = name is None and args.data is None and args.images is None
+    return recipe, folder.data() if own else data_of(args)
+
+
+def check_extension(changes: list[str], folder: Any) -> None:
+    """`ValueError` where a run cannot go on with these keys changed."""
+    for change in changes:
+        key, _, value = change.partition("=")
+        if key not in folder.EXTENDABLE:
+            raise ValueError(
+                f"--extend {change}: a run goes on with {', '.join(folder.EXTENDABLE)} changed, nothing else"
+            )
+        if key == "epochs" and value.isdecimal() and int(value) <= (before := folder.recipe().epochs):
+            raise ValueError(f"--extend {change}: the run has {before} epochs already: give more, in all")
 
 
 def was_restarted() -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from elastic_cnn.measure.medians import MedianInterval
@@ -49,6 +50,9 @@ class ConversionReport:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         head = ["block", "kind", "at full resolution", "multiply-adds", "error divided", "error refitted"]

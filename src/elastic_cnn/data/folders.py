@@ -174,8 +174,12 @@ def _instead(others: Mapping[str, int]) -> str:
     if not others:
         return ""
     read = " ".join(ending.removeprefix(".") for ending in (*picture_endings(), ARRAYS))
-    needs = " (.heic needs the package pillow-heif)" if any(ending in HEIF_ENDINGS for ending in others) else ""
-    return f" ({count_by_ending(others)}); images are {read}{needs}"
+    return f" ({count_by_ending(others)}); images are {read}{needed_for(others)}"
+
+
+def needed_for(others: Mapping[str, int]) -> str:
+    """What would be read with one more package, in words; empty for nothing."""
+    return " (.heic needs the package pillow-heif)" if any(ending in HEIF_ENDINGS for ending in others) else ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Photos with one class each: folders, tar files, WebDataset shards and Hugging Face data sets."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,18 @@ from typing import Any
 from timm.data import create_dataset
 
 from elastic_cnn.data.folders import (
+    FolderReader,
     check_folder,
     count_by_ending,
     describe_counts,
     describe_empty,
     is_of_the_system,
+    needed_for,
     read_folder,
     same_name,
 )
+from elastic_cnn.data.held_out import HeldOut
+from elastic_cnn.data.listings import Row, has_splits, is_listing, read_listing
 from elastic_cnn.data.pixels import Source
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
@@ -31,9 +36,9 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"),
 class ImageFolder:
     """Samples `{"image": transform(picture), "target": class number}` of one split.
 
-    data: a folder with `train` and `val` (or `validation`) in it, each a folder of class folders or a tar file
-        (`train.tar`) of one; a Hugging Face data set as `hfds/NAME`; WebDataset shards as `wds/FOLDER`
-        or `wds/URL`.
+    data: a folder with `train` and `val` (or `validation`) in it, each a folder of class folders, a tar file
+        (`train.tar`) of one or a list (`train.csv`); a list of photos (`listings.read_listing`); a Hugging Face data
+        set as `hfds/NAME`; WebDataset shards as `wds/FOLDER` or `wds/URL`.
     split: `train`, `val`, `test`, or another folder's name.
     transform: a `Preparation`, or another function of an RGB picture.
     classes: the classes to number by (those of the training split or of a checkpoint); all must be known among them. By
@@ -41,6 +46,7 @@ class ImageFolder:
     labels: `needed`; `optional` also takes a folder of photos alone, then of the one class ""; `unused` takes any
         folder of photos. With these two `data` may be the split itself.
     classes_from: `folder`, or `path` (`birds/owl`); by default as `classes` say.
+    held_out: divides data that nobody divided (`undivided`) into `train` and `val`.
 
     What was found stands in `found_line`, what a user should know in `notices`, photos a class in `counts` (empty where
     they are not known without reading). Raises `ValueError` where the split is missing or empty, holds a class that is
@@ -56,11 +62,16 @@ class ImageFolder:
         *,
         labels: str = "needed",
         classes_from: str | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.transform = transform
         if classes_from is None:
             classes_from = "path" if any("/" in name for name in classes or ()) else "folder"
-        self.name, self.reader = _open(str(data), split, labels, classes_from)
+        self.whole = None if held_out is None else undivided(str(data))
+        if self.whole is None or held_out is None:
+            self.name, self.reader = _open(str(data), split, labels, classes_from)
+        else:
+            self.name, self.reader = _part(self.whole, split, classes_from, held_out)
         found = _class_names(self.reader)
         if len(self.reader) == 0 or not found:
             raise ValueError(f"{self.name} holds no images")
@@ -94,12 +105,12 @@ class ImageFolder:
         if arrangement is not None and arrangement.others:
             lines.append(
                 f"{split}: {sum(arrangement.others.values())} files that are no images passed over "
-                f"({count_by_ending(arrangement.others)})"
+                f"({count_by_ending(arrangement.others)}){needed_for(arrangement.others)}"
             )
         if arrangement is not None and arrangement.empty:
             lines.append(f"{split}: {describe_empty(arrangement.empty)}")
-        known = set(self._number.values())
-        if lacking := [name for number, name in enumerate(self.classes) if number not in known]:
+        known = self.counts or {self.classes[number] for number in self._number.values()}
+        if lacking := [name for name in self.classes if name not in known]:
             lines.append(f"{split} lacks {len(lacking)} of the {len(self.classes)} classes: {listed(lacking)}")
         return tuple(lines)
 
@@ -124,6 +135,20 @@ class ImageFolder:
             return file, target
         with file:
             return file.read(), target
+
+    def target(self, index: int) -> int:
+        """The number of a sample's class, without reading its picture. `ValueError` where that takes reading it."""
+        targets = getattr(self.reader, "targets", None)
+        if targets is None:
+            raise ValueError(f"the classes of {self.name} are not known without reading every picture")
+        return self._number[int(targets[index])]
+
+    def rows(self, split: str) -> list[Row]:
+        """The photos as rows of a list, of readers of files."""
+        return [
+            Row(os.path.abspath(self.reader.filename(index)), self.classes[self.target(index)], split)
+            for index in range(len(self))
+        ]
 
     def source(self, index: int) -> Source:
         """The picture's path, or its file's contents where it lies in a larger file."""
@@ -153,9 +178,36 @@ def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, A
     if is_url(data):
         raise ValueError(f"{data} is an address: photos are read from folders, or from shards by wds/{data}")
     root = split_place(Path(data), split, alone=labels != "needed")
+    if is_listing(root):
+        return utf8(str(root)), read_listing(root, SPLITS.get(split, (split.lower(),)), labels)
     if root.is_file():
         return utf8(str(root)), TarFolder(root, labels, classes_from)
     return utf8(str(root)), read_folder(root, labels, classes_from)
+
+
+def undivided(data: str) -> Path | None:
+    """The folder of class folders, or the list, that is to be divided, where `data` has no `val`; else None."""
+    root = Path(data)
+    if data.startswith(("hfds/", "wds/")) or is_url(data):
+        return None
+    if is_listing(root) and root.is_file():
+        return None if has_splits(root) else root
+    check_folder(root)
+    there = _entries(root)
+    if _named(root, there, SPLITS["val"]) is not None:
+        return None
+    train = _named(root, there, SPLITS["train"])
+    if train is None:
+        return root
+    return train if train.is_dir() or is_listing(train) else None
+
+
+def _part(whole: Path, split: str, classes_from: str, held_out: HeldOut) -> tuple[str, FolderReader]:
+    """The part of undivided photos that is `split`: `train` or `val`."""
+    if split not in ("train", "val"):
+        raise ValueError(f"{utf8(str(whole))} is divided into train and val: there is no split {split!r}")
+    reader = read_listing(whole, None) if is_listing(whole) else read_folder(whole, "needed", classes_from)
+    return f"{utf8(str(whole))} ({split})", held_out.readers(reader)[split == "val"]
 
 
 def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
@@ -169,12 +221,14 @@ def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
 
 
 def split_place(data: Path, split: str, alone: bool = False) -> Path:
-    """The folder or tar file of a split, whatever the case of its name.
+    """The folder, tar file or list of a split, whatever the case of its name; a list is its own.
 
     alone: a folder that holds no split at all is taken for the split itself. `ValueError` says what is there.
     """
+    if is_listing(data) and data.is_file():
+        return data
     check_folder(data)
-    there = sorted(entry.name for entry in data.iterdir() if not is_of_the_system(entry.name))
+    there = _entries(data)
     names = SPLITS.get(split, (split,))
     if (found := _named(data, there, names)) is not None:
         return found
@@ -183,14 +237,20 @@ def split_place(data: Path, split: str, alone: bool = False) -> Path:
         return data
     raise ValueError(
         f"{utf8(str(data))} has no folder {' or '.join(map(repr, names))}: it should hold train/CLASS/IMAGE and "
-        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'})"
+        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'}); to train on photos that "
+        "nobody divided, --split 0.2 holds out a fifth"
     )
 
 
+def _entries(folder: Path) -> list[str]:
+    """The names in a folder, without the system's own."""
+    return sorted(entry.name for entry in folder.iterdir() if not is_of_the_system(entry.name))
+
+
 def _named(data: Path, there: Sequence[str], names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a folder or tar file of `data`; exactly so named ones first."""
+    """The first of `names` that is a folder, tar file or list of `data`; exactly so named ones first."""
     for name in names:
-        wanted = (name, f"{name}.tar")
+        wanted = (name, f"{name}.tar", f"{name}.csv")
         exact = [entry for entry in there if entry in wanted]
         for entry in exact or [entry for entry in there if entry.lower() in wanted]:
             if (data / entry).is_dir() or (data / entry).is_file():

@@ -109,12 +109,21 @@ class TrainBatches:
 
     Every step takes the next `batch_size` samples of the epoch's permutation; they are dealt to the processes and,
     within a process, to `accumulate` batches. The permutation's incomplete end is left out (another end each epoch).
+    balance: the class of each sample; an epoch then draws each class equally often, its samples in turn.
 
     Raises `ValueError` where the batch cannot be divided evenly or exceeds the number of samples.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        balance: Sequence[int] | None = None,
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ValueError(
@@ -126,6 +135,7 @@ class TrainBatches:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
         self.steps = length // batch_size
+        self.balance = None if balance is None else np.asarray(balance)
         self._epoch = self._first_step = 0
 
     def start_at(self, epoch: int, step: int = 0) -> None:
@@ -133,8 +143,18 @@ class TrainBatches:
         self._epoch, self._first_step = epoch, step
 
     def order(self, epoch: int) -> np.ndarray:
-        """The permutation of an epoch: (length,) whole numbers."""
-        return np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        """The permutation of an epoch: (length,) whole numbers; with `balance` some come often, others never."""
+        generator = np.random.default_rng([self.seed, epoch])
+        if self.balance is None:
+            return generator.permutation(self.length)
+        classes = np.unique(self.balance)
+        drawn = []
+        for number, name in enumerate(generator.permutation(classes)):
+            own = np.flatnonzero(self.balance == name)
+            count = self.length // len(classes) + (number < self.length % len(classes))
+            turns = [generator.permutation(own) for _ in range(-(-count // len(own)))]
+            drawn.append(np.concatenate(turns)[:count] if count else own[:0])
+        return generator.permutation(np.concatenate(drawn))
 
     def __len__(self) -> int:
         return (self.steps - self._first_step) * self.accumulate

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from html import escape
 
 
 @dataclass
@@ -30,6 +31,9 @@ class FormReport:
     def plain(self) -> dict[str, str]:
         """`left`, likewise."""
         return self.left
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         forms = ", ".join(f"{count} {form}" for form, count in Counter(self.rewritten.values()).items()) or "none"

@@ -164,6 +164,20 @@ class MultilabelScores(Metric):
         return list(zip(suffixes, self.true_positives, self.misses, strict=False))
 
 
+def best_threshold(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """The threshold above which labels (N,) have the largest F1, (), from probabilities (N,): halfway between those on
+    its two sides, among equals the nearest to 0.5; 0.5 where no label is true."""
+    if not bool(targets.any()):
+        return torch.tensor(0.5, dtype=torch.float64)
+    ordered, order = probabilities.double().sort(descending=True, stable=True)
+    below = torch.cat([ordered[1:], ordered.new_zeros(1)])
+    apart = torch.cat([ordered[1:] != ordered[:-1], torch.ones(1, dtype=torch.bool)])  # a cut splits no tie
+    hits = targets[order].double().cumsum(0)
+    scores = 2 * hits / (torch.arange(1, len(ordered) + 1) + targets.sum())
+    cuts = ((ordered + below) / 2)[apart & (scores >= scores[apart].max() - 1e-12)]
+    return cuts[(cuts - 0.5).abs().argmin()]
+
+
 class MeanAveragePrecision(Metric):
     """mAP: the mean of torchmetrics' average precision over the classes; those without a positive image are left out.
 
@@ -200,6 +214,15 @@ class MeanAveragePrecision(Metric):
 
     def compute(self) -> Tensor:
         return self.class_precisions().nanmean()
+
+    def class_thresholds(self) -> Tensor:
+        """The threshold of each class with the largest F1 on what was kept, float64 (C,); 0.5 for a class without a
+        positive image."""
+        if not len(self.probabilities):
+            return torch.full((self.num_classes,), 0.5, dtype=torch.float64)
+        probabilities = dim_zero_cat(self.probabilities).view(-1, self.num_classes).cpu().double()
+        targets = dim_zero_cat(self.targets).view(-1, self.num_classes).cpu() > 0
+        return torch.stack([best_threshold(probabilities[:, c], targets[:, c]) for c in range(self.num_classes)])
 
     def class_precisions(self) -> Tensor:
         """Average precision of each class, float64 (C,), NaN for a class without a positive image."""

@@ -60,6 +60,11 @@ class ElasticSpec:
         if self.downsample not in FULL_RESOLUTION_KINDS and self.upsample == "identity":
             raise ValueError(f"downsampling {self.downsample!r} needs an upsampling other than 'identity'")
 
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>1/{scale}</th>" for scale in self.scales)
+        cells = "".join(f"<td>{share:.1%}</td>" for share in self.shares)
+        return f"<table><tr><th>resolution</th>{head}</tr><tr><td>channels</td>{cells}</tr></table>"
+
     @property
     def changes_resolution(self) -> bool:
         """Whether branches run below full resolution at all."""

@@ -39,7 +39,7 @@ class FolderPhotos:
         self.found_line, self.notices = self.images.found_line, self.images.notices
         if strange := [name for name in self._names if name and known and name not in classes]:
             self.notices += (f"{split} holds {listed(strange)}, which the network does not know: never right",)
-        self._sizes = {} if is_url(self.root) else _read_sizes(Path(self.root))
+        self._sizes = {} if is_url(self.root) else read_sizes(Path(self.root))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,7 +160,7 @@ def _below(path: str, root: str) -> str:
     return Path(path).as_posix()
 
 
-def _read_sizes(root: Path) -> dict[str, float]:
+def read_sizes(root: Path) -> dict[str, float]:
     """{path: size} of `sizes.csv`, empty where there is none. `ValueError` where it is broken."""
     path = root / "sizes.csv"
     if not path.is_file():

@@ -15,14 +15,15 @@ from elastic_cnn.policy.collect import Collection, Photos, Settings, collect
 from elastic_cnn.policy.photos import open_photos
 from elastic_cnn.policy.table import PolicyInfo
 from elastic_cnn.tasks.spec import task_spec
-from elastic_cnn.zoo.checkpoint import checkpoint_file, load_checkpoint
+from elastic_cnn.zoo.checkpoint import NetworkCard, checkpoint_file, load_checkpoint
 
 
 @dataclass(frozen=True)
 class Subject:
     """A network whose policy or answers are asked for: the network and what its checkpoint says of it.
 
-    preparation: how a photo becomes its input (the fields of the checkpoint's `InputSpec`).
+    preparation: how a photo becomes its input (the fields of the checkpoint's `InputSpec`). thresholds: of the classes
+    of a multi-label network, as they were tuned on its validation photos.
     """
 
     network: nn.Module
@@ -31,6 +32,7 @@ class Subject:
     task: str
     classes: tuple[str, ...]
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 def load_subject(path: str | Path) -> Subject:
@@ -41,7 +43,19 @@ def load_subject(path: str | Path) -> Subject:
     network, card = load_checkpoint(path)
     if not card.classes and not task_spec(card.task).per_pixel:
         raise ValueError(f"{path} does not name its classes, so its answers cannot be told: train or convert it anew")
-    return Subject(network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input))
+    return Subject(
+        network, card.network, checkpoint_file(path), card.task, card.classes, asdict(card.input), _thresholds(card)
+    )
+
+
+def _thresholds(card: NetworkCard) -> dict[str, float]:
+    """{class: threshold} of a card, where it tells one for each class."""
+    results = card.info.get("results")
+    told = results.get("class_threshold") if isinstance(results, dict) else None
+    if not isinstance(told, list) or len(told) != len(card.classes):
+        return {}
+    pairs = zip(card.classes, told, strict=True)
+    return {name: float(value) for name, value in pairs if isinstance(value, int | float) and 0 <= value <= 1}
 
 
 def collect_policy(

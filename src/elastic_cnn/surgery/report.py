@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from torch import nn
@@ -71,6 +72,9 @@ class SurgeryReport:
     def stages(self) -> dict[str, int]:
         """{name of a converted block: its stage}, where it has one."""
         return {block.name: block.stage for block in self.blocks if block.converted and block.stage is not None}
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         rules = [block for block in self.blocks if block.kind not in LAYER_KINDS]

@@ -1,16 +1,22 @@
 """One class an image: ImageNet and every folder of class folders (paper, Table 2)."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.listings import write_listing
 from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
@@ -28,6 +34,9 @@ class Options(GeometryOptions):
     picture that the test crop keeps (224 of 256 in the paper). loading: of training photos; `fast` takes half the time
     and gives nearly the same pixels (docs/scaling.md). train_split, val_split: names of the folders.
     classes_from: a class is named by the `folder` that its pictures lie in, or by the whole `path` to it (`birds/owl`).
+    split: the part of each class's photos to test on where the data has no `val`; the run's split.csv lists them.
+    skew: against classes of unequal numbers of photos, `weights` (the loss of a photo counts as the mean number of
+    photos a class over that of its class) or `sampling` (all classes are drawn equally often); `ignore` by default.
     The other keys are those of `GeometryOptions`.
     """
 
@@ -43,6 +52,8 @@ class Options(GeometryOptions):
     train_split: str = "train"
     val_split: str = "val"
     classes_from: Literal["folder", "path"] = "folder"
+    split: float | None = None
+    skew: Literal["ignore", "weights", "sampling"] = "ignore"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +66,8 @@ class Options(GeometryOptions):
         for name in ("mixup", "cutmix", "color_jitter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
+        if self.split is not None:
+            HeldOut(self.split)
         if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             raise ValueError(
                 f"options.color_jitter={self.color_jitter} would do nothing beside auto_augment, which changes colours"
@@ -66,9 +79,14 @@ class Classification(Task):
 
     metric = "top1"
 
-    def __init__(self, network: nn.Module, num_classes: int, options: Options = Options()) -> None:
+    def __init__(
+        self, network: nn.Module, num_classes: int, options: Options = Options(), weights: Tensor | None = None
+    ) -> None:
+        """weights: how much the loss of a photo of each class counts, (num_classes,)."""
         super().__init__(network)
         self.options = options
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
         self.mix = None
         if options.mixup or options.cutmix:
             self.mix = Mixup(
@@ -86,8 +104,16 @@ class Classification(Task):
         if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm's mixing pairs images
             images, targets = self.mix(images[:even], targets[:even])
-            return functional.cross_entropy(self(images), targets)
-        return functional.cross_entropy(self(images), targets, label_smoothing=self.options.label_smoothing)
+            return self._loss(self(images), targets, 0.0)
+        return self._loss(self(images), targets, self.options.label_smoothing)
+
+    def _loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Logits (N, C) and targets, (N,) or mixed (N, C) -> (): the mean, each image times the weight of its class."""
+        if self.weights is None:
+            return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+        weights = self.weights[targets] if targets.ndim == 1 else targets.to(self.weights.dtype) @ self.weights
+        return (losses * weights).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """batch: as in training; counts hits and the loss without smoothing."""
@@ -113,9 +139,11 @@ class Classification(Task):
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     """Photos by class from the splits `train` and `val` of `data`, and the network for their classes."""
     options: Options = task_options(recipe)
-    train = ImageFolder(data, options.train_split, eval_transform(), classes_from=options.classes_from)
+    held_out = None if options.split is None else HeldOut(options.split, recipe.seed)
+    ways: dict[str, Any] = {"classes_from": options.classes_from, "held_out": held_out}
+    train = ImageFolder(data, options.train_split, eval_transform(), **ways)
     train.require_several_classes()
-    network, card = make_network(recipe, train.classes, **options.input_fields(options.crop_pct))
+    network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
     spec = card.input
     prepare_test = eval_transform(**asdict(spec))
     train.transform = train_transform(
@@ -131,8 +159,27 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         options.geometry(),
         prepare_test.reading,
     )
-    val = ImageFolder(data, options.val_split, prepare_test, train.classes, classes_from=options.classes_from)
-    return Job(Classification(network, len(train.classes), options), card, train, val)
+    val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
+    weights, balance = _against_skew(train, options.skew)
+    task = Classification(network, len(train.classes), options, weights)
+    files = files_of(recipe, network, card) | ({"split.csv": _lists(train, val)} if train.whole else {})
+    return Job(task, card, train, val, balance, files)
+
+
+def _against_skew(train: ImageFolder, skew: str) -> tuple[Tensor | None, list[int] | None]:
+    """The weight of each class in the loss, and the class of each photo, to be drawn equally often."""
+    if skew == "ignore":
+        return None, None
+    targets = [train.target(index) for index in range(len(train))]
+    if skew == "sampling":
+        return None, targets
+    counts = torch.bincount(torch.tensor(targets), minlength=len(train.classes)).float()
+    return counts.sum() / (len(counts) * counts), None
+
+
+def _lists(train: ImageFolder, val: ImageFolder) -> Callable[[Path], None]:
+    """Writes down which photos are trained on and which are tested on."""
+    return lambda path: write_listing(path, [*train.rows("train"), *val.rows("val")])
 
 
 def build_test(

@@ -1,5 +1,6 @@
 """What a run shows on the terminal: progress bars with images a second, lines, and warnings about broken files."""
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,18 @@ from elastic_cnn.extras import require
 tqdm = require("tqdm", "train").tqdm
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
+
+
+def _kind_of_bar() -> Any:
+    """Bars of a notebook where it has the package for them, else of text."""
+    if in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        return require("tqdm.notebook", "train").tqdm
+    return tqdm
+
+
 class Console:
     """Bars and lines on the first process; silent on the others, whose `shown` the engine sets to False.
 
@@ -19,13 +32,13 @@ class Console:
 
     def __init__(self, progress: bool | None = None) -> None:
         self.shown = True
-        self.progress = sys.stderr.isatty() if progress is None else progress
+        self.progress = sys.stderr.isatty() or in_notebook() if progress is None else progress
 
     @contextmanager
     def bar(self, label: str, images: int, done: int = 0) -> Iterator[Any]:
         """A bar that counts images, `done` of them already."""
         quiet = not (self.shown and self.progress)
-        with tqdm(
+        with _kind_of_bar()(
             total=images, initial=done, desc=label, unit=" images", disable=quiet, leave=False, smoothing=0.1
         ) as bar:
             yield bar

@@ -26,7 +26,8 @@ class Keeper:
         info = {**self.card.info, "recipe": recipe.to_dict(), "epoch": epoch, "results": results}
         card = replace(self.card, info=info)
         save_checkpoint(self.folder.last_safetensors, self.task.network, card)
-        value = float(results[self.task.metric])
+        known = results[self.task.metric]
+        value = math.nan if known is None else float(known)
         better = self.best is None or (value > self.best if self.task.maximise else value < self.best)
         if better and math.isfinite(value):
             self.best, self.best_epoch, self.best_results = value, epoch, results

@@ -18,6 +18,7 @@ from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.distill import Teacher
 from elastic_cnn.tasks.failures import check_same_start
+from elastic_cnn.tasks.freeze import Frozen
 from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
 from elastic_cnn.tasks.optim import lr_factor, make_optimizer, set_learning_rate
@@ -53,7 +54,13 @@ class Loop:
         self.task: Task = job.task
         world, rank = fabric.world_size, fabric.global_rank
         self.batches = TrainBatches(
-            len(job.train), recipe.batch_size, recipe.seed, accumulate=recipe.accumulate, rank=rank, world_size=world
+            len(job.train),
+            recipe.batch_size,
+            recipe.seed,
+            accumulate=recipe.accumulate,
+            rank=rank,
+            world_size=world,
+            balance=job.balance,
         )
         cuda = fabric.device.type == "cuda"
         loader: dict[str, Any] = {"seed": recipe.seed, "pin_memory": cuda}
@@ -67,6 +74,7 @@ class Loop:
         self.teacher = (
             None if recipe.teacher is None else Teacher(recipe.teacher, job.card, self.task.network, recipe.distill)
         )
+        self.frozen = Frozen(self.task.network, recipe.freeze)
         self.training_form = use_training_form(recipe, self.task.network, fabric.device)
         if recipe.compile:
             self.task.network.compile()
@@ -105,7 +113,7 @@ class Loop:
         self.log = RunLog(self.folder, logged, console.warn) if self.fabric.is_global_zero else None
         self.began = time.perf_counter()
         with closed(self.train_loader), closed(self.val_loader), self.log or nullcontext():
-            while self.epoch < self.recipe.epochs:
+            while self.epoch < self.recipe.epochs and not self._has_stopped_improving():
                 self._train_epoch()
                 last = self.epoch + 1 == self.recipe.epochs
                 if last or (self.epoch + 1) % self.recipe.val_every == 0:
@@ -113,9 +121,20 @@ class Loop:
                 self.epoch, self.step = self.epoch + 1, 0
                 self._save_state()
 
+    def _has_stopped_improving(self) -> bool:
+        """Whether the recipe's patience is at its end, on the first process, which keeps the best."""
+        patience, best = self.recipe.patience, self.keeper.best_epoch
+        if patience is None:
+            return False
+        stop = bool(self.fabric.broadcast(bool(best) and self.epoch - best >= patience))
+        if stop:
+            self.console.line(f"no epoch was better than {best}: stopped after {self.epoch} (patience={patience})")
+        return stop
+
     def _train_epoch(self) -> None:
         self.batches.start_at(self.epoch, self.step)
         self.task.train()
+        self.frozen.keep_still()
         if self.step == self.batches.steps:  # interrupted between the last step and the validation
             return
         size = self.recipe.batch_size

@@ -18,6 +18,7 @@ from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
 from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.transforms import eval_transform, train_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
+from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
@@ -86,12 +87,12 @@ class Options(GeometryOptions):
 
 
 class Multilabel(Task):
-    """A sigmoid a class. `metric` is `f1_per_class`, the paper's F1-PerClass.
+    """A sigmoid a class. `metric` is `map`, which needs no threshold; the paper's F1-PerClass stands beside it.
 
     A batch holds image (N, 3, H, W), targets (N, C) 0 or 1, size_targets (N, 3, C) bool.
     """
 
-    metric = "f1_per_class"
+    metric = "map"
 
     def __init__(self, network: nn.Module, classes: Sequence[str], options: Options = Options()) -> None:
         super().__init__(network)
@@ -118,7 +119,8 @@ class Multilabel(Task):
 
     def validation_results(self) -> dict[str, Any]:
         """loss, map, f1_per_class, f1_overall, precision_..., recall_..., each by size too (`f1_overall_small`); a
-        class in lists: class_names, class_f1, class_f1_small, class_positives, class_average_precision. None for a
+        class in lists: class_names, class_f1, class_f1_small, class_positives, class_average_precision, class_threshold
+        (of the largest F1 on these images). None for a
         class or a size that does not occur; `f1_per_class_present` is the mean over the classes that do."""
         results: dict[str, Any] = {"loss": self._mean_loss(), "map": _number(self.precision.compute())}
         results |= {name: _number(value) for name, value in self.scores.compute().items()}
@@ -128,6 +130,7 @@ class Multilabel(Task):
                 results[f"class_{name}"] = values.tolist() if name.startswith("positives") else _numbers(values)
         with self.precision.sync_context():
             results["class_average_precision"] = _numbers(self.precision.class_precisions())
+            results["class_threshold"] = self.precision.class_thresholds().tolist()
         for metric in (self.scores, self.precision, self.losses):
             metric.reset()
         return results
@@ -203,7 +206,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
             f"no object in {train.annotations.path} is of the class{'es' * (len(unused) > 1)} {names}, which cannot be "
             f"learnt: leave out what is no class with options.exclude=[{', '.join(unused[:8])}]"
         )
-    network, card = make_network(recipe, train.classes, **options.input_fields(crop_mode="squash"))
+    network, card = make_network(recipe, train.classes, train, **options.input_fields(crop_mode="squash"))
     card = replace(card, info={**card.info, "data": {**options.data, **_portable(options.places)}})
     spec = card.input
     val.transform = eval_transform(**asdict(spec))
@@ -217,7 +220,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         geometry=options.geometry(),
         reading=val.transform.reading,
     )
-    return Job(Multilabel(network, train.classes, options), card, train, val)
+    task = Multilabel(network, train.classes, options)
+    return Job(task, card, train, val, files=files_of(recipe, network, card))
 
 
 def build_test(

@@ -75,11 +75,32 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """A conversion on training photos, without their labels, before the first step (`elastic_cnn.convert`).
+
+    photos: how many to calibrate on. budget: multiply-adds over the network's, in 0..1; None converts every block that
+    can be, with equal shares.
+    """
+
+    photos: int = 256
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.photos < 1:
+            raise ValueError(f"convert.photos={self.photos} must be at least 1")
+        if self.budget is not None and not 0 < self.budget < 1:
+            raise ValueError(f"convert.budget={self.budget} must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run. The keys of a recipe file are the fields below.
 
     network, network_kwargs: for `create_model`; `num_classes` comes from the data.
     elastic: make the network elastic after its initial weights were loaded; for networks not elastic by name.
+    convert: with `elastic`, convert on training photos so that the network keeps what it learnt; not done by default.
+    freeze: parts that stay as they are, counted from the input (of a ResNet: stem, stages), or `backbone` for all but
+        the classifier.
     blend: move the low branches from full resolution to their own between these parts of the run (for networks made
         elastic from trained weights); they start at their own by default.
     teacher: a checkpoint or run folder whose answers are the target, of the same classes; distill: how much the labels
@@ -91,6 +112,7 @@ class Recipe:
         [32, 128] or 32x128.
     batch_size: images an optimizer step, over all processes; accumulate: parts in which each process does its share.
     val_batch_size: images a process at a time in validation; `batch_size` over the parts by default.
+    patience: stop after so many epochs that did not improve on the best validation; never by default.
     val_every: epochs from one validation to the next (the last epoch always has one).
     ema: decay of an exponential moving average of the weights, which is then validated and kept; none by default.
     clip_grad: largest norm of the gradient. precision: of the arithmetic; weights stay in 32 bits.
@@ -104,6 +126,8 @@ class Recipe:
     network: str | None = None
     network_kwargs: dict[str, Any] = field(default_factory=dict)
     elastic: bool = False
+    convert: Convert | None = None
+    freeze: int | Literal["backbone"] = 0
     blend: Blend | None = None
     teacher: str | None = None
     distill: Distill = field(default_factory=Distill)
@@ -114,6 +138,7 @@ class Recipe:
     batch_size: int = 256
     accumulate: int = 1
     val_batch_size: int | None = None
+    patience: int | None = None
     val_every: int = 1
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -133,7 +158,11 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate", "val_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("val_batch_size", "clip_grad"):
+        if self.convert is not None and not self.elastic:
+            raise ValueError("convert would do nothing without elastic=true")
+        if isinstance(self.freeze, int) and self.freeze < 0:
+            raise ValueError(f"freeze={self.freeze} must not be negative")
+        for name in ("val_batch_size", "clip_grad", "patience"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name}={value} must be positive")
         if self.seed < 0:

@@ -1,11 +1,13 @@
 """The folder of a training run: what lies in it, who works in it, and its state for a resume, never half written."""
 
+import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,11 +25,15 @@ class RunFolder:
 
     last.ckpt: everything that a resume needs; previous.ckpt: the one before, should the last be damaged.
     best.safetensors, last.safetensors: weights with their card, for every other command.
+    data.json: where the data lies; split.csv: which photos are tested on, where the run divided them;
+    start.safetensors: the network that was converted on the run's photos, before the first step.
     """
+
+    EXTENDABLE = ("epochs", "patience", "val_every", "log_every")  # keys that may change when a run goes on
 
     FILES = (
         "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
-        "summary.json", "tensorboard", "pictures",
+        "summary.json", "tensorboard", "pictures", "data.json", "split.csv", "start.safetensors",
     )  # fmt: skip
 
     def __init__(self, path: str | Path) -> None:
@@ -52,14 +58,23 @@ class RunFolder:
                 )
             yield
 
-    def prepare(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for a run of `recipe` and write recipe.yaml.
+    def prepare(
+        self,
+        recipe: Recipe,
+        resume: bool,
+        overwrite: bool,
+        files: Mapping[str, Callable[[Path], object]] = MappingProxyType({}),
+        extend: bool = False,
+    ) -> None:
+        """Make the folder ready for a run of `recipe`, write the `files` that are missing, and recipe.yaml.
+
+        extend: a run that goes on may have other values of the keys `EXTENDABLE`.
 
         Raises `ValueError` where it holds a run (and neither `resume` nor `overwrite`), or another recipe's (resume).
         """
         present = [name for name in self.FILES if (self.path / name).exists()]
         if resume and self.recipe_yaml.is_file():
-            self._check_recipe(recipe)
+            self._check_recipe(recipe, self.EXTENDABLE if extend else ())
         elif present and not overwrite:
             raise ValueError(
                 f"{self.path} holds a run already ({', '.join(present)}): "
@@ -74,6 +89,9 @@ class RunFolder:
                     leftover.unlink(missing_ok=True)
                 except OSError as error:
                     raise not_written(self.path, error) from error
+        for name, write in files.items():
+            if not (self.path / name).exists():
+                write(self.path / name)
         write_text(self.recipe_yaml, recipe.to_yaml())
 
     def clear(self) -> None:
@@ -85,14 +103,35 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def _check_recipe(self, recipe: Recipe) -> None:
+    def recipe(self) -> Recipe:
+        """The run's recipe. `ValueError` where the folder holds none."""
+        if not self.recipe_yaml.is_file():
+            raise ValueError(f"{self.path} holds no run (no recipe.yaml): name a recipe and its data to start one")
         values, source = strict.read_yaml(self.recipe_yaml)
-        before, now = strict.build(Recipe, values, source).to_dict(), recipe.to_dict()
-        changed = [f"{key}={before[key]!r} (now {now[key]!r})" for key in now if before[key] != now[key]]
+        return strict.build(Recipe, values, source)
+
+    def own_data(self) -> str:
+        """Where the run's data lies: the list of its division, if it made one. `ValueError` where that is not known."""
+        if self.split_csv.is_file():
+            return str(self.split_csv)
+        return self.data()
+
+    def data(self) -> str:
+        """What the run was given as its data. `ValueError` where that is not known."""
+        try:
+            return str(json.loads(self.data_json.read_text(encoding="utf-8"))["data"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} does not say where its data lies: give --data DIR") from error
+
+    def _check_recipe(self, recipe: Recipe, may_change: Sequence[str]) -> None:
+        before, now = self.recipe().to_dict(), recipe.to_dict()
+        other = [key for key in now if before[key] != now[key]]
+        changed = [f"{key}={before[key]!r} (now {now[key]!r})" for key in other if key not in may_change]
         if changed:
+            longer = " (--extend epochs=N goes on for longer)" if other == ["epochs"] else ""
             raise ValueError(
-                f"{self.path} was started with {', '.join(changed)}: resume with the same recipe and overrides, "
-                "or start a new run from its weights with weights=RUN_DIR"
+                f"{self.path} was started with {', '.join(changed)}: resume with the same recipe and overrides"
+                f"{longer}, or start a new run from its weights with weights=RUN_DIR"
             )
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -130,6 +169,12 @@ class RunFolder:
         if warnings:
             raise ValueError(f"no whole state in {self.path}: {'; '.join(warnings)}")
         return None
+
+
+def data_of_run(checkpoint: str | Path) -> str:
+    """The data of the run that a checkpoint lies in, or that it is. `ValueError` where it is in none."""
+    place = Path(checkpoint)
+    return RunFolder(place if place.is_dir() else place.parent).own_data()
 
 
 def read_state(path: Path) -> dict[str, Any]:

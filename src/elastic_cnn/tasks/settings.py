@@ -20,6 +20,8 @@ class Settings:
     workers: processes a process that read images.
     checkpoint_every: optimizer steps from one saved state to the next; 0 for the ends of epochs alone.
     allow_other_data: a resumed run may go on with other photos of the same classes.
+    extend: a resumed run may have other values of `RunFolder.EXTENDABLE`, as more epochs.
+    find_rate: begin with a range test, and train at the rate that it finds.
     strict: an unreadable image is an error. progress: show bars (by default, on a terminal).
     """
 
@@ -34,6 +36,8 @@ class Settings:
     checkpoint_every: int = 0
     progress: bool | None = None
     allow_other_data: bool = False
+    extend: bool = False
+    find_rate: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("checkpoint_every", 0)):
@@ -69,6 +73,8 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | N
 class TestOptions:
     """How a checkpoint is tested. image_size: side in pixels, or height and width, in place of the checkpoint's own.
 
+    tta: views whose probabilities are averaged: `flip`, factors on the input's side as `0.8,1.25`, or both; empty for
+    the photo alone.
     annotations, images: the file and the folder of photos of data in COCO's format, where they are not in their usual
     places below the data folder.
     """
@@ -80,6 +86,7 @@ class TestOptions:
     strict: bool = False
     annotations: str = ""
     images: str = ""
+    tta: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size is not None:

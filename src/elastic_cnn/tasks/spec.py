@@ -51,11 +51,15 @@ class TaskSpec:
 
     def code(self, field: str) -> Any:
         """The function or class in a field, imported where it is told by name."""
-        value = getattr(self, field)
-        if isinstance(value, str):
-            module, _, name = value.partition(":")
-            return getattr(importlib.import_module(module), name)
-        return value
+        return loaded(getattr(self, field))
+
+
+def loaded(code: Code) -> Any:
+    """What `MODULE:NAME` means; anything but text as it is."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 _HERE = "elastic_cnn.tasks."

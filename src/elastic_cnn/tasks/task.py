@@ -1,8 +1,8 @@
 """What the engine asks of a task, and what a task hands to the engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,15 @@ class Task(LightningModule, ABC):
 
 @dataclass(frozen=True)
 class Job:
-    """A task with its data: `train` and `val` are map-style; `card` describes the network in checkpoints."""
+    """A task with its data: `train` and `val` are map-style; `card` describes the network in checkpoints.
+
+    balance: the class of each training sample, where all classes are to be drawn equally often. files: what else the
+    run's folder is to hold from its beginning, {name: writes it} (names are of `RunFolder.FILES`).
+    """
 
     task: Task
     card: NetworkCard
     train: Samples
     val: Samples
+    balance: Sequence[int] | None = None
+    files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)

@@ -47,10 +47,12 @@ batch_size (images an optimizer step, over all devices), accumulate, optimizer {
 schedule {name: constant|step|cosine|poly, ...}, ema, clip_grad, precision, channels_last, compile, seed, options.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ from elastic_cnn.data.sampler import TestBatches, make_loader
 from elastic_cnn.files import write_json
 from elastic_cnn.tasks import failures
 from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.elastic_start import recipe_of_the_start
 from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
 from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
@@ -69,6 +72,7 @@ from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers, launched
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
+from elastic_cnn.tasks.views import Views
 from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
@@ -94,6 +98,7 @@ class Summary:
     last_results: dict[str, Any]
     parameters: int
     epochs: int
+    epochs_done: int
     steps: int
     seconds: float
     images_per_s: float
@@ -106,6 +111,10 @@ class Summary:
     precision: str
     headline: str
     files: dict[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{escape(line)}</td></tr>" for line in self.lines())
+        return f"<table>{rows}</table>"
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -141,13 +150,20 @@ def train(
     console.shown = fabric.is_global_zero
     if restarts := advice():
         console.warn(restarts)
-    job = (build or task_spec(recipe.task).code("build"))(recipe, str(data), settings)
+    start = recipe_of_the_start(recipe, folder, settings)
+    job = (build or task_spec(recipe.task).code("build"))(start, str(data), settings)
     for samples in (job.train, job.val):
         console.tell_found(samples)
+    if settings.find_rate:
+        recipe = _with_found_rate(job, recipe, settings, folder, console)
     loop = Loop(fabric, job, recipe, settings, folder)
     with folder.ours() if fabric.is_global_zero else nullcontext():
+        files: dict[str, Callable[[Path], object]] = {
+            "data.json": lambda path: write_json(path, {"data": _place(data)}),
+            **job.files,
+        }
         if fabric.is_global_zero:
-            folder.prepare(recipe, settings.resume, settings.overwrite)
+            folder.prepare(recipe, settings.resume, settings.overwrite, files, settings.extend)
         fabric.barrier()
         interrupts = Interrupts()
         try:
@@ -159,9 +175,25 @@ def train(
             raise reason from error
         summary = _summarise(loop)
         if fabric.is_global_zero:
+            for name in {"data.json", "split.csv"} & set(files):  # those of other data that the run was let go on with
+                files[name](folder.path / name)
             write_json(folder.summary_json, asdict(summary))
         fabric.barrier()
     return summary
+
+
+def _place(data: str | Path) -> str:
+    """Data by a name that holds in every working folder."""
+    return os.path.abspath(data) if os.path.exists(data) else str(data)
+
+
+def _with_found_rate(job: Job, recipe: Recipe, settings: Settings, folder: RunFolder, console: Console) -> Recipe:
+    """The recipe with the rate of a range test; of a run that goes on, with the rate that it began with."""
+    if settings.resume and folder.recipe_yaml.is_file():
+        return replace(recipe, optimizer=replace(recipe.optimizer, lr=folder.recipe().optimizer.lr))
+    from elastic_cnn.tasks.find_rate import with_found_rate
+
+    return with_found_rate(job, recipe, settings, console)
 
 
 def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
@@ -204,6 +236,7 @@ def _summarise(loop: Loop) -> Summary:
         last_results=loop.results,
         parameters=sum(p.numel() for p in loop.task.network.parameters()),
         epochs=recipe.epochs,
+        epochs_done=loop.epoch,
         steps=loop.total_step,
         seconds=round(loop.seconds, 1),
         images_per_s=round(loop.images / max(loop.seconds, 1e-9), 1),
@@ -231,9 +264,11 @@ def evaluate(
     options: TestOptions = DEFAULT_TEST,
     settings: Settings = DEFAULT_SETTINGS,
     console: Console | None = None,
+    observe: Callable[[str, Any, dict[str, Any], Any], None] | None = None,
 ) -> dict[str, Any]:
     """Test a checkpoint (or a run folder's best) on a split of `data`.
 
+    observe: told the task's name, the split's samples, and of each batch the batch and what the network said.
     Returns the task's results with `network`, `task`, `headline` (the line that training prints of the same results),
     `precision` (of this test) and `trained_in` (that of the validations in training), `images` (counted), `unreadable`,
     `classes` (their number), `images_per_s` and `seconds`. `ValueError` where the checkpoint or the data do not fit.
@@ -245,17 +280,23 @@ def evaluate(
     fabric = make_fabric(Recipe(), settings)
     console = console or Console(settings.progress)
     console.shown = fabric.is_global_zero
+    network = Views(network, card, options.tta) if options.tta else network
     task, samples = spec.code("build_test")(network, card, str(data), split, options)
     console.tell_found(samples)
     task.to(fabric.device).eval()
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
     loader = make_loader(samples, batches, seed=0, workers=settings.workers)
+    said: list[Any] = []
+    if observe is not None:
+        network.register_forward_hook(lambda module, args, output: said.append(output))
     unreadable, began = Unreadable(options.strict), time.perf_counter()
     with console.bar("test", len(samples)) as bar, torch.no_grad():
         for number, part in enumerate(loader):
             broken = unreadable.take(part, console)
             if "image" in part:
                 task.validation_step(fabric.to_device(part), number)
+                if observe is not None:
+                    observe(card.task, samples, part, said.pop())
             bar.update((broken + len(part.get("image", ()))) * fabric.world_size)
     results = task.validation_results()
     broken_files = _sum(fabric, len(unreadable.paths))  # each file is read by one process

@@ -8,8 +8,11 @@ import torch
 from timm.data import resolve_data_config
 from torch import nn
 
-from elastic_cnn.surgery import elasticize
+from elastic_cnn.data.sampler import Samples
+from elastic_cnn.tasks.elastic_start import make_elastic
+from elastic_cnn.tasks.places import Place, cannot_be_had, find_place, is_place
 from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
 from elastic_cnn.zoo.card_rules import check_arguments
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, means_checkpoint
@@ -98,65 +101,87 @@ def he_fan_in(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 
-def make_network(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any) -> tuple[nn.Module, NetworkCard]:
+def make_network(
+    recipe: Recipe, classes: tuple[str, ...], samples: Samples | None = None, /, **input_changes: Any
+) -> tuple[nn.Module, NetworkCard]:
     """The recipe's network for `classes`, initialised under the recipe's seed, and its card.
 
-    input_changes: fields of the card's `InputSpec` to set (crop_pct, crop_mode). Prints what was not loaded.
-    Raises `ValueError` where no network is named, it is unknown or its arguments do not fit.
+    samples: of the training data, for a recipe that converts on photos. input_changes: fields of the card's `InputSpec`
+    to set (crop_pct, crop_mode). Prints what was not loaded. Raises `ValueError` where no network is named, it is
+    unknown or its arguments do not fit.
     """
     if recipe.network is None and recipe.weights and means_checkpoint(recipe.weights):
-        return _from_checkpoint(recipe, classes, **input_changes)
+        return _from_checkpoint(recipe, classes, samples, **input_changes)
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
-    arguments = {**recipe.network_kwargs, "num_classes": len(classes)}
-    published = recipe.weights == "timm"
+    found = find_place(recipe.network) if is_place(recipe.network) else Place(recipe.network)
+    arguments = {**found.arguments, **recipe.network_kwargs, "num_classes": len(classes)}
+    published = recipe.weights == "timm" or (found.config is not None and recipe.weights is None)
     if published and recipe.init == "he_fan_in":
         raise ValueError("init=he_fan_in would overwrite weights=timm: leave one of them out")
     try:
-        check_arguments(recipe.network, recipe.network_kwargs)
+        check_arguments(found.network, arguments)
     except ValueError as error:
         raise ValueError(f"{error}: name the architecture, and give weights=FILE or weights=timm") from error
     torch.manual_seed(recipe.seed)
-    network = create_network(recipe.network, arguments, RECIPE if published else None)
+    network = create_network(found.network, arguments, RECIPE if published else None, found.config)
     if recipe.init == "he_fan_in":
         he_fan_in(network)
     if recipe.weights is not None and not published:
         print(load_weights(network, recipe.weights))
-    if recipe.elastic:
-        network = elasticize(network, inplace=True)
-        print(network.elastic_report)
     card = NetworkCard(
-        recipe.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
+        found.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
     )
-    return network, card
+    return make_elastic(recipe, network, card, samples)
 
 
-def _from_checkpoint(recipe: Recipe, classes: tuple[str, ...], **input_changes: Any) -> tuple[nn.Module, NetworkCard]:
+def _from_checkpoint(
+    recipe: Recipe, classes: tuple[str, ...], samples: Samples | None, /, **input_changes: Any
+) -> tuple[nn.Module, NetworkCard]:
     """The very network that `recipe.weights` holds, converted ones too, and its card for this run.
 
-    `ValueError` where its task or classes are others, or the recipe asks for what would build another network.
+    For other classes, or another task with answers for images, its classifier is new. `ValueError` where it cannot be,
+    or the recipe asks for what would build another network.
     """
     network, card = load_checkpoint(str(recipe.weights))
-    if recipe.elastic or recipe.network_kwargs or recipe.init != "timm":
+    if recipe.network_kwargs or recipe.init != "timm" or (recipe.elastic and card.elastic is not None):
         raise ValueError(
             "without network=NAME the checkpoint's network is taken as it is: leave out elastic, init, kwargs"
         )
     if card.task != recipe.task or card.classes != classes:
+        network, card = _with_new_classifier(recipe, network, card, classes)
+    conversion = {key: card.info[key] for key in ("conversion",) if key in card.info}
+    spec = make_input_spec(recipe, network, **input_changes)
+    return make_elastic(recipe, network.train(), replace(card, input=spec, info=conversion), samples)
+
+
+def _with_new_classifier(
+    recipe: Recipe, network: Any, card: NetworkCard, classes: tuple[str, ...]
+) -> tuple[nn.Module, NetworkCard]:
+    if task_spec(card.task).per_pixel or task_spec(recipe.task).per_pixel or not hasattr(network, "reset_classifier"):
         raise ValueError(
             f"{recipe.weights} is for {card.task} with {len(card.classes)} classes, the data has {len(classes)} "
             f"({recipe.task}): name the architecture (network=NAME) to train it with a new classifier"
         )
-    return network.train(), replace(card, input=make_input_spec(recipe, network, **input_changes), info={})
+    torch.manual_seed(recipe.seed)
+    network.reset_classifier(len(classes))
+    print(f"{recipe.weights} is for {card.task} with {len(card.classes)} classes: its classifier is new")
+    return network, replace(
+        card, task=recipe.task, classes=classes, kwargs={**card.kwargs, "num_classes": len(classes)}
+    )
 
 
-def create_network(name: str, arguments: dict[str, Any], published: Published | None = None) -> nn.Module:
+def create_network(
+    name: str, arguments: dict[str, Any], published: Published | None = None, config: Any = None
+) -> nn.Module:
     """The network, with timm's published weights where `published` asks for them, in the words of whoever asks.
 
-    `ValueError` names the network and says what to do where it cannot be built, there are no such weights, or they
-    cannot be had from here.
+    config: what timm says of weights that do not go by the network's name (`published.find_place`). `ValueError` names
+    the network and says what to do where it cannot be built, there are no such weights, or they cannot be had from here.
     """
+    wanted = {"pretrained": True, **({} if config is None else {"pretrained_cfg": config})}
     try:
-        return create_model(name, **arguments, **({"pretrained": True} if published else {}))
+        return create_model(name, **arguments, **(wanted if published else {}))
     except (TypeError, AttributeError, AssertionError, RuntimeError) as error:
         if published and "pretrained weights" in str(error).lower():
             raise ValueError(
@@ -167,11 +192,8 @@ def create_network(name: str, arguments: dict[str, Any], published: Published | 
     except OSError as error:  # of the connection, or of the cache
         if not published:
             raise
-        reason = [*str(error).splitlines(), type(error).__name__][0]
-        raise ValueError(
-            f"{published.asked}: the published weights of {name} cannot be had from here ({reason:.200}): download the "
-            f"file where you can, and {published.file}"
-        ) from error
+        what = f"{published.asked}: the published weights of {name}"
+        raise cannot_be_had(what, error, published.file) from error
 
 
 def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes: Any) -> InputSpec:

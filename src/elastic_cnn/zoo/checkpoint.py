@@ -18,7 +18,7 @@ from torch import nn
 
 from elastic_cnn.files import atomic_write
 from elastic_cnn.surgery import apply_surgery, describe_surgery
-from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.tasks.spec import loaded, task_spec
 from elastic_cnn.zoo.card_rules import check_arguments, check_classes, no_larger_than
 from elastic_cnn.zoo.factory import create_model, is_known
 
@@ -96,6 +96,11 @@ class NetworkCard:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         task_spec(self.task)
+
+    def transform(self) -> Any:
+        """What makes a photo this network's input: `card.transform().read("photo.jpg")` -> (C, H, W), or called with an
+        RGB picture of Pillow's (`data.transforms.Preparation`)."""
+        return loaded("elastic_cnn.data.transforms:eval_transform")(**asdict(self.input))
 
     def build(self) -> nn.Module:
         """The network with fresh weights. `ValueError` where the name is unknown, the arguments do not fit, or they

@@ -1,0 +1,140 @@
+"""Photos listed in a CSV file: a row a photo, with its path, its class, and its split where the file says."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from elastic_cnn.data.folders import Arrangement, FolderReader, numbers, same_name
+from elastic_cnn.data.pixels import picture_endings
+from elastic_cnn.files import write_text
+from elastic_cnn.text import file_name, listed, printable, utf8
+
+COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "photo", "id", "image_id"),
+    "label": ("label", "class", "class_name", "category", "target"),
+    "split": ("split", "set", "subset", "partition"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A photo of a list: its path as the list has it, its class ("" for none), its split ("" for none)."""
+
+    path: str
+    label: str
+    split: str
+
+
+def is_listing(path: str | Path) -> bool:
+    """Whether a name means a list of photos, by its ending."""
+    return str(path).lower().endswith(".csv")
+
+
+def read_rows(path: Path, labels: str = "needed") -> list[Row]:
+    """The rows of a list. labels: as of `folders.arrange`; a column of classes must be there where they are needed.
+
+    `ValueError` names the file, and the line, where columns or values are missing, a photo is there twice with
+    different classes, or it is in several splits.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    head = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), restval="")
+    columns = _columns(path, reader.fieldnames or (), labels)
+    rows, seen = [], dict[str, Row]()
+    try:
+        for entry in reader:
+            row = Row(*((entry[columns[kind]] if kind in columns else "") or "" for kind in COLUMNS))
+            row = Row(row.path.strip(), same_name(row.label.strip()), row.split.strip())
+            _check(path, reader.line_num, row, columns, seen)
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} lists no photos")
+    return rows
+
+
+def _columns(path: Path, header: Sequence[str], labels: str) -> dict[str, str]:
+    """{kind: the file's own name of the column}."""
+    own = {name.strip().lower(): name for name in header if name}
+    found = {kind: own[name] for kind, names in COLUMNS.items() if (name := next(filter(own.__contains__, names), ""))}
+    for kind in ("path", "label") if labels == "needed" else ("path",):
+        if kind not in found:
+            raise ValueError(
+                f"{path} has no column {kind!r} (it has {listed(list(header)) or 'none'}): its first line should name "
+                "the columns, as in path,label or path,label,split"
+            )
+    return found
+
+
+def _check(path: Path, line: int, row: Row, columns: dict[str, str], seen: dict[str, Row]) -> None:
+    for kind in columns:
+        if not getattr(row, kind):
+            raise ValueError(f"{path}, line {line}: the {kind} is missing")
+    first = seen.setdefault(row.path, row)
+    if first is not row:
+        what = "twice"
+        if first.label != row.label:
+            what = f"as {printable(first.label)!r} and as {printable(row.label)!r}"
+        elif first.split != row.split:
+            what = f"in {printable(first.split)!r} and in {printable(row.split)!r}"
+        raise ValueError(f"{path}, line {line}: {printable(row.path)} is listed {what}: keep one of the rows")
+
+
+def has_splits(path: Path) -> bool:
+    """Whether a list says which split its photos are of."""
+    return any(row.split for row in read_rows(path, "optional"))
+
+
+def read_listing(path: Path, names: Sequence[str] | None, labels: str = "needed") -> FolderReader:
+    """The listed photos and their classes.
+
+    names: of the split that is asked for, in any case of letters; None, or a list without splits: all photos. Paths are
+    relative to the list's folder; where the first is not there, to a folder of the list's own name or `images` beside
+    it, and it may lack the picture's ending. `ValueError` as `read_rows`, and for a split that no row is of.
+    """
+    rows = read_rows(path, labels)
+    if names is not None and any(row.split for row in rows):
+        chosen = [row for row in rows if row.split.lower() in names]
+        if not chosen:
+            there = sorted({row.split for row in rows})
+            raise ValueError(f"{path} lists no photo of the split {names[0]!r}; its splits are {listed(there)}")
+        rows = chosen
+    folder, ending = _place(path, rows[0].path)
+    found = Arrangement(
+        tuple(file_name(row.path) + ending for row in rows),
+        tuple("" if labels == "unused" else row.label for row in rows),
+    )
+    return FolderReader(str(folder), found, *numbers(found))
+
+
+def _place(listing: Path, first: str) -> tuple[Path, str]:
+    """The folder that the paths of a list are relative to, and what their names lack."""
+    folders = [listing.parent, listing.parent / listing.stem, listing.parent / "images"]
+    for folder in folders:
+        for ending in ("", *picture_endings()):
+            if os.path.lexists(folder / (file_name(first) + ending)):
+                return folder, ending
+    raise ValueError(
+        f"{listing}: there is no {printable(first)} in {', '.join(utf8(str(folder)) for folder in folders)}: paths "
+        "should be relative to the list's folder"
+    )
+
+
+def write_listing(path: Path, rows: Sequence[Row]) -> None:
+    """A list that `read_listing` reads: absolute paths become relative to its folder."""
+    stream, here = io.StringIO(), os.path.abspath(path.parent)
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        place = os.path.relpath(row.path, here) if os.path.isabs(row.path) else row.path
+        writer.writerow((utf8(place.replace(os.sep, "/")), row.label, row.split))
+    write_text(path, stream.getvalue())
