@@ -1,5 +1,6 @@
 """The engine: what a run writes, what it refuses, and that its parts do what they say."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -31,7 +32,7 @@ def test_a_run_leaves_everything_that_it_promises(whole, recipe):
     out, summary = whole
     assert {path.name for path in out.iterdir()} == {
         "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
-        "summary.json", "tensorboard", "data.json",
+        "summary.json", "tensorboard", "data.json", "curves.png",
     }  # fmt: skip
     assert load_recipe(out / "recipe.yaml") == recipe
     written = json.loads((out / "summary.json").read_text())
@@ -191,3 +192,24 @@ def test_channels_last_changes_nothing_that_matters(recipe_path, photos, whole, 
     one, two = load_file(tmp_path / "run" / "last.safetensors"), load_file(whole[0] / "last.safetensors")
     for name in two:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-3)
+
+
+def test_curves_hold_what_the_logs_hold(whole, tmp_path, monkeypatch):
+    """The picture is drawn from the CSV files: other logs, another picture; without matplotlib, none."""
+    from elastic_cnn.tasks import curves
+
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text((whole[0] / name).read_text())
+    drawn: list = []
+    from matplotlib.axes import Axes
+
+    original = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, **k: (drawn.append((x, y)), original(self, x, y, **k))[1])
+    assert curves.draw_curves(tmp_path, "top1", 1) == tmp_path / "curves.png"
+    rows = [line.split(",") for line in (tmp_path / "train.csv").read_text().splitlines()]
+    place = rows[0].index("loss")
+    assert drawn[0] == ([float(row[1]) for row in rows[1:]], [float(row[place]) for row in rows[1:]])
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 100
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert curves.draw_curves(tmp_path, "top1", 1) is None

@@ -97,7 +97,7 @@ def named_photos(words: Sequence[str]) -> list[str]:
             photos += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
         elif is_url(word):
             raise ValueError(f"{word} is an address: download the photo, and give its file")
-        if os.path.isdir(word):
+        elif os.path.isdir(word):
             photos += map(str, find_pictures(word))
         elif not os.path.lexists(word) and glob.has_magic(word):
             found = sorted(path for path in glob.glob(word, recursive=True) if not os.path.isdir(path))

@@ -10,7 +10,7 @@ from typing import Any
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
-from elastic_cnn.tasks.settings import Settings, default_workers
+from elastic_cnn.tasks.settings import LOGGERS, Settings, default_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="an unreadable image is an error, not left out")
     parser.add_argument(
         "--checkpoint-every", type=int, default=0, metavar="STEPS", help="save the state each STEPS (and each epoch)"
+    )
+    parser.add_argument(
+        "--logger", action="append", default=[], choices=LOGGERS, help="also tell Weights & Biases or MLflow"
     )
     add_machine_arguments(parser)
     parser.add_argument(
@@ -120,6 +123,7 @@ def run(args: argparse.Namespace) -> None:
         allow_other_data=args.allow_other_data,
         extend=bool(args.extend),
         find_rate=args.find_lr,
+        loggers=tuple(args.logger),
     )
     console = Console(settings.progress)
     try:

@@ -37,7 +37,7 @@ class LeftOut:
         """A file that could not be read. Raises `UnreadableSample` when strict."""
         if self.strict:
             raise UnreadableSample(path, reason)
-        self.last = path
-        if path not in self.paths:
-            self.paths.add(path)
+        self.last, place = path, os.path.abspath(path)  # a run may go on from another folder
+        if place not in self.paths:
+            self.paths.add(place)
             warn(f"left out: {path} cannot be read: {reason}")

@@ -18,9 +18,11 @@ from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.distill import Teacher
 from elastic_cnn.tasks.failures import check_same_start
+from elastic_cnn.tasks.finite import NonFiniteLoss, is_broken, not_finite
 from elastic_cnn.tasks.freeze import Frozen
 from elastic_cnn.tasks.interrupts import Interrupts
 from elastic_cnn.tasks.keeper import Keeper
+from elastic_cnn.tasks.loggers import make_loggers
 from elastic_cnn.tasks.optim import lr_factor, make_optimizer, set_learning_rate
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.run_folder import RunFolder
@@ -33,13 +35,7 @@ from elastic_cnn.tasks.training_form import use_training_form
 STEP_STREAM = 1  # keeps the loop's random numbers apart from those of the samples
 
 
-class NonFiniteLoss(ValueError):
-    """The loss became NaN or infinite; the message says in which batch."""
-
-
-def is_broken(value: Tensor) -> bool:
-    """Whether a scalar is NaN or infinite."""
-    return not bool(torch.isfinite(value))
+__all__ = ["Loop", "NonFiniteLoss", "is_broken"]
 
 
 class Loop:
@@ -110,7 +106,10 @@ class Loop:
             console.line(self.training_form)
         logged = self._restore()
         check_same_start(self.fabric, self.folder.path, self.total_step)
-        self.log = RunLog(self.folder, logged, console.warn) if self.fabric.is_global_zero else None
+        self.log = None
+        if self.fabric.is_global_zero:
+            others = make_loggers(self.settings.loggers, self.folder, self.recipe)
+            self.log = RunLog(self.folder, logged, console.warn, others)
         self.began = time.perf_counter()
         with closed(self.train_loader), closed(self.val_loader), self.log or nullcontext():
             while self.epoch < self.recipe.epochs and not self._has_stopped_improving():
@@ -222,8 +221,8 @@ class Loop:
         local = torch.stack(losses).float().mean()
         mean = float(torch.as_tensor(self.fabric.all_reduce(local, reduce_op="mean")))
         if not math.isfinite(mean):
-            raise self._not_finite(
-                f"the loss became {mean}", [p for x, p in zip(losses, parts, strict=True) if is_broken(x)]
+            raise not_finite(
+                self, f"the loss became {mean}", [p for x, p in zip(losses, parts, strict=True) if is_broken(x)]
             )
         return mean
 
@@ -231,25 +230,12 @@ class Loop:
         """Clip the gradient's norm. In half precision an infinite one is skipped by the scaler, else an error."""
         norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
         if self.recipe.precision != "16-mixed" and is_broken(torch.as_tensor(norm)):
-            raise self._not_finite(f"the gradient's norm became {float(torch.as_tensor(norm))}", parts)
+            raise not_finite(self, f"the gradient's norm became {float(torch.as_tensor(norm))}", parts)
 
     def _check_weights(self) -> None:
         """Weights that are not finite are never kept: a gradient may overflow where the loss did not."""
         if any(is_broken(parameter.detach().sum()) for parameter in self.task.parameters()):
-            raise self._not_finite("weights became NaN or infinite", [])
-
-    def _not_finite(self, what: str, parts: list[Batch]) -> NonFiniteLoss:
-        """The error that names the place and the images of `parts`."""
-        place = f"epoch {self.epoch + 1}, step {self.step + 1} of {self.batches.steps}"
-        paths = [self.job.train.path(int(index)) for part in parts for index in part["index"]]
-        shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
-        state = (
-            "the state before it is in last.ckpt" if self.folder.last_ckpt.exists() else "no state was saved before it"
-        )
-        return NonFiniteLoss(
-            f"{what} in {place} (images: {shown or 'unknown'}); {state}. "
-            "Lower optimizer.lr, set clip_grad, or take precision=fp32"
-        )
+            raise not_finite(self, "weights became NaN or infinite", [])
 
     def _log_step(self, loss: float, bar: Any, began: float) -> float:
         """A row of train.csv each `log_every` steps; returns when the next row's time began."""
@@ -306,7 +292,10 @@ class Loop:
         self._check_weights()
         self.log.append("val", self.epoch + 1, self.total_step, scalars)
         self.keeper.keep(self.epoch + 1, results, self.recipe)
-        self.keeper.pictures = self.task.save_pictures(self.folder.pictures, self.epoch + 1) or self.keeper.pictures
+        drawn = self.task.save_pictures(self.folder.pictures, self.epoch + 1)
+        for path in drawn:
+            self.log.picture(path, self.total_step)
+        self.keeper.pictures = drawn or self.keeper.pictures
         self.console.line(f"epoch {self.epoch + 1}/{self.recipe.epochs}: {self.task.headline(results)}")
 
     @contextmanager

@@ -34,6 +34,7 @@ class RunFolder:
     FILES = (
         "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
         "summary.json", "tensorboard", "pictures", "data.json", "split.csv", "start.safetensors",
+        "curves.png", "wandb", "mlruns",
     )  # fmt: skip
 
     def __init__(self, path: str | Path) -> None:

@@ -5,11 +5,14 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
@@ -78,8 +81,8 @@ class RunLog:
     """train.csv, val.csv and TensorBoard events of a run; used by `with`.
 
     logged: how far each log had come at the state that a run goes on from; by default it begins anew. warn: told where
-    rows of the CSV files are missing. TensorBoard writes in a thread: what fails there is raised here, as `OSError`, by
-    the next call.
+    rows of the CSV files are missing. others: Lightning's loggers, which are told the same. TensorBoard writes in a
+    thread: what fails there is raised here, as `OSError`, by the next call.
     """
 
     NAMES = ("train", "val")
@@ -89,8 +92,9 @@ class RunLog:
         folder: RunFolder,
         logged: Mapping[str, Logged] | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        others: Sequence[Any] = (),
     ) -> None:
-        self.folder = folder
+        self.folder, self.others = folder, others
         self.logged = {name: (logged or {}).get(name, Logged()) for name in self.NAMES}
         self.logs = {name: RowLog(folder.path / f"{name}.csv", self.logged[name]) for name in self.NAMES}
         for log in self.logs.values():
@@ -114,6 +118,13 @@ class RunLog:
         for key, value in values.items():
             with self._told():
                 self.events.add_scalar(f"{name}/{key}", value, step)
+        for other in self.others:
+            other.log_metrics({f"{name}/{key}": float(value) for key, value in values.items()}, step)
+
+    def picture(self, path: Path, step: int) -> None:
+        """Show a picture of a validation in TensorBoard too."""
+        with Image.open(path) as picture, self._told():
+            self.events.add_image(f"val/{path.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def __enter__(self) -> "RunLog":
         tensorboard = require("torch.utils.tensorboard", "train")
@@ -135,6 +146,8 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            for other in self.others:
+                other.finalize("failed" if kind else "success")
             with suppress(OSError) if kind else self._told():  # what came first is what is told
                 self.events.close()
         finally:
@@ -155,7 +168,10 @@ class RunLog:
         for path in sorted(folder.glob("events.out.tfevents.*")):
             events = [event for event in _read_events(path) if self._stays(event, seen)]
             scalars = {
-                (v.tag, event.step): (v.simple_value, event.wall_time) for event in events for v in _values(event)
+                (v.tag, event.step): (v.simple_value, event.wall_time)
+                for event in events
+                for v in _values(event)
+                if v.HasField("simple_value")
             }
             if path.name >= now:
                 again |= scalars

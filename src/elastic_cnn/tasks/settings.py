@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from elastic_cnn.tasks.geometry import Size, parse_size
 
+LOGGERS = ("wandb", "mlflow")
+
 
 def default_workers() -> int:
     """Processes that read images: one less than the processors this process may use, at most 8."""
@@ -22,6 +24,7 @@ class Settings:
     allow_other_data: a resumed run may go on with other photos of the same classes.
     extend: a resumed run may have other values of `RunFolder.EXTENDABLE`, as more epochs.
     find_rate: begin with a range test, and train at the rate that it finds.
+    loggers: which hear of the run besides its own logs: `wandb`, `mlflow`.
     strict: an unreadable image is an error. progress: show bars (by default, on a terminal).
     """
 
@@ -38,6 +41,7 @@ class Settings:
     allow_other_data: bool = False
     extend: bool = False
     find_rate: bool = False
+    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("checkpoint_every", 0)):

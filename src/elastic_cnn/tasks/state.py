@@ -1,6 +1,7 @@
 """The state of a loop for a resume: what of it goes into last.ckpt, and back, after a look at every part."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +162,7 @@ def _restore(loop: "Loop", state: dict[str, Any]) -> dict[str, Logged]:
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise _WrongState(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
     loop.epoch, loop.step, loop.pending = epoch, min(step, steps), list(progress["pending"])
-    loop.unreadable.paths = set(state["unreadable"])
+    loop.unreadable.paths = set(map(os.path.abspath, state["unreadable"]))
     loop.results = state["results"]
     return logged
 

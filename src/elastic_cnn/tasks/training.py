@@ -63,6 +63,7 @@ from elastic_cnn.data.sampler import TestBatches, make_loader
 from elastic_cnn.files import write_json
 from elastic_cnn.tasks import failures
 from elastic_cnn.tasks.console import Console, Unreadable
+from elastic_cnn.tasks.curves import draw_curves
 from elastic_cnn.tasks.elastic_start import recipe_of_the_start
 from elastic_cnn.tasks.interrupts import Interrupted, Interrupts
 from elastic_cnn.tasks.loop import Loop, NonFiniteLoss
@@ -177,6 +178,9 @@ def train(
         if fabric.is_global_zero:
             for name in {"data.json", "split.csv"} & set(files):  # those of other data that the run was let go on with
                 files[name](folder.path / name)
+            drawn = draw_curves(folder.path, summary.metric, summary.best_epoch)
+            if drawn is not None:
+                summary.files["curves.png"] = str(drawn)
             write_json(folder.summary_json, asdict(summary))
         fabric.barrier()
     return summary
