@@ -176,8 +176,8 @@ def create_network(
 ) -> nn.Module:
     """The network, with timm's published weights where `published` asks for them, in the words of whoever asks.
 
-    config: what timm says of weights that do not go by the network's name (`published.find_place`). `ValueError` names
-    the network and says what to do where it cannot be built, there are no such weights, or they cannot be had from here.
+    config: what timm says of weights that do not go by the network's name (`places.find_place`). `ValueError` names the
+    network and says what to do where it cannot be built, there are no such weights, or they cannot be had from here.
     """
     wanted = {"pretrained": True, **({} if config is None else {"pretrained_cfg": config})}
     try:
