@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from elastic_cnn.evaluation.report import Report
@@ -53,6 +53,22 @@ def _overrides(keys: dict[str, Any], before: str = "") -> list[str]:
         else:
             found.append(f"{before}{key}={json.dumps(os.fspath(value) if isinstance(value, Path) else value)}")
     return found
+
+
+@overload
+def evaluate(
+    checkpoint: str | Path, data: str | Path | None = None, split: str = "val", options: "TestOptions | None" = None,
+    settings: "Settings | None" = None, console: "Console | None" = None, *, report: None = None, against: None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]: ...  # fmt: skip
+
+
+@overload
+def evaluate(
+    checkpoint: str | Path, data: str | Path | None = None, split: str = "val", options: "TestOptions | None" = None,
+    settings: "Settings | None" = None, console: "Console | None" = None, *, report: str | Path,
+    against: str | Path | None = None, overwrite: bool = False,
+) -> "Report": ...  # fmt: skip
 
 
 def evaluate(

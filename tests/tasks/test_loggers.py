@@ -1,7 +1,9 @@
 """Other places that hear of a run: what they are told is what the CSV files hold."""
 
 import csv
+import io
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -79,7 +81,7 @@ def test_the_real_loggers_write_into_the_runs_folder(name, recipe, photos, tmp_p
     train(recipe, photos, run, Settings(accelerator="cpu", loggers=(name,), overwrite=True))  # its files are cleared
 
 
-def test_pictures_stand_in_tensorboard_and_stay_when_a_run_goes_on(tmp_path):
+def test_pictures_stand_in_tensorboard_and_stay_when_a_run_goes_on(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = RunFolder(tmp_path)
@@ -90,6 +92,8 @@ def test_pictures_stand_in_tensorboard_and_stay_when_a_run_goes_on(tmp_path):
         for step in colours:
             log.append("val", step, step, {"top1": 0.5})
             log.picture(tmp_path / f"{step}.png", step)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 5)  # files of the same second are told anew
     with RunLog(folder, {"train": Logged(0, 1), "val": Logged(1, 1)}):  # the second validation was not saved
         pass
     events = EventAccumulator(str(folder.tensorboard))
@@ -98,7 +102,5 @@ def test_pictures_stand_in_tensorboard_and_stay_when_a_run_goes_on(tmp_path):
     assert events.Tags()["images"] == ["val/1"]
     (image,) = events.Images("val/1")
     assert (image.step, image.width, image.height) == (1, 4, 6)
-    import io
-
     pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB"))
     assert tuple(pixels[0, 0]) == colours[1]

@@ -27,6 +27,9 @@ assert_type(its_card, NetworkCard)
 
 summary = elastic_cnn.train(elastic_cnn.load_recipe("small_images", ["epochs=1"]), "photos", "runs/typed")
 print(summary.seconds + 1, elastic_cnn.evaluate("runs/typed", "photos")["top1_error"])
+again = elastic_cnn.train("finetune", "photos", "runs/again", network="resnet18", epochs=2)
+print(again.epochs_done + 1, elastic_cnn.evaluate("runs/again", report="report").folder.name)
+print(elastic_cnn.explore("runs/typed").photos + 1)
 for answer in elastic_cnn.predict("runs/typed", ["photo.jpg"]):
     print(answer.path.upper())
 print(elastic_cnn.export_checkpoint("runs/typed", "network.onnx").path.name)
