@@ -3,7 +3,7 @@
 import csv
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from elastic_cnn.cli import main
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.evaluation import tables
 from elastic_cnn.evaluation.collect import Answers, collect_answers
+from elastic_cnn.evaluation.report import write_report
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.views import Views, parse_views
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
@@ -204,6 +205,21 @@ def test_answers_are_those_of_the_network_one_photo_at_a_time(checkpoints, photo
         assert card.classes[truth] == Path(path).parent.name
 
 
+def test_sizes_are_those_of_the_folder_or_of_the_list(checkpoints, photos, tmp_path):
+    names = [f"val/{kind}/{number}.png" for kind in ("dark", "light") for number in range(5)]
+    for root, prefix in ((photos, "val/"), (photos / "val", "")):
+        rows = [f"{prefix}{name.removeprefix('val/')},{number}" for number, name in enumerate(names)]
+        (root / "sizes.csv").write_text("\n".join(["path,size", *rows]))
+    listing = tmp_path / "list.csv"
+    rows = [f"{photos / name},{name.split('/')[1]}" for name in names]
+    listing.write_text("\n".join(["path,label", *rows]))
+    for data in (photos, listing):
+        answers = collect_answers(checkpoints[0], data, "val", TestOptions(), Settings("cpu"))
+        assert answers.sizes.tolist() == list(range(10)), data
+    for root in (photos, photos / "val"):
+        (root / "sizes.csv").unlink()
+
+
 def test_a_report_says_in_all_its_files_what_was_found(checkpoints, photos, tmp_path, capsys):
     out = tmp_path / "report"
     arguments = [checkpoints[0], "--data", photos, "-o", out, "--against", checkpoints[1], "--tta", "flip"]
@@ -236,6 +252,26 @@ def test_a_report_says_in_all_its_files_what_was_found(checkpoints, photos, tmp_
     assert evaluate(*arguments) == 2
     assert "holds a report already" in capsys.readouterr().err
     assert evaluate(*arguments, "--overwrite") == 0
+
+
+def test_a_report_of_labels_and_one_of_sizes(one, several, tmp_path):
+    """Several labels a photo: no confusions, thresholds in their place; sizes where they are known."""
+    results = {"network": "net", "headline": "mAP 50%", "unreadable": 0}
+    where = {"data": "photos", "split": "val", "checkpoint": "runs/x"}
+    labels = write_report(replace(several, results=results), tmp_path / "labels", **where, base=("other", several))
+    assert not (tmp_path / "labels" / "confusion.png").exists()
+    assert list(labels.found["thresholds"]) == list(CLASSES)
+    assert "wrong labels a photo neither more nor fewer than other" in labels.found["against"]["text"]
+    with (tmp_path / "labels" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, truth in zip(rows, several.truth, strict=True):
+        assert row["truth"] == ";".join(name for name, there in zip(CLASSES, truth, strict=True) if there)
+    sizes = write_report(replace(one, results=results), tmp_path / "sizes", **where)
+    assert [row["photos"] for row in sizes.found["sizes"]] == [24] * 5
+    page = (tmp_path / "sizes" / "index.html").read_text()
+    assert "By size" in page
+    assert "dog" in page  # no photo is of it: it stands last, without an error
+    assert str(sizes).splitlines()[-1] == f"report: {tmp_path / 'sizes' / 'index.html'}"
 
 
 def test_what_a_report_refuses(checkpoints, photos, tmp_path, capsys):

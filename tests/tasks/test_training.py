@@ -33,6 +33,7 @@ def test_a_run_leaves_everything_that_it_promises(whole, recipe):
     assert {path.name for path in out.iterdir()} == {
         "recipe.yaml", "last.ckpt", "previous.ckpt", "best.safetensors", "last.safetensors", "train.csv", "val.csv",
         "summary.json", "tensorboard", "data.json", "curves.png",
+        "pictures",
     }  # fmt: skip
     assert load_recipe(out / "recipe.yaml") == recipe
     written = json.loads((out / "summary.json").read_text())
@@ -213,3 +214,18 @@ def test_curves_hold_what_the_logs_hold(whole, tmp_path, monkeypatch):
         assert picture.width > picture.height > 100
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert curves.draw_curves(tmp_path, "top1", 1) is None
+
+
+def test_a_picture_of_the_confusions_is_drawn_after_each_validation(tmp_path):
+    task = Classification(torch.nn.Identity(), 3)
+    assert task.save_pictures(tmp_path, 1) == []
+    logits = torch.eye(3)[torch.tensor([0, 0, 1, 2])]
+    task.validation_step({"image": logits, "target": torch.tensor([0, 0, 1, 1])}, 0)
+    task.validation_results()
+    (path,) = task.save_pictures(tmp_path, 1)
+    with Image.open(path) as picture:
+        assert picture.size == (480, 480)
+        found = [[picture.getpixel((160 * column + 80, 160 * row + 80)) for column in range(3)] for row in range(3)]
+    dark, half, white = (8, 48, 107), (132, 152, 181), (255, 255, 255)
+    assert found == [[dark, white, white], [white, half, half], [white, white, white]]
+    assert Classification(torch.nn.Identity(), 1000).confusion is None

@@ -109,11 +109,14 @@ def read_listing(path: Path, names: Sequence[str] | None, labels: str = "needed"
             raise ValueError(f"{path} lists no photo of the split {names[0]!r}; its splits are {listed(there)}")
         rows = chosen
     folder, ending = _place(path, rows[0].path)
+    files = [os.path.abspath(folder / (file_name(row.path) + ending)) for row in rows]
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
     found = Arrangement(
-        tuple(file_name(row.path) + ending for row in rows),
+        tuple(os.path.relpath(file, root).replace(os.sep, "/") for file in files),
         tuple("" if labels == "unused" else row.label for row in rows),
     )
-    return FolderReader(str(folder), found, *numbers(found))
+    here = os.path.relpath(root)
+    return FolderReader(root if here.startswith(os.pardir) else here, found, *numbers(found))
 
 
 def _place(listing: Path, first: str) -> tuple[Path, str]:

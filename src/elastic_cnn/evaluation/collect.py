@@ -1,5 +1,6 @@
 """The answers of a network on every photo of a split, as numbers."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from elastic_cnn.data.listings import is_listing
 from elastic_cnn.policy.photos import read_sizes
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.settings import Settings, TestOptions
@@ -101,8 +103,10 @@ def collect_answers(
 
 
 def _sizes(data: str | Path, paths: tuple[str, ...]) -> np.ndarray:
-    """(N,) from the folder's sizes.csv; NaN where it tells none."""
-    root = Path(data)
-    known = read_sizes(root) if root.is_dir() else {}
-    relative = (str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path for path in paths)
-    return np.array([known.get(Path(path).as_posix(), np.nan) for path in relative], np.float64)
+    """(N,) from sizes.csv in the data folder, or in that which holds all photos of a list; NaN where it tells none."""
+    files = [os.path.abspath(path) for path in paths]
+    root = os.path.abspath(data)
+    if is_listing(data):
+        root = os.path.commonpath([os.path.dirname(file) for file in files])
+    known = read_sizes(Path(root)) if os.path.isdir(root) else {}
+    return np.array([known.get(Path(os.path.relpath(file, root)).as_posix(), np.nan) for file in files], np.float64)

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,8 @@ def _findings(
         "error": error.to_json(),
         "classes": tables.by_class(answers),
         "calibration": {
-            **asdict(calibration),
+            "error": calibration.error,
+            "bins": [list(bin_) for bin_ in calibration.bins],
             "answers": answers.probabilities.size if answers.several else error.total,
         },
         "sizes": tables.by_size(answers),

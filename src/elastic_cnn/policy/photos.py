@@ -12,6 +12,7 @@ from PIL import Image
 from elastic_cnn.data.coco import ANYWHERE, CocoImages, CocoPlaces
 from elastic_cnn.data.folders import same_name
 from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.listings import is_listing
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
@@ -34,6 +35,8 @@ class FolderPhotos:
             self.root = data.split("/", 1)[1]
         classes_from = "path" if any("/" in name for name in classes) else "folder"
         self.images = ImageFolder(data, split, transform, labels="optional", classes_from=classes_from)
+        if is_listing(data):
+            self.root = self.images.reader.root
         known = {same_name(name): name for name in classes}
         self._names = [known.get(same_name(name), name) for name in self.images.classes]
         self.found_line, self.notices = self.images.found_line, self.images.notices

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
 from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.recipe import Recipe, task_options
@@ -23,6 +25,9 @@ from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import NetworkCard
+
+DRAWN = 200  # classes, of which confusions are counted in training
+DARK = (8.0, 48.0, 107.0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Classification(Task):
             f"top{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)
         }
         self.accuracy = MetricCollection(accuracy, compute_groups=False)
+        self.confusion = MulticlassConfusionMatrix(num_classes) if num_classes <= DRAWN else None
+        self.counts: Tensor | None = None  # of the last validation, (C, C): rows are the truth
         self.loss = MeanMetric()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -119,6 +126,8 @@ class Classification(Task):
         """batch: as in training; counts hits and the loss without smoothing."""
         logits = self(batch["image"]).float()
         self.accuracy.update(logits, batch["target"])
+        if self.confusion is not None:
+            self.confusion.update(logits, batch["target"])
         self.loss.update(functional.cross_entropy(logits, batch["target"], reduction="none"))
 
     def validation_results(self) -> dict[str, Any]:
@@ -127,7 +136,23 @@ class Classification(Task):
         results = {"loss": float(self.loss.compute()), **right, **{f"{name}_error": 1 - right[name] for name in right}}
         self.accuracy.reset()
         self.loss.reset()
+        if self.confusion is not None:
+            self.counts = self.confusion.compute()
+            self.confusion.reset()
         return results
+
+    def save_pictures(self, folder: Path, epoch: int) -> list[Path]:
+        """confusion.png: a square a pair of classes, the darker the larger its part of a class's photos; rows are the
+        truth, columns the answers, both in the classes' order."""
+        if self.counts is None:
+            return []
+        parts = self.counts.cpu().double() / self.counts.sum(1, keepdim=True).clamp_min(1).cpu()
+        paint = torch.tensor([255.0, 255.0, 255.0]) * (1 - parts[..., None]) + torch.tensor(DARK) * parts[..., None]
+        side = max(1, 480 // len(parts))
+        pixels = paint.round().to(torch.uint8).repeat_interleave(side, 0).repeat_interleave(side, 1)
+        with atomic_write(folder / "confusion.png") as temporary:
+            Image.fromarray(pixels.numpy()).save(temporary, "PNG")
+        return [folder / "confusion.png"]
 
     def headline(self, results: dict[str, Any]) -> str:
         return (
