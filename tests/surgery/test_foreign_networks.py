@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from elastic_cnn import elasticize, scale_policy, set_blend
-from elastic_cnn.nn import ElasticConv2d
+from elastic_cnn import ElasticSpec, elasticize, optimize_for_inference, scale_policy, set_blend
+from elastic_cnn.nn import ElasticConv2d, convert_convolution
 from elastic_cnn.policy.scores import block_info
 from elastic_cnn.surgery import apply_surgery, describe_surgery, restore
 
@@ -38,6 +38,76 @@ def check(network: nn.Module, *args: torch.Tensor, **options) -> nn.Module:
         set_blend(elastic, 1)
     assert sum(p.numel() for p in elastic.parameters()) == sum(p.numel() for p in network.parameters())
     return elastic
+
+
+@pytest.mark.parametrize("size", [(21, 30), (20, 33)])
+@pytest.mark.parametrize("upsample", ["bilinear", "nearest", "trained"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Conv2d(8, 8, 3)],
+        lambda: [nn.Conv2d(8, 8, (5, 1), padding=(1, 0), dilation=(2, 1))],
+        lambda: [nn.Conv2d(8, 16, 7, groups=4), nn.Conv2d(16, 8, 1)],
+        lambda: [nn.ReflectionPad2d(1), nn.Conv2d(8, 8, 3)],
+        lambda: [nn.ZeroPad2d(2), nn.Conv2d(8, 8, 5, padding_mode="reflect")],
+    ],
+    ids=["3x3", "5x1 dilated", "7x7 grouped", "reflected", "zeros before"],
+)
+def test_convolutions_that_are_not_padded(layers, upsample, size):
+    network = stages(*layers())
+    x = torch.randn(2, 3, *size)
+    if upsample == "trained":
+        elastic = elasticize(network, ElasticSpec(upsample="trained"))
+        assert elastic(x).shape == network(x).shape
+        return
+    elastic = check(network, x, spec=ElasticSpec(upsample=upsample))
+    convolutions = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    assert elastic.elastic_report.converted == convolutions[:-2]  # the others: a stride, and the last stage
+    torch.testing.assert_close(restore(elastic)(x), network(x))
+
+
+@pytest.mark.parametrize(("kernel", "scale"), [(3, 2), (5, 2), (7, 4), (3, 4)])
+def test_the_low_branch_of_an_unpadded_convolution_stands_where_the_high_one_does(kernel, scale):
+    """On a slope, whose means and interpolation are the slope, both branches say the same away from the border."""
+    layer = nn.Conv2d(2, 1, kernel, bias=False)
+    nn.init.constant_(layer.weight, 1 / kernel**2)
+    elastic = convert_convolution(layer, ElasticSpec(scales=(1, scale)))
+    slope = (torch.arange(48.0)[:, None] + 3 * torch.arange(40.0)).expand(1, 2, 48, 40)
+    low = elastic.low[0](slope[:, 1:])
+    high = elastic.high(slope[:, :1])
+    height, width = high.shape[-2:]
+    middle = (..., slice(height // 2 - 2, height // 2 + 2), slice(width // 2 - 2, width // 2 + 2))
+    torch.testing.assert_close(low[middle], high[middle])
+    torch.testing.assert_close(elastic(slope)[middle], layer(slope)[middle])
+
+
+def test_stages_of_a_network_without_padding():
+    """A U-Net's: the maps that a stage's convolutions shrink belong together."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)),
+    ).eval()
+    report = check(network, torch.randn(1, 3, 68, 76)).elastic_report
+    assert [block.stage for block in report.blocks] == [1, 1, 2, 2, 3, 3]
+    assert report.converted == ["0", "2", "5", "7"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_what_follows_an_unpadded_convolution_folds_and_exports():
+    network = stages(nn.Conv2d(8, 8, 5), nn.BatchNorm2d(8), nn.ReLU())
+    network[3].running_mean.uniform_(-1, 1)
+    elastic = elasticize(network)
+    x = torch.randn(2, 3, 24, 31)
+    fast = optimize_for_inference(elastic, example=x)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    torch.testing.assert_close(fast(x), elastic(x), rtol=1e-4, atol=1e-5)
+    dynamic = ({0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=16), 3: torch.export.Dim("w", min=16)},)
+    program = torch.export.export(elastic, (x,), dynamic_shapes=dynamic).module()
+    for other in (x, torch.randn(3, 3, 33, 26)):
+        torch.testing.assert_close(program(other), elastic(other))
+    maps = torch.randn(2, 8, 24, 31)
+    torch.testing.assert_close(torch.jit.script(elastic[2])(maps), elastic[2](maps))
 
 
 class Standardized(nn.Conv2d):
@@ -287,8 +357,9 @@ def test_layers_without_image_axes_and_other_convolutions_say_why():
         elasticize(nn.Sequential(nn.Conv3d(3, 4, 3)))
     with pytest.raises(ValueError, match="scripted or traced network"):
         elasticize(torch.jit.trace(stages(), torch.zeros(1, 3, 8, 8)))
-    padded = elasticize(stages(nn.ReflectionPad2d(1), conv(8, 8, padding=0), nn.ReLU())).elastic_report
-    assert padded.left["3"] == "is not padded to keep its map's size (226 x 226 to 224 x 224)"
+    even = elasticize(stages(nn.Conv2d(8, 8, 2), nn.Conv2d(8, 8, 3, padding=2))).elastic_report
+    assert even.left["2"] == "is not padded to keep its map's size, and takes an odd number off it (1 x 1)"
+    assert even.left["3"] == "pads more than its kernel takes: its map grows by 2 x 2"
     functional = type("Functional", (nn.Module,), {"forward": lambda self, x: F.conv2d(x, self.weight)})()
     functional.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
     with pytest.raises(ValueError, match="used by functions, which surgery cannot replace"):

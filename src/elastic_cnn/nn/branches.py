@@ -15,6 +15,8 @@ from elastic_cnn.nn.resample import (
     DOWNSAMPLE_KINDS,
     FULL_RESOLUTION_KINDS,
     UPSAMPLE_KINDS,
+    Shifted,
+    Widened,
     crop,
     make_downsample,
     make_upsample,
@@ -200,8 +202,13 @@ def dilate(transform: nn.Module, factor: int) -> None:
                 module.padding = tuple(factor * p for p in module.padding)
 
 
-def make_branches(transforms: Sequence[nn.Sequential], spec: ElasticSpec, probe: str) -> ElasticBranches:
-    """Put D and U of `spec` around one transform a branch. Device and dtype follow the transforms' weights."""
+def make_branches(
+    transforms: Sequence[nn.Sequential], spec: ElasticSpec, probe: str, margin: tuple[int, int] = (0, 0)
+) -> ElasticBranches:
+    """Put D and U of `spec` around one transform a branch. Device and dtype follow the transforms' weights.
+
+    margin: rows and columns that the transforms take off each side of a map at full resolution.
+    """
     branches = []
     for transform, scale in zip(transforms, spec.scales, strict=True):
         convolutions = [module for module in transform.modules() if isinstance(module, nn.Conv2d)]
@@ -211,6 +218,8 @@ def make_branches(transforms: Sequence[nn.Sequential], spec: ElasticSpec, probe:
         up = make_upsample(
             spec.upsample if spec.changes_resolution else "identity", scale, last.out_channels, **options
         )
+        if any(margin) and scale > 1 and spec.changes_resolution:
+            down, up = Widened(down, scale, margin), Shifted(up, scale, margin)
         if spec.downsample.startswith("dilated") and scale > 1:
             dilate(transform, scale)
         branches.append(Branch(transform, scale, down, up, probe))

@@ -4,7 +4,8 @@
     grouped    y = [W_hi * x_hi, U(W_lo * D(x_lo))]        the groups divided, depthwise ones included
     outputs    y = [W_hi * x,    U(W_lo * D(x))]           where a weight is standardised over its inputs
 
-Every number of the layer lands in one branch: with D = U = identity it is the layer's own function.
+Every number of the layer lands in one branch: with D = U = identity it is the layer's own function. A layer that is
+not padded (or padded by the layer before) takes a margin off its map: its low maps are widened by their border instead.
 """
 
 from collections import OrderedDict
@@ -37,14 +38,17 @@ class ElasticConv2d(PartedBranches):
 
 
 def convert_convolution(conv: nn.Conv2d, spec: ElasticSpec) -> ElasticConv2d:
-    """An elastic convolution with the weights of `conv`, which must keep the map's size.
+    """An elastic convolution with the weights of `conv`, which keeps the map's size or takes an even number off it.
 
-    `CannotDivide` where the channels or groups are too few for the shares, where it has a stride, and for a subclass of
-    `Conv2d` whose arithmetic is not known here.
+    `CannotDivide` where the channels or groups are too few for the shares, where it has a stride or changes its map's
+    size in another way, and for a subclass of `Conv2d` whose arithmetic is not known here.
     """
     require_convolution(conv)
     if max(conv.stride) > 1:
         raise CannotDivide("changes the resolution")
+    margin = margin_of(conv)
+    if any(margin) and spec.downsample.startswith("dilated"):
+        raise CannotDivide("is not padded: dilated, it would take more off its map than the other branch")
     parts: list[int] = []
     if conv.groups > 1:
         groups = divide_count(conv.groups, spec.shares, "groups")
@@ -56,10 +60,29 @@ def convert_convolution(conv: nn.Conv2d, spec: ElasticSpec) -> ElasticConv2d:
         parts = divide_count(conv.in_channels, spec.shares, "input channels")
         pieces = divide_inputs(conv, parts)
     transforms = [nn.Sequential(OrderedDict(conv=piece)) for piece in pieces]
-    elastic = ElasticConv2d(make_branches(transforms, spec, probe="conv"), parts, concatenates=concatenates(conv))
+    branches = make_branches(transforms, spec, probe="conv", margin=margin)
+    elastic = ElasticConv2d(branches, parts, concatenates=concatenates(conv))
     for name in PUBLIC:
         setattr(elastic, name, getattr(conv, name))
     return elastic
+
+
+def margin_of(conv: nn.Conv2d) -> tuple[int, int]:
+    """Rows and columns that a convolution of stride 1 takes off each side of its map; (0, 0) where it keeps the size.
+
+    `CannotDivide` where it adds to the map, or takes off an odd number: then the branches have no common centre.
+    """
+    if conv.padding == "same" or type(conv).__name__.endswith("Same"):  # timm's, which pad by themselves
+        return (0, 0)
+    padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
+    taken = [d * (k - 1) - 2 * p for k, d, p in zip(conv.kernel_size, conv.dilation, padding, strict=True)]
+    if min(taken) < 0:
+        raise CannotDivide(f"pads more than its kernel takes: its map grows by {-taken[0]} x {-taken[1]}")
+    if any(one % 2 for one in taken):
+        raise CannotDivide(
+            f"is not padded to keep its map's size, and takes an odd number off it ({taken[0]} x {taken[1]})"
+        )
+    return (taken[0] // 2, taken[1] // 2)
 
 
 def concatenates(conv: nn.Conv2d) -> bool:

@@ -175,6 +175,37 @@ class TrainedUpsample(nn.Module):
         return f"{self.weight.shape[0]}, factor={self.factor}"
 
 
+class Widened(nn.Module):
+    """A downsampling for a convolution that takes `margin` (rows, columns) off each side of its map: the low map is
+    widened by its border, so that what comes out covers what the convolution puts out at full resolution."""
+
+    def __init__(self, down: nn.Module, factor: int, margin: tuple[int, int]):
+        super().__init__()
+        self.down = down
+        self.rows, self.columns = (pixels - pixels // factor for pixels in margin)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.down(x), (self.columns, self.columns, self.rows, self.rows), mode="replicate")
+
+    def extra_repr(self) -> str:
+        return f"rows={self.rows}, columns={self.columns}"
+
+
+class Shifted(nn.Module):
+    """The upsampling that belongs to `Widened`: begins where the convolution's output at full resolution begins."""
+
+    def __init__(self, up: nn.Module, factor: int, margin: tuple[int, int]):
+        super().__init__()
+        self.up = up
+        self.rows, self.columns = (pixels % factor for pixels in margin)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.up(x), (-self.columns, 0, -self.rows, 0))
+
+    def extra_repr(self) -> str:
+        return f"rows={self.rows}, columns={self.columns}"
+
+
 def make_downsample(kind: str, factor: int, channels: int, device=None, dtype=None) -> nn.Module:
     """D_r for maps of `channels` channels. `ValueError` for an unknown kind."""
     if factor == 1 or kind in ("dilated", "identity"):

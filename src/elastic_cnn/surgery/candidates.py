@@ -124,7 +124,8 @@ class Candidates:
         beside = []
         for candidate in found:
             place = places.get(candidate.name)
-            stage = None if place is None else _stage_at(_area(place.output), areas)
+            size = None if place is None else place.input if _takes_margin(candidate.block, place) else place.output
+            stage = None if size is None else _stage_at(_area(size), areas)
             placed = replace(self._placed(candidate, place), stage=stage)
             if place is not None and order[candidate.name] < first:
                 placed = placed.left("stands before the first block (a stem)")
@@ -178,10 +179,7 @@ class Candidates:
             return candidate.left(f"works on {place.output[0]} x {place.output[1]}, which has no image axes")
         if _stride(block) > 1 or (not place.keeps_resolution and candidate.rule is not CONVOLUTION):
             return candidate.left(CHANGES_RESOLUTION)
-        if not place.keeps_resolution:
-            sizes = " to ".join(f"{height} x {width}" for height, width in (place.input, place.output))
-            return candidate.left(f"is not padded to keep its map's size ({sizes})")
-        return candidate
+        return candidate  # what a single convolution takes off its map is judged as it is divided
 
     def _staged_by_resolution(self, found: list[Candidate]) -> list[Candidate]:
         """A stage for each resolution at which the candidates work, measured on the example."""
@@ -192,7 +190,7 @@ class Candidates:
             for place in places.values()
             if place.output != (1, 1) and not _stretched(place.output, self.survey.image)
         }
-        stages = {area: number for number, area in enumerate(sorted(areas, reverse=True), start=1)}
+        stages = _number(areas, any(_takes_margin(c.block, places[c.name]) for c in found if c.name in places))
         candidates = []
         for candidate in found:
             place = places.get(candidate.name)
@@ -257,6 +255,23 @@ def choose(
 def _stride(block: nn.Module) -> int:
     """The largest stride of any convolution in the block."""
     return max((max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
+
+
+def _takes_margin(block: nn.Module, place: Place) -> bool:
+    """Whether it is a convolution without a stride that is not padded to keep its map's size."""
+    return isinstance(block, nn.Conv2d) and max(block.stride) == 1 and not place.keeps_resolution
+
+
+def _number(areas: set[int], margins: bool) -> dict[int, int]:
+    """{area: number of its stage}, from the largest on. Where convolutions take margins off their maps (`margins`), an
+    area of more than half of the next larger one is of the same stage."""
+    stages: dict[int, int] = {}
+    number, before = 0, 0
+    for area in sorted(areas, reverse=True):
+        if not (margins and 2 * area > before > 0):
+            number += 1
+        stages[area], before = number, area
+    return stages
 
 
 def _area(size: Size) -> int:

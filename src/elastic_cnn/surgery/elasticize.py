@@ -198,7 +198,7 @@ def convert_one(network: nn.Module, block: nn.Module, rule: Rule, spec: ElasticS
     gained = _size(elastic) - _size(block)
     if gained and "trained" not in (spec.downsample, spec.upsample):
         raise CannotDivide(
-            f"{gained:+d} parameters: a layer with weights of its own (PReLU) would stand in each branch"
+            f"{gained:+d} parameters: what has weights of its own (PReLU, a norm inside) would stand in each branch"
         )
     replace_module(network, block, elastic)
     return conversion
