@@ -17,6 +17,7 @@ from elastic_cnn.fast import fold, optimize, optimize_for_training, training_ops
 from elastic_cnn.fast.describe import BlockDescription, Unsupported, describe, families
 from elastic_cnn.fast.training import why_plain
 from elastic_cnn.kernels import ops
+from elastic_cnn.kernels.native import load
 from elastic_cnn.nn.compare import relative_error
 from elastic_cnn.nn.example import Example
 
@@ -155,6 +156,7 @@ def hooked_by_a_library() -> nn.Module:
     return network
 
 
+needs_kernels = pytest.mark.skipif(not ops.ready(), reason=f"no native kernels here: {load().reason}")
 IMAGE = torch.randn(2, 3, 12, 12)
 LARGE = torch.randn(1, 3, 64, 64)
 # {case: (network, its example, a reason that the report gives, empty for none)}
@@ -196,7 +198,7 @@ def test_outputs_are_the_networks_own(case, verify):
     with torch.no_grad():
         assert relative_error(example.call(fast), example.call(network)) < TOLERANCE
     left = fast.optimization_report.left.values()
-    if not options:
+    if not options and (ops.ready() or "Attentive" not in reason):  # said where the kernels run
         assert any(reason in why for why in left) if reason else not list(left)
 
 
@@ -229,6 +231,7 @@ def test_what_cannot_be_copied_is_a_sentence():
         optimize_for_inference(network, IMAGE)
 
 
+@needs_kernels
 def test_hooks_stay_and_do_not_fire_meanwhile():
     network, seen = lively(resnet()), []
     network.layer2[0].conv2.register_forward_hook(lambda *_: seen.append("inner"))
@@ -263,7 +266,7 @@ class TestVerification:
         seen.clear()
         assert relative_error(optimize_for_inference(network, LARGE, verify=False)(LARGE), network(LARGE)) > 1e-3
 
-    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize("native", [False, pytest.param(True, marks=needs_kernels)])
     def test_blocks(self, monkeypatch, native):
         """A block that raises, and one that gives other numbers; the others keep their forms."""
         original = optimize.fold_block

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,7 +128,9 @@ def read_program(path: str | Path) -> tuple[Run, dict[str, str]]:
         raise ValueError(f"{path} is not a torch.export program: it may be truncated, or of another format")
     extra: dict[str, Any] = {METADATA_FILE: ""}
     try:
-        program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
+        with warnings.catch_warnings():  # of torch 2.10, about the bytes that it reads by itself
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
     except Exception as error:  # pickles, archives and schemas fail in many ways
         raise ValueError(f"{path} is not a readable torch.export program ({type(error).__name__}: {error})") from error
     text = extra[METADATA_FILE]
