@@ -54,3 +54,19 @@ def test_an_interrupted_table_goes_on_where_it_was(tmp_path, monkeypatch):
     rows = measure_all(names, False, kept)
     assert measured == ["a", "b", "c", "c", "d"]
     assert [(row.name, row.converted) for row in rows] == [("a", 3), ("c", 1), ("d", 1)]
+
+
+def test_a_new_table_keeps_what_is_told_of_other_libraries(tmp_path, monkeypatch):
+    page, mark = tmp_path / "coverage.md", coverage.OTHER_LIBRARIES
+    page.write_text(
+        f"# Which networks become elastic\n\nold\n\n{mark}\n\n## Networks of other libraries\n\n12 networks\n"
+    )
+    monkeypatch.setattr(coverage, "architectures", lambda: [("resnet", "resnet18")])
+    monkeypatch.setattr(coverage, "measure", lambda family, name, run: Row(family, name, 1, 2))
+    monkeypatch.setattr("sys.argv", ["coverage", str(page)])
+    for _ in range(2):
+        coverage.main()
+        text = page.read_text()
+        assert "| resnet | resnet18 | 1 / 2 |" in text
+        assert "old" not in text
+        assert text.endswith(f"\n\n{mark}\n\n## Networks of other libraries\n\n12 networks\n")

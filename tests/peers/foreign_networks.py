@@ -24,7 +24,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 LIBRARIES = ("handwritten", "torchvision", "transformers", "monai", "smp", "pytorchcv", "others")
-MARK = "<!-- networks of other libraries -->"
 
 
 def main() -> int:
@@ -51,8 +50,10 @@ def main() -> int:
                 print(f"{library:12} {case.name:40} {row['converted']:9} {row['macs']:6} {row['verdict']}", flush=True)
     rows = list(read(args.rows).values())
     if args.page:
-        head = args.page.read_text().split(MARK)[0].rstrip()
-        args.page.write_text(f"{head}\n\n{MARK}\n\n{page(rows)}")
+        from elastic_cnn.analysis.coverage import OTHER_LIBRARIES
+
+        head = args.page.read_text().split(OTHER_LIBRARIES)[0].rstrip()
+        args.page.write_text(f"{head}\n\n{OTHER_LIBRARIES}\n\n{page(rows)}")
     wrong = [row for row in rows if row["verdict"].startswith("WRONG") or ": WRONG" in row["verdict"]]
     print(f"{len(rows)} networks; {len(wrong)} wrong")
     return 1 if wrong else 0

@@ -33,6 +33,7 @@ from elastic_cnn.surgery.candidates import OF_A_FAMILY
 from elastic_cnn.surgery.places import input_size
 from elastic_cnn.zoo import create_model
 
+OTHER_LIBRARIES = "<!-- networks of other libraries -->"  # what follows it is `tests/peers/foreign_networks.py`'s
 FEWEST_CONVOLUTIONS = 5  # a transformer or perceptron has its patch embedding, not more
 OURS = (
     "elastic_resnext",
@@ -223,6 +224,12 @@ def to_markdown(rows: list[Row], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept_part(page: Path) -> str:
+    """What stands on the page from the mark of other libraries' networks on; empty where there is none."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    return "\n" + text[text.index(OTHER_LIBRARIES) :] if OTHER_LIBRARIES in text else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the Markdown file to write")
@@ -236,7 +243,7 @@ def main() -> None:
         rows = measure_all(names, args.run, Path(f"{args.out}.rows.jsonl"), args.processes)
     options = "".join(f" --{name}" for name in ("families", "run") if getattr(args, name))
     command = f"python -m elastic_cnn.analysis.coverage {args.out}{options}"
-    write_text(args.out, to_markdown(rows, command))
+    write_text(args.out, to_markdown(rows, command) + kept_part(Path(args.out)))
     Path(f"{args.out}.rows.jsonl").unlink()
 
 
