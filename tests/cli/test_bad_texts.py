@@ -28,6 +28,10 @@ RECIPES = {
     "fraction for a count": ("val_every: 1.5\n", "val_every must be a whole number"),
     "yes for a number": ("seed: yes\n", "seed must be a whole number, not True"),
     "list for text": ("task: [a]\n", "task must be text, not ['a']"),
+    "a number beyond all counts": (f"val_every: {'9' * 400}\n", "val_every must be a number of at most"),
+    "a fraction beyond all numbers": (f"ema: {'9' * 400}\n", "ema must be a number of at most"),
+    "a number of too many digits": (f"val_every: {'9' * 5000}\n", "is not valid YAML"),
+    "a date that is none": ("seed: 2020-13-45\n", "is not valid YAML"),
     "yes for text": ("weights: yes\n", "weights must be text, not True: YAML reads it so; put the word in quotes"),
     "names that YAML reads as truth": (
         "task: segmentation\noptions: {dataset: folder, classes: [no, yes]}\n",

@@ -26,6 +26,7 @@ _Loader.add_implicit_resolver(
 )
 
 
+LARGEST = 2**53  # of a whole number: no count is larger, and arithmetic in fractions is exact up to there
 MOST = 100_000  # values in a file; a palette of a thousand colours has 4,000
 COMMAND_LINE = 0  # the "line" of keys given there
 
@@ -61,7 +62,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
             raise ValueError(f"{path}: expected `key: value` lines, found a {type(node).__name__}")
         _count(node)
         _note_lines(node, (), source, set())
-        return loader.construct_document(node), source
+        return _construct(loader, node), source
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     except (RecursionError, TypeError) as error:
@@ -76,11 +77,19 @@ def parse_scalar(text: str) -> Any:
         if node is None:
             return None
         _count(node)
-        return loader.construct_document(node)
+        return _construct(loader, node)
     except yaml.YAMLError:
         return text
     except RecursionError as error:
         raise ValueError(f"{text:.40}... is nested too deeply") from error
+
+
+def _construct(loader: _Loader, node: yaml.Node) -> Any:
+    """The node's value. `yaml.YAMLError` also for dates that are none (2020-13-01) and numbers of 5000 digits."""
+    try:
+        return loader.construct_document(node)
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _count(root: yaml.Node) -> int:
@@ -195,12 +204,14 @@ def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
             _convert(key, kinds[0], source, path): _convert(entry, kinds[1], source, (*path, str(key)))
             for key, entry in value.items()
         }
+    if isinstance(value, int) and abs(value) > LARGEST and hint in (int, float):
+        raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be a number of at most {LARGEST}")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, bool, str) and type(value) is hint:
         return value
     quotes = ": YAML reads it so; put the word in quotes" if hint is str and not isinstance(value, dict | list) else ""
-    raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be {_describe(hint)}, not {value!r}{quotes}")
+    raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be {_describe(hint)}, not {value!r:.200}{quotes}")
 
 
 def _describe(hint: Any) -> str:
