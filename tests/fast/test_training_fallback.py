@@ -64,14 +64,6 @@ def test_what_it_cannot_do_is_plain_and_said(name):
     assert reason in why_plain(block)[""]
 
 
-def test_autocast_is_plain():
-    block = lively(BLOCKS["elastic"]())
-    optimize_for_training(block)
-    with torch.autocast("cpu", torch.bfloat16):
-        block(maps(block, 2, 6, 6))
-    assert why_plain(block)[""] == "autocast is on"
-
-
 def test_blocks_without_a_form_are_reported():
     network = nn.ModuleDict(
         {

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from operator_examples import examples
+from operator_examples import PLAIN, examples, in_bfloat16
 from torch import Tensor
 
 from elastic_cnn.kernels import build, native
@@ -63,6 +63,8 @@ def wrong_tensors(x: Tensor) -> Iterator[tuple[str, Any]]:
                 y.contiguous(memory_format=format) if format else y,
             )
     yield "another dtype", x.double() if x.dtype is torch.float32 else x.float()
+    narrow = torch.float64 if x.dtype is torch.bfloat16 else torch.bfloat16
+    yield str(narrow), x.to(narrow)
     yield "half precision", x.half()
     yield "a number", torch.tensor(1).to(x.dtype)
     yield "nothing in it", torch.empty(0, dtype=x.dtype)
@@ -178,7 +180,10 @@ def main(names: list[str]) -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     faults = 0
-    for name, arguments in examples().items():
+    given = list(examples().items())
+    if torch.ops.elastic_cnn.train_bf16_level():
+        given += [(name, in_bfloat16(arguments)) for name, arguments in given if name in PLAIN]
+    for name, arguments in given:
         if not names or name in names:
             found = faults_of(name, arguments)
             faults += len(found)

@@ -1,5 +1,7 @@
 """Residual blocks with random weights, and what they compute, written with torch's own layers in float64."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
@@ -33,8 +35,9 @@ def random_block(
     stride: int = 1,
     projection: bool = False,
     hidden: int = 0,
+    joined: bool = False,
 ) -> ResidualBlock:
-    """high, low: (groups, channels a group)."""
+    """high, low: (groups, channels a group); joined: the low branch ends in conv2."""
     gate = None
     if hidden:
         gate = SqueezeGate(
@@ -43,11 +46,14 @@ def random_block(
             random(out_channels, hidden),
             random(out_channels),
         )
+    low_branch = None if low is None else random_branch(in_channels, out_channels, *low)
+    if joined and low_branch is not None:
+        low_branch = replace(low_branch, w3=None, b2=torch.zeros_like(low_branch.b2))  # the high branch's holds it
     return ResidualBlock(
         random_branch(in_channels, out_channels, *high),
         random(out_channels, over=4),
         stride,
-        None if low is None else random_branch(in_channels, out_channels, *low),
+        low_branch,
         (random(out_channels, in_channels, over=in_channels), random(out_channels)) if projection else None,
         gate,
     )
@@ -67,7 +73,11 @@ def blocks(draw, in_channels=None):
     hidden = draw(st.sampled_from((0, 0, 1, 7, 16, 20)))
     seed = draw(st.integers(0, 1000))
     torch.manual_seed(seed)
-    return random_block(in_channels, out_channels, draw(group), low, stride, not same, hidden)
+    high = draw(group)
+    joined = low is not None and draw(st.booleans())
+    if joined:
+        low = (1, high[0] * high[1])
+    return random_block(in_channels, out_channels, high, low, stride, not same, hidden, joined)
 
 
 def pool2(x: Tensor) -> Tensor:
@@ -79,15 +89,24 @@ def up2(low: Tensor, height: int, width: int) -> Tensor:
 
 
 def run_branch(branch: ConvBranch, x: Tensor, stride: int) -> Tensor:
-    y = F.relu(F.conv2d(x, branch.w1[..., None, None], branch.b1))
-    y = F.relu(F.conv2d(y, branch.w2, branch.b2, stride, 1, 1, branch.groups))
+    y = F.relu(conv2(branch, x, stride))
     return F.conv2d(y, branch.w3[..., None, None])
+
+
+def conv2(branch: ConvBranch, x: Tensor, stride: int) -> Tensor:
+    y = F.relu(F.conv2d(x, branch.w1[..., None, None], branch.b1))
+    return F.conv2d(y, branch.w2, branch.b2, stride, 1, 1, branch.groups)
 
 
 def run_block(block: ResidualBlock, x: Tensor, bottom: Tensor | None = None) -> Tensor:
     """bottom: what the shortcut is made of where it is not the input, of the output's height and width."""
-    y = run_branch(block.high, x, block.stride) + block.bias[:, None, None]
-    if block.low is not None:
+    if block.joined:
+        y = conv2(block.high, x, 1) + up2(conv2(block.low, pool2(x), 1), *x.shape[2:])
+        y = F.conv2d(F.relu(y), block.high.w3[..., None, None])
+    else:
+        y = run_branch(block.high, x, block.stride)
+    y = y + block.bias[:, None, None]
+    if block.low is not None and not block.joined:
         y = y + up2(run_branch(block.low, pool2(x), 1), *x.shape[2:])
     if block.gate is not None:
         hidden = F.relu(F.linear(y.mean((2, 3)), block.gate.w1, block.gate.b1))

@@ -48,6 +48,7 @@ def blocks() -> list[Any]:
     return [
         random_block(8, 12, (4, 2), (3, 2), projection=True, hidden=5),
         random_block(12, 12, (16, 1), (2, 3)),
+        random_block(12, 12, (2, 4), (1, 8), joined=True, hidden=3),
         random_block(12, 20, (4, 2), stride=2, projection=True),
     ]
 
@@ -90,6 +91,18 @@ def examples() -> dict[str, list[Any]]:
         "train_grouped_norm_gradient": [a_map(), torch.randn(GROUPED), a_map(), statistics(), 1],
         "train_grouped_weight_gradient": [a_map(), a_map(), statistics(), torch.randn(GROUPED), 1],
     }
+
+
+def in_bfloat16(arguments: list[Any]) -> list[Any]:
+    """Those of an operator of the training form, its maps (of N images) in bfloat16; weights, of which products take
+    their rounded values, hold such values."""
+
+    def change(x: Any) -> Any:
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            return x
+        return x.bfloat16() if x.shape[0] == N else x.bfloat16().float()
+
+    return [change(x) for x in arguments]
 
 
 def _bf16_examples() -> dict[str, list[Any]]:

@@ -154,6 +154,33 @@ def test_products_deeper_and_longer_than_one_block(rows, channels):
     torch.testing.assert_close(OPS.train_pointwise_weight_gradient(dy, z, None), expected, rtol=1e-3, atol=5e-3)
 
 
+@pytest.mark.skipif(not training_ops.bf16_level(), reason="this processor has no AVX-512 BF16")
+@settings(deadline=None, max_examples=25)
+@given(sizes, st.sampled_from([1, 5, 31, 33, 64, 300, 1031]), st.sampled_from([1, 2, 17, 40, 1025]))
+def test_products_of_bfloat16(size, out, channels):
+    """Of maps and weights that are bfloat16 already: sums in float32, rounded once (0.4%) where a map is written."""
+    n, _, h, w = size
+    z, dy = (of_size(n, c, h, w).bfloat16() for c in (channels, out))
+    low = low_of(n, out, h, w).bfloat16()
+    weight = (torch.randn(out, channels, 1, 1) / channels**0.5).bfloat16().float()
+    exact = {"rtol": 5e-3, "atol": 5e-3}
+    own, _ = OPS.train_pointwise(z, None, weight, None, *NO_NORM)
+    product = F.conv2d(z.double(), weight.double())
+    torch.testing.assert_close(own.double(), product, **exact)
+    total = product + up(low.double(), h, w)
+    parameters = [t.float() for t in norm(out)]
+    own, statistics = OPS.train_pointwise(z, None, weight, low, *parameters, 0.1, 1e-5)
+    torch.testing.assert_close(own.double(), total, **exact)
+    torch.testing.assert_close(statistics[0].double(), own.double().mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    own = OPS.train_pointwise_weight_gradient(dy, z, None)
+    assert own.dtype == torch.float32
+    expected = torch.nn.grad.conv2d_weight(z.double(), weight.shape, dy.double())
+    torch.testing.assert_close(own.double(), expected, rtol=1e-4, atol=1e-3)
+    own = OPS.train_pointwise_input_gradient(dy, weight, None, None, None)
+    expected = torch.nn.grad.conv2d_input(z.shape, weight.double(), dy.double())
+    torch.testing.assert_close(own.double(), expected, rtol=5e-3, atol=5e-3 * max(1.0, out**0.5 / channels**0.5))
+
+
 def test_statistics_far_from_zero():
     """A mean of a thousand standard deviations: sums are taken around a pivot, so the variance keeps its digits."""
     z = (torch.randn(4, 3, 30, 30) + 1000).contiguous(memory_format=torch.channels_last)

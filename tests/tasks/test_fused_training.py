@@ -79,13 +79,21 @@ def test_the_key_of_the_recipe():
     [
         ({"fused": "never"}, "cpu", "never"),
         ({}, "cuda", "cuda"),
-        ({"precision": "bf16-mixed"}, "cpu", "precision"),
+        ({"precision": "16-mixed"}, "cpu", "precision=16-mixed"),
         ({"channels_last": False}, "cpu", "channels_last"),
         ({"compile": True}, "cpu", "compiles"),
     ],
 )
 def test_runs_that_train_plainly_say_why(changes, device, reason):
     assert reason in obstacle(replace(Recipe(channels_last=True, fused="auto"), **changes), torch.device(device))
+
+
+def test_bfloat16_is_fused_where_the_processor_has_it(monkeypatch):
+    recipe = Recipe(channels_last=True, fused="auto", precision="bf16-mixed")
+    monkeypatch.setattr(training_ops, "bf16_level", lambda: "avx512_bf16")
+    assert obstacle(recipe, CPU) == ""
+    monkeypatch.setattr(training_ops, "bf16_level", lambda: "")
+    assert "precision=bf16-mixed" in obstacle(recipe, CPU)
 
 
 def test_always_is_an_error_where_it_cannot_be(monkeypatch):

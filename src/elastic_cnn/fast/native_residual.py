@@ -1,5 +1,6 @@
 """Residual blocks of an optimized network as the native kernels know them."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,18 +41,28 @@ def residual_block(block: BlockDescription, given_projection: Projection | None 
     require_channels(block.module)
     require(does_nothing(block.drop_path), f"its drop_path is {type(block.drop_path).__name__}")
     after = [module for _, module in block.after if not does_nothing(module)]
+    third: Any = None  # conv3, where it follows the branches' sum
+    if len(after) > 1 and len(block.high.layers) == 2 and isinstance(after[1], nn.Conv2d):
+        require_relu(after[0])
+        third, after = after[1], after[2:]
     require(all(isinstance(module, SEModule) for module in after[:1]), _follows(after))
     require(len(after) <= 1, _follows(after[1:]))
-    high, bias = _branch(block.high)
+    high, bias = _branch(block.high, third)
     require_relu(block.act)
     stride, low = block.high.layers[1].conv.stride[0], None
     require(len(block.low) <= 1, "it has more than one low resolution")
     if block.low:
         require_half(block.low[0], MEANS_OF_TWO)
         require(stride == 1, "a low resolution with a stride")
-        low, low_bias = _branch(block.low[0])
+        low, low_bias = _branch(block.low[0], third)
         require(block.low[0].layers[1].conv.stride == (1, 1), "a low resolution with a stride")
-        bias = bias + low_bias
+        if third is None:
+            bias = bias + low_bias
+        else:
+            require(
+                low.w2.shape[0] == high.w2.shape[0], "branches of unequal channels join before its last convolution"
+            )
+            high, low = replace(high, b2=high.b2 + low.b2), replace(low, w3=None)
     projection = given_projection or projection_of(block.shortcut, stride)
     in_channels = high.w1.shape[1]
     require(projection is not None or (len(bias) == in_channels and stride == 1), "it needs a projection")
@@ -62,21 +73,27 @@ def _follows(modules: list[nn.Module]) -> str:
     return f"{type(modules[0]).__name__} follows its branches' sum" if modules else ""
 
 
-def _branch(branch: BranchDescription) -> tuple[ConvBranch, Tensor]:
-    """(the branch, conv3's bias) of conv1, ReLU, conv2, ReLU, conv3."""
-    require_single_layers(branch, 3)
-    first, second, third = branch.layers
+def _branch(branch: BranchDescription, common: Any = None) -> tuple[ConvBranch, Tensor]:
+    """(the branch, conv3's bias) of conv1, ReLU, conv2, ReLU, conv3; common: conv3, where it and the ReLU before it
+    follow the branches' sum."""
+    require_single_layers(branch, 3 if common is None else 2)
+    first, second, *rest = branch.layers
     for layer in branch.layers:
         require(layer.norm is None, f"{type(layer.norm).__name__} stands between its layers")
     require_convolution(first.conv, 1)
     require_convolution(second.conv, 3, strides=(1, 2), grouped=True)
-    require_convolution(third.conv, 1)
     require_relu(first.act)
-    require_relu(second.act)
-    require(third.act is None, "an activation follows its last convolution")
+    if common is None:
+        require_relu(second.act)
+    else:
+        require(second.act is None, "an activation follows a branch that ends before its last convolution")
+    for layer in rest:
+        require(layer.act is None, "an activation follows its last convolution")
+    third = rest[0].conv if rest else common
+    require_convolution(third, 1)
     require(second.conv.in_channels == second.conv.out_channels, "a 3x3 convolution that changes the channels")
-    weights = (first.conv.weight, bias_of(first.conv), second.conv.weight, bias_of(second.conv), third.conv.weight)
-    return ConvBranch(*weights, second.conv.groups), bias_of(third.conv)
+    weights = (first.conv.weight, bias_of(first.conv), second.conv.weight, bias_of(second.conv), third.weight)
+    return ConvBranch(*weights, second.conv.groups), bias_of(third)
 
 
 def projection_of(shortcut: Any, stride: int) -> Projection | None:

@@ -16,10 +16,11 @@ def optimize_for_training(network: nn.Module) -> FormReport:
 
     Parameters, buffers and their names stay the very same objects: optimizers, averages, checkpoints and resumed runs
     notice nothing, and `plain_form` undoes it. Outputs, gradients and running statistics are those of the plain form
-    but for the order of sums. The passes serve float32 (and float64) training on the CPU with channels_last maps; in
-    evaluation, on other devices, in half precision, under autocast or `torch.compile`, with frozen norms, hooks inside
-    a block, or while branches are blended, a block computes as it always did and says so (`why_plain`). Where the
-    native kernels cannot be had nothing changes, and the report says why. Gradients of gradients are not offered.
+    but for the order of sums. The passes serve float32 (and float64) training on the CPU with channels_last maps, and
+    bfloat16 under autocast where the processor has AVX-512 BF16; in evaluation, on other devices, in float16, under
+    `torch.compile`, with frozen norms, hooks inside a block, or while branches are blended, a block computes as it
+    always did and says so (`why_plain`). Where the native kernels cannot be had nothing changes, and the report says
+    why. Gradients of gradients are not offered.
     """
     report = FormReport(reason=training_ops.unavailable())
     for name, module in network.named_modules():

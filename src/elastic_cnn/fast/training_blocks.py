@@ -12,6 +12,7 @@ import torch
 from timm.models.dla import DlaRoot
 from torch import Tensor, nn
 
+from elastic_cnn.fast import training_ops
 from elastic_cnn.fast.describe import BlockDescription, BranchDescription, Unsupported, describe
 from elastic_cnn.fast.describe.judge import (
     is_absent,
@@ -64,9 +65,7 @@ def require_call(module: nn.Module, norms: Sequence[nn.BatchNorm2d], x: Tensor) 
     trains = module.training and all(norm.training for norm in norms)
     require(trains, "a norm is frozen, or in evaluation mode")
     require(x.device.type == "cpu", f"the device is {x.device.type}: the native passes are for the CPU")
-    fits = x.dtype in (torch.float32, torch.float64) and norms[0].weight.dtype == x.dtype
-    require(fits, f"maps are {x.dtype}, weights {norms[0].weight.dtype}")
-    require(not torch.is_autocast_enabled("cpu"), "autocast is on")
+    require_dtypes(x, norms[0].weight)
     channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and x.numel() > 0
     require(channels_last, "maps are not channels_last")
     traced = torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
@@ -75,6 +74,19 @@ def require_call(module: nn.Module, norms: Sequence[nn.BatchNorm2d], x: Tensor) 
     require(not torch.nn.modules.module._has_any_global_hook(), "a hook wants the layers inside")
     require_unhooked(module, inside_alone=True)
     require(x.shape[0] * x.shape[2] * x.shape[3] >= 8, "the map has too few pixels")
+
+
+def require_dtypes(x: Tensor, weight: Tensor) -> None:
+    """`Unsupported` says why the passes do not compute a map of this dtype with weights of that one: maps of float32 or
+    float64 like the weights, or of bfloat16 under autocast, which keeps weights in float32."""
+    autocast = torch.is_autocast_enabled("cpu")
+    if x.dtype == torch.bfloat16 and autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16:
+        require(weight.dtype == torch.float32, f"maps are {x.dtype}, weights {weight.dtype}")
+        require(bool(training_ops.bf16_level()), "this processor has no AVX-512 BF16")
+        return
+    require(not autocast, f"autocast is on, and maps are {x.dtype}")
+    fits = x.dtype in (torch.float32, torch.float64) and weight.dtype == x.dtype
+    require(fits, f"maps are {x.dtype}, weights {weight.dtype}")
 
 
 class TrainingForm(nn.Module):
@@ -123,7 +135,8 @@ class FusedResidual(TrainingForm):
             shortcut = found.block.shortcut(x)
         if shortcut is x:
             shortcut = None
-        if found.attention is None and is_absent(found.block.drop_path):
+        joins = shortcut is None or shortcut.dtype == x.dtype
+        if joins and found.attention is None and is_absent(found.block.drop_path):
             return run_block(found.layers, x, shortcut)
         y = run_block(found.layers, x, None, open_end=True)
         for module in (found.attention, found.block.drop_path):
@@ -186,7 +199,8 @@ class FusedSequential(TrainingForm, nn.Sequential):
             return super().forward(x)
         layers: list[Any] = list(self)
         while layers:
-            projection = layers.pop(0) if len(layers) > 1 and is_projection(layers[0], layers[1]) else None
+            projects = len(layers) > 1 and is_projection(layers[0], layers[1]) and training_ops.own_products(x)
+            projection = layers.pop(0) if projects else None
             layer = layers.pop(0)
             if not is_exactly(layer, nn.BatchNorm2d):
                 x = layer(x)

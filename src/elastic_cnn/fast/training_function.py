@@ -6,7 +6,8 @@
 
 Kept for the backward pass are what the plain form keeps, but for one bit an element in place of the ReLU's output at
 the end, and without a1 where the native passes compute conv2, which make it again from z1. Every gradient is the plain
-form's; the sums are ordered otherwise, so the last bits differ.
+form's; the sums are ordered otherwise, so the last bits differ. Under autocast maps are bfloat16; weights, statistics
+and their gradients stay float32.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from elastic_cnn.fast import training_ops
 
 KEPT = 6  # tensors that a branch keeps for the backward pass
 
@@ -99,15 +102,28 @@ def _conv_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of the input and of the weight, those that are needed."""
     dx, dweight, _ = torch.ops.aten.convolution_backward(
-        dz, x, weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups, [*needs, False]
+        dz,
+        x,
+        weight.to(dz.dtype),
+        None,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        False,
+        [0, 0],
+        conv.groups,
+        [*needs, False],
     )
-    return (dx.contiguous(memory_format=torch.channels_last) if needs[0] else None), dweight if needs[1] else None
+    return (dx.contiguous(memory_format=torch.channels_last) if needs[0] else None), dweight.to(weight.dtype) if needs[
+        1
+    ] else None
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
+def _is_pointwise(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether the native products compute this convolution."""
     return (
         conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+        and training_ops.own_products(x)
     )  # fmt: skip
 
 
@@ -125,7 +141,7 @@ def _product_statistics(
 ) -> tuple[Tensor, Tensor]:
     """conv's output (of relu(norm(a)), where that norm's statistics `before` are given) + up(low); its statistics."""
     ops = torch.ops.elastic_cnn
-    if _is_pointwise(conv):
+    if _is_pointwise(conv, a):
         z, statistics = ops.train_pointwise(a, before, conv.weight, low, *norm_arguments(norm))
         return z, statistics
     z = _conv_forward(conv, a if before is None else ops.train_normalize(a, before, True))
@@ -153,7 +169,7 @@ def _last_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of z2, norm2's weight and bias, conv3's weight. `needs`: of what precedes, of conv3's weight."""
     ops = torch.ops.elastic_cnn
-    if _is_pointwise(conv):
+    if _is_pointwise(conv, dz3):
         dweight = ops.train_pointwise_weight_gradient(dz3, z2, statistics2) if needs[1] else None
         of_norm = ops.train_pointwise_norm_gradient(dz3, weight, z2, statistics2) if needs[0] else (None, None, None)
         return *of_norm, dweight
@@ -191,7 +207,7 @@ def _first_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of x, with `others` (dy and active of an identity shortcut, the pooled map's), and the weight."""
     ops = torch.ops.elastic_cnn
-    if _is_pointwise(conv):
+    if _is_pointwise(conv, dz1):
         dweight = ops.train_pointwise_weight_gradient(dz1, x, None) if needs[1] else None
         return (ops.train_pointwise_input_gradient(dz1, weight, *others) if needs[0] else None), dweight
     dx, dweight = _conv_backward(conv, dz1, x, weight, needs)
@@ -203,7 +219,7 @@ def _first_backward(
 def _last_forward(conv: nn.Conv2d, z2: Tensor, statistics2: Tensor) -> Tensor:
     """conv3's output of relu(norm2(z2))."""
     ops = torch.ops.elastic_cnn
-    if not _is_pointwise(conv):
+    if not _is_pointwise(conv, z2):
         return _conv_forward(conv, ops.train_normalize(z2, statistics2, True))
     z: Tensor = ops.train_pointwise(z2, statistics2, conv.weight, None, None, None, None, None, 0.0, 0.0)[0]
     return z

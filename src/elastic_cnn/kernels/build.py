@@ -43,7 +43,7 @@ class Part:
 PARTS = {
     "inference": Part(("common", "inference"), ("avx512", "avx2")),
     "bf16": Part(("common", "inference"), ("avx512_bf16", "amx_bf16"), ("-DELASTIC_BF16",)),
-    "training": Part(("common", "training"), ("avx512", "avx2")),
+    "training": Part(("common", "training"), ("avx512", "avx2", "avx512_bf16")),
 }
 LEVELS = {  # instruction set: the flags that allow it
     "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mavx2", "-mprefer-vector-width=512"),

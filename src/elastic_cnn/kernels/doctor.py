@@ -71,7 +71,12 @@ def _kernels() -> list[Finding]:
     why = f"asked for by ELASTIC_KERNELS_ISA={wish}" if wish else "the widest that this processor has"
     text = f"{native.level()} ({why}); {inference.reason}: {inference.path}"
     training = native.load("training")
-    told = f"{training.reason}: {training.path}" if training else f"blocks train in the plain form: {training.reason}"
+    bf16 = ", bfloat16 too" if training and torch.ops.elastic_cnn.train_bf16_level() else ""
+    told = (
+        f"{training.reason}{bf16}: {training.path}"
+        if training
+        else f"blocks train in the plain form: {training.reason}"
+    )
     return [
         Finding(f"{KERNELS}, inference", text),
         _bfloat16(),

@@ -21,14 +21,15 @@ LANES = 16
 class ConvBranch:
     """conv1 (1x1), ReLU, conv2 (3x3, padding 1, `groups`), ReLU, conv3 (1x1) of one resolution.
 
-    w1 (P, C_in), b1 (P,), w2 (P, P / groups, 3, 3), b2 (P,), w3 (C_out, P), all float32 or float64.
+    w1 (P, C_in), b1 (P,), w2 (P, P / groups, 3, 3), b2 (P,), w3 (C_out, P), all float32 or float64. w3 None: it ends in
+    conv2, without a ReLU (`ResidualBlock`).
     """
 
     w1: Tensor
     b1: Tensor
     w2: Tensor
     b2: Tensor
-    w3: Tensor
+    w3: Tensor | None
     groups: int
 
 
@@ -46,6 +47,8 @@ class SqueezeGate:
 class ResidualBlock:
     """relu(gate(high(x) + up2(low(pool2(x))) + bias) + shortcut(x)), norms folded.
 
+    A low branch without conv3 joins the high one before its last ReLU: conv3(relu(high(x) + up2(low(pool2(x))))).
+
     bias (C_out,); stride 1 or 2, of conv2 and of the projection (weight (C_out, C_in), bias (C_out,)).
     """
 
@@ -56,10 +59,15 @@ class ResidualBlock:
     projection: tuple[Tensor, Tensor] | None = None
     gate: SqueezeGate | None = None
 
+    @property
+    def joined(self) -> bool:
+        """Whether the low branch ends in conv2."""
+        return self.low is not None and self.low.w3 is None
+
 
 @dataclass(frozen=True)
 class Packed:
-    """weights: one vector of all blocks; plan: eleven whole numbers a block, more for a tree.
+    """weights: one vector of all blocks; plan: twelve whole numbers a block, more for a tree.
 
     `cpu/inference/residual_plan.h` says which.
     """
@@ -121,17 +129,20 @@ def pack(blocks: Sequence[ResidualBlock], dtype: torch.dtype = torch.float32) ->
         numbers = []
         for branch in branches:
             low = branch is block.low
-            arrays, fields = _pack_branch(branch, 0.25 if low else 1.0, 1 / 16 if low else 1.0, dtype)
+            scales = (0.25, 1 / 16) if low else (1.0, 1.0)
+            arrays, fields = _pack_branch(branch, *scales, dtype, may_use_lanes=not block.joined)
             pieces += arrays
             numbers += fields
         pieces.append(float_words(block.bias))
         if block.projection is not None:
             pieces += [words(in_panels(block.projection[0]), dtype), float_words(block.projection[1])]
         if block.gate is not None:
-            pieces += _pack_gate(block.gate, branches, block.bias, dtype)
+            ends = [branch for branch in branches if branch.w3 is not None]
+            pieces += _pack_gate(block.gate, ends, block.bias, dtype, may_use_lanes=not block.joined)
         hidden = 0 if block.gate is None else len(block.gate.b1)
-        sizes = [block.high.w1.shape[1], block.high.w3.shape[0], block.stride]
-        plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), int(block.projection is not None), hidden]
+        sizes = [block.high.w1.shape[1], len(block.bias), block.stride]
+        rest = [int(block.projection is not None), hidden, int(block.joined)]
+        plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), *rest]
     return Packed(join(pieces, dtype), plan)
 
 
@@ -167,14 +178,16 @@ def _inputs_of_panel(panel: int, groups: int, width: int) -> tuple[int, int]:
 
 
 def _pack_branch(
-    branch: ConvBranch, scale_in: float, scale_out: float, dtype: torch.dtype
+    branch: ConvBranch, scale_in: float, scale_out: float, dtype: torch.dtype, may_use_lanes: bool
 ) -> tuple[list[Tensor], list[int]]:
     inner, width = branch.w2.shape[:2]
     groups = branch.groups
-    lanes = use_lanes(groups, width, dtype)
-    w1, b1, b2, w3 = (part.detach().double() for part in (branch.w1, branch.b1, branch.b2, branch.w3))
-    w1, w3 = w1.reshape(inner, -1), w3.reshape(-1, inner)
-    w2 = branch.w2.detach().double()
+    lanes = may_use_lanes and use_lanes(groups, width, dtype)
+    w1, b1, b2 = (part.detach().double() for part in (branch.w1, branch.b1, branch.b2))
+    w3 = b1.new_zeros(0, inner) if branch.w3 is None else branch.w3.detach().double().reshape(-1, inner)
+    w1, w2 = w1.reshape(inner, -1), branch.w2.detach().double()
+    if branch.w3 is None:  # its last layer is conv2
+        w2, scale_out = w2 * scale_out, 1.0
     if lanes:
         missing = -groups % LANES * width
         order = torch.arange(inner + missing).view(-1, LANES, width)  # slab, lane, channel
@@ -205,15 +218,18 @@ def _grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
     return torch.cat(panels)
 
 
-def _pack_gate(gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor, dtype: torch.dtype) -> list[Tensor]:
+def _pack_gate(
+    gate: SqueezeGate, branches: Sequence[ConvBranch], bias: Tensor, dtype: torch.dtype, may_use_lanes: bool
+) -> list[Tensor]:
     """The gate's first layer takes the means of the maps before conv3, so conv3's matrices are multiplied into it."""
     w1, w2 = gate.w1.detach().double().flatten(1), gate.w2.detach().double().flatten(1)
     wide = -len(w1) % LANES
     pieces = []
     for branch in branches:
+        assert branch.w3 is not None
         v = (w1 @ branch.w3.detach().double().reshape(len(w2), -1)).T  # (P, hidden)
         groups, width = branch.groups, branch.w2.shape[1]
-        if use_lanes(groups, width, dtype):
+        if may_use_lanes and use_lanes(groups, width, dtype):
             v = F.pad(v, (0, 0, 0, -groups % LANES * width))
             v = v.view(-1, LANES, width, v.shape[1]).transpose(1, 2).flatten(0, 2)
         pieces.append(F.pad(v, (0, wide)))

@@ -2,7 +2,7 @@
 
 import torch
 
-from elastic_cnn.fast import FormReport, optimize_for_training
+from elastic_cnn.fast import FormReport, optimize_for_training, training_ops
 from elastic_cnn.tasks.recipe import Recipe
 
 
@@ -12,8 +12,10 @@ def obstacle(recipe: Recipe, device: torch.device) -> str:
         return "fused=never"
     if device.type != "cpu":
         return f"the native passes are for the CPU, the run is on {device.type}"
-    if recipe.precision != "fp32":
-        return f"the native passes compute in 32 bits, the recipe asks for precision={recipe.precision}"
+    if recipe.precision not in ("fp32", "bf16-mixed"):
+        return f"the native passes compute fp32 and bf16-mixed, the recipe asks for precision={recipe.precision}"
+    if recipe.precision == "bf16-mixed" and not training_ops.bf16_level():
+        return f"precision=bf16-mixed: {training_ops.unavailable() or 'this processor has no AVX-512 BF16'}"
     if not recipe.channels_last:
         return "the native passes need channels_last=true"
     return "the recipe compiles the network" if recipe.compile else ""

@@ -78,11 +78,12 @@ def prepare(subject: Subject) -> Run:
     images = torch.randn(subject.batch, channels, subject.size, subject.size, generator=_generator())
     with contextlib.suppress(ValueError):  # a network without batch norms keeps its activations in range by itself
         recalibrate(network, [images[:1].expand(2, -1, -1, -1)])
-    dtype = DTYPES["float32" if subject.form in ALONE else subject.dtype]
+    mixed = subject.job == "training" and subject.dtype == "bfloat16"
+    dtype = DTYPES["float32" if subject.form in ALONE or mixed else subject.dtype]
     network.to(subject.device, dtype).to(memory_format=torch.channels_last)
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
-        training_run(network, subject.form, images)
+        training_run(network, subject.form, images, autocast=mixed)
         if subject.job == "training"
         else inference_run(network, subject, images)
     )
@@ -159,8 +160,9 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
         raise Unavailable(str(error)) from error
 
 
-def training_run(network: nn.Module, form: str, images: Tensor) -> Run:
-    """One step: forward in training mode, cross-entropy of class 0, backward, SGD with momentum."""
+def training_run(network: nn.Module, form: str, images: Tensor, autocast: bool = False) -> Run:
+    """One step: forward in training mode, cross-entropy of class 0, backward, SGD with momentum. autocast: the forward
+    pass under autocast to bfloat16, weights and their gradients float32."""
     network.train().requires_grad_(True)
     if form == "optimized":
         report = optimize_for_training(network)
@@ -170,7 +172,8 @@ def training_run(network: nn.Module, form: str, images: Tensor) -> Run:
     optimizer = torch.optim.SGD(network.parameters(), 1e-6, momentum=0.9)
 
     def run() -> object:
-        logits = forward(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            logits = forward(images).float()
         targets = torch.zeros(logits.shape[:1] + logits.shape[2:], dtype=torch.long, device=logits.device)
         loss = F.cross_entropy(logits, targets)
         loss.backward()

@@ -3,14 +3,13 @@
 // A product multiplies its weights a word of 32 bits at a time: one float, or two bfloat16 of neighbouring input channels,
 // weights[...][input pair][output][2]. What is added to or multiplied with sums (biases, scales, gates) is float32 in both.
 #pragma once
+#include "common/bfloat16.h"
 #include "common/maps.h"
 
 namespace elastic {
 
 #ifdef ELASTIC_BF16
-struct Element {
-  uint16_t bits;  // the upper half of a float
-};
+using Element = Bfloat16;
 #else
 using Element = float;
 #endif

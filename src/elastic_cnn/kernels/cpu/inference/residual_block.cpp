@@ -2,7 +2,8 @@
 //
 //   high:  conv1 -> grouped 3x3 -> conv3, whose tile also adds bias, the upsampled low map and the shortcut, and takes
 //          the ReLU, so that the wide map is written once and read once (as the shortcut, which it may overwrite)
-//   low:   pool -> conv1 -> grouped 3x3 -> conv3, at half the height and width
+//   low:   pool -> conv1 -> grouped 3x3 -> conv3, at half the height and width; or, joined, without conv3: the high
+//          branch's 3x3 then adds the upsampled low map before its ReLU
 //
 // Division. Threads take rows where there are enough of them: a chunk of rows goes through all convolutions while it
 // lies in a thread's cache. On small maps, where weights are many and rows few, threads take channels, so that each
@@ -47,7 +48,7 @@ void BlockRun::rows() {
   wait();
   if (elastic) {
     conv2(true, low, all_vectors(b_.low));
-    conv3_low(low, {0, b_.out_panels()});
+    if (!b_.joined) conv3_low(low, {0, b_.out_panels()});
     wait();
   }
   const int each = rows_in(kChunk, size_.out_width);
@@ -78,14 +79,18 @@ void BlockRun::channels() {
   conv1(false, {0, m_.images * size_.height}, range_of(b_.high.panels(), worker_));
   wait();
   if (b_.elastic()) conv1(true, low, range_of(b_.low.panels(), worker_));
-  conv2(false, out, vectors_of(b_.high));
+  if (!b_.joined) conv2(false, out, vectors_of(b_.high));
   if (b_.elastic()) {
     wait();
     conv2(true, low, vectors_of(b_.low));
   }
+  if (b_.joined) {
+    wait();
+    conv2(false, out, vectors_of(b_.high));
+  }
   shortcut(out, out_part);
   wait();
-  if (b_.elastic()) conv3_low(low, out_part);
+  if (b_.low_to_end()) conv3_low(low, out_part);
   if (b_.hidden) gate();
   conv3(out, out_part);
 }

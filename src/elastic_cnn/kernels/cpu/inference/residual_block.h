@@ -40,6 +40,8 @@ class BlockRun {
   void gate();
 
   Convolution from_inner(const BranchPlan& branch, const Element* input, int height, int width) const;
+  // Lets a product add the low map, enlarged.
+  void enlarge(Convolution& p, int64_t low, int64_t pixel) const;
   // Lets a product run over all images of the stack, so far apart.
   void stack(Convolution& p, int64_t in_image, int64_t out_image) const;
   // body(rows of an image) for each image of the stack; `rows` are all rows of all of them, or some of the only one.

@@ -39,6 +39,7 @@ int64_t conv2_size(const BranchPlan& b) {
   return rows * 9 * kPanel;
 }
 
+// out: 0 without conv3.
 BranchPlan read_branch(const int64_t* numbers, int in, int out, Cursor& cursor) {
   BranchPlan b{};
   b.groups = positive(numbers[0], "groups");
@@ -69,11 +70,15 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
     b.out = positive(row[1], "output channels");
     b.stride = positive(row[2], "stride");
     TORCH_CHECK_VALUE(b.stride <= 2, "a block's stride must be 1 or 2, got ", b.stride);
+    b.joined = flag(row[11], "joined");
     b.high = read_branch(row + 3, b.in, b.out, cursor);
     if (row[6] != 0) {
       TORCH_CHECK_VALUE(b.stride == 1, "a block with a low-resolution branch has stride 1, got ", b.stride);
-      b.low = read_branch(row + 6, b.in, b.out, cursor);
+      b.low = read_branch(row + 6, b.in, b.joined ? 0 : b.out, cursor);
     }
+    const bool joins = b.elastic() && b.low.inner == b.high.inner && !b.high.lanes && !b.low.lanes;
+    TORCH_CHECK_VALUE(!b.joined || joins,
+                      "branches that join before conv3 are two, of as many channels, without lanes");
     b.projection = flag(row[9], "projection");
     TORCH_CHECK_VALUE(row[10] >= 0 && row[10] <= kMost, "a plan's hidden channels must not be negative, got ", row[10]);
     b.hidden = int(row[10]);
@@ -89,7 +94,7 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
     }
     if (b.hidden) {
       b.gate_high = cursor.take(b.high.inner * b.hidden_wide());
-      if (b.elastic()) b.gate_low = cursor.take(b.low.inner * b.hidden_wide());
+      if (b.low_to_end()) b.gate_low = cursor.take(b.low.inner * b.hidden_wide());
       b.gate_b1 = cursor.take(b.hidden_wide());
       b.gate_w2 = cursor.take(b.hidden_wide() * out_wide);
       b.gate_b2 = cursor.take(out_wide);

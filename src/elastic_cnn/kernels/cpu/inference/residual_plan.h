@@ -22,10 +22,12 @@ struct BranchPlan {
 struct BlockPlan {
   int in, out, stride;
   BranchPlan high, low;  // low.groups is 0 in a block of one resolution
+  bool joined;           // the low branch ends in conv2 and joins the high one there, before its ReLU and conv3
   bool projection;       // the shortcut is a 1x1 convolution of this stride
   int hidden;            // of the squeeze-and-excitation gate, 0 without one
   int64_t b3, wp, bp, gate_high, gate_low, gate_b1, gate_w2, gate_b2;
   bool elastic() const { return low.groups > 0; }
+  bool low_to_end() const { return elastic() && !joined; }
   int in_vectors() const { return int(round_up(in, kPanel) / 16); }
   int out_panels() const { return int(round_up(out, kPanel) / kPanel); }
   int64_t in_pixel() const { return round_up(in, kPanel) + kGap; }
@@ -38,10 +40,10 @@ struct Plan {
   int64_t weights = 0;  // floats that the packed weights take
 };
 
-constexpr int kPlanFields = 11;
+constexpr int kPlanFields = 12;
 
 // Reads rows of (in, out, stride, groups, group width, lanes, low groups, low group width, low lanes, projection,
-// hidden). The packed weights follow in that order too, see packing.py. Raises where the numbers make no sense.
+// hidden, joined). The packed weights follow in that order too, see packing.py. Raises where the numbers make no sense.
 Plan read_plan(const std::vector<int64_t>& numbers);
 
 }  // namespace elastic

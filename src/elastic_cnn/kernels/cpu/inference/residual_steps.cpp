@@ -83,8 +83,21 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
   p.height = out_height;
   p.width = out_width;
   p.relu = true;
+  if (b_.joined && low) {
+    p.bias = nullptr;  // the high branch's holds it
+    p.relu = false;
+  } else if (b_.joined) {
+    enlarge(p, r_.layout_.low_inner, b_.low.pixel());
+  }
   stack(p, (height + 2) * row, p.height * p.out_row);
   finish(p, rows, {vectors.begin / 2, vectors.end / 2}, low ? kConv2Low : kConv2);
+}
+
+void BlockRun::enlarge(Convolution& p, int64_t low, int64_t pixel) const {
+  p.low = at(low);
+  p.low_pixel = pixel;
+  p.low_height = size_.low_height;
+  p.low_width = size_.low_width;
 }
 
 void BlockRun::conv3_low(Range rows, Range panels) {
@@ -124,12 +137,7 @@ void BlockRun::conv3(Range rows, Range panels) {
   p.shortcut_pixel = b_.projection ? m_.out_pixel : m_.shortcut_pixel;
   p.scale = b_.hidden ? floats_at(r_.layout_.gate) : nullptr;
   p.relu = true;
-  if (b_.elastic()) {
-    p.low = at(r_.layout_.low_out);
-    p.low_pixel = b_.out_pixel();
-    p.low_height = size_.low_height;
-    p.low_width = size_.low_width;
-  }
+  if (b_.low_to_end()) enlarge(p, r_.layout_.low_out, b_.out_pixel());
   stack(p, p.height * p.in_row, p.height * p.out_row);
   finish(p, rows, panels, kConv3);
 }
@@ -148,7 +156,7 @@ void BlockRun::gate() {
                   rows,        columns,         floats_at(l.mean_high)};
   const Range part = range_of(2 * b_.high.panels(), worker_);
   k_.mean(high, part.begin, part.end);
-  if (b_.elastic()) {
+  if (b_.low_to_end()) {
     const Mean low{at(l.low_inner),      b_.low.pixel(),          size_.low_height,
                    size_.low_width,      rows + size_.out_height, columns + size_.out_width,
                    floats_at(l.mean_low)};
@@ -159,11 +167,11 @@ void BlockRun::gate() {
   const int hidden = int(b_.hidden_wide());
   const Range h = range_of(hidden / kVector, worker_);
   using A = Activation;
-  const A first = b_.elastic() ? A::kNone : A::kRelu;
+  const A first = b_.low_to_end() ? A::kNone : A::kRelu;
   k_.linear({floats_at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), floats_at(l.hidden), b_.high.inner,
              hidden, first},
             h.begin, h.end);
-  if (b_.elastic())
+  if (b_.low_to_end())
     k_.linear({floats_at(l.mean_low), weights(b_.gate_low), floats_at(l.hidden), floats_at(l.hidden), b_.low.inner,
                hidden, A::kRelu},
               h.begin, h.end);

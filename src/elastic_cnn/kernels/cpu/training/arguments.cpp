@@ -9,13 +9,27 @@ namespace elastic {
 
 void check_map(const Tensor& x, const char* name) {
   check_device(x, name);
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name,
-                   " must be float32 or float64, got ", x.scalar_type());
+  const at::ScalarType type = x.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16, name,
+                   " must be float32, float64 or bfloat16, got ", type);
   TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sym_sizes());
   for (const SymInt& size : x.sym_sizes())
     TORCH_CHECK_VALUE(size.maybe_as_int() != 0, name, " must not be empty, got ", x.sym_sizes());
   check_contiguous(x, name, at::MemoryFormat::ChannelsLast);
 }
+
+namespace {
+
+// Of weights, statistics and sums beside a map.
+at::ScalarType number_type(const Tensor& map) {
+  return map.scalar_type() == at::kBFloat16 ? at::kFloat : map.scalar_type();
+}
+
+void check_number_of(const Tensor& x, const Tensor& map, const char* name) {
+  check_beside(x, map, number_type(map), name);
+}
+
+}  // namespace
 
 void check_map_of(const Tensor& x, const Tensor& like, at::SymIntArrayRef sizes, const char* name) {
   check_like(x, like, name);
@@ -24,13 +38,13 @@ void check_map_of(const Tensor& x, const Tensor& like, at::SymIntArrayRef sizes,
 }
 
 void check_vector(const Tensor& x, const Tensor& like, const SymInt& numbers, const char* name) {
-  check_like(x, like, name);
+  check_number_of(x, like, name);
   check_sizes(x, {numbers}, name);
   check_contiguous(x, name);
 }
 
 void check_statistics(const Tensor& statistics, const Tensor& like, const SymInt& channels) {
-  check_like(statistics, like, "the statistics");
+  check_number_of(statistics, like, "the statistics");
   check_sizes(statistics, {SymInt(4), channels}, "the statistics");
   check_contiguous(statistics, "the statistics");
 }
@@ -52,7 +66,7 @@ void check_active(const Tensor& active, const Tensor& map) {
 }
 
 void check_weight(const Tensor& weight, const Tensor& like, at::SymIntArrayRef sizes) {
-  check_like(weight, like, "the weight");
+  check_number_of(weight, like, "the weight");
   check_sizes(weight, sizes, "the weight");
 }
 
@@ -72,12 +86,16 @@ std::array<SymInt, 4> low_sizes(const Tensor& map, const SymInt& channels) {
 
 Tensor empty_like_map(const Tensor& map) { return empty_map(map, map.sym_sizes()); }
 
-Tensor empty_vector(const Tensor& like, const SymInt& numbers) { return at::empty_symint({numbers}, like.options()); }
+Tensor empty_numbers(const Tensor& map, at::SymIntArrayRef sizes) {
+  return at::empty_symint(sizes, map.options().dtype(number_type(map)));
+}
+
+Tensor empty_vector(const Tensor& like, const SymInt& numbers) { return empty_numbers(like, {numbers}); }
 
 Tensor empty_active(const Tensor& map) { return at::empty_symint(active_sizes(map), map.options().dtype(at::kByte)); }
 
 Tensor empty_statistics(const Tensor& like, const SymInt& channels) {
-  return at::empty_symint({SymInt(4), channels}, like.options());
+  return empty_numbers(like, {SymInt(4), channels});
 }
 
 }  // namespace elastic

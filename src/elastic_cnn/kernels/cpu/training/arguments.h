@@ -1,6 +1,7 @@
 // What the operators of the training form ask of their arguments, beyond common/checks.h.
 //
-// Maps are channels_last, float32 or float64, and not empty. `statistics` (4, C) holds mean, 1 / sqrt(var + eps), scale
+// Maps are channels_last, float32, float64 or bfloat16, and not empty; what else there is of numbers has their dtype, or
+// float32 beside bfloat16. `statistics` (4, C) holds mean, 1 / sqrt(var + eps), scale
 // and shift. `active` has one bit an element of a map, (N, H, ceil(W / 8), C) bytes.
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -15,13 +16,13 @@ namespace elastic {
 using at::Tensor;
 using c10::SymInt;
 
-// Raises unless `x` is a map: (N, C, H, W), channels_last, float32 or float64, none of its sizes zero.
+// Raises unless `x` is a map: (N, C, H, W), channels_last, of these dtypes, none of its sizes zero.
 void check_map(const Tensor& x, const char* name);
 
 // Raises unless `x` is a map of these sizes like `like`.
 void check_map_of(const Tensor& x, const Tensor& like, at::SymIntArrayRef sizes, const char* name);
 
-// Raises unless `x` is a contiguous vector of so many numbers like `like`.
+// Raises unless `x` is a contiguous vector of so many numbers beside the map `like`.
 void check_vector(const Tensor& x, const Tensor& like, const SymInt& numbers, const char* name);
 
 // Raises unless `statistics` are those of a map like `like` of so many channels.
@@ -49,6 +50,7 @@ std::array<SymInt, 4> low_sizes(const Tensor& map, const SymInt& channels);
 
 // Results, not yet computed.
 Tensor empty_like_map(const Tensor& map);
+Tensor empty_numbers(const Tensor& map, at::SymIntArrayRef sizes);
 Tensor empty_vector(const Tensor& like, const SymInt& numbers);
 Tensor empty_statistics(const Tensor& like, const SymInt& channels);
 Tensor empty_active(const Tensor& map);

@@ -15,9 +15,9 @@ namespace {
 template <class T>
 void statistics_pass(const Tensor& z, const Norm& norm, const Tensor& statistics) {
   const int64_t channels = z.size(1), rows = z.numel() / channels;
-  const T* map = z.data_ptr<T>();
+  const T* map = data<T>(z);
   std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
-  const std::vector<T> pivot(map, map + channels);
+  const std::vector<Number<T>> pivot(map, map + channels);
   parallel_rows(rows, [&](int64_t thread, int64_t begin, int64_t end) {
     add_statistics(map + begin * channels, pivot.data(), end - begin, sums[thread]);
   });
@@ -30,8 +30,7 @@ void normalize_pass(const Tensor& z, const Tensor& statistics, bool relu, const 
   const Statistics<T> s(statistics);
   parallel_rows(z.numel() / channels, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
-    training_kernels<T>().normalize(z.data_ptr<T>() + at, s.scale, s.shift, end - begin, channels, relu,
-                                    y.data_ptr<T>() + at);
+    training_kernels<T>().normalize(data<T>(z) + at, s.scale, s.shift, end - begin, channels, relu, data<T>(y) + at);
   });
 }
 
@@ -39,8 +38,8 @@ template <class T>
 void backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu, const Tensor& dz,
               const Tensor& weight, const Tensor& bias) {
   const int64_t channels = z.size(1), rows = z.numel() / channels;
-  const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
-  T* out = dz.data_ptr<T>();
+  const T *map = data<T>(z), *gradients = data<T>(dy);
+  T* out = data<T>(dz);
   const Statistics<T> s(statistics);
   std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
   parallel_rows(rows, [&](int64_t thread, int64_t begin, int64_t end) {
@@ -73,8 +72,10 @@ Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bia
                         const Tensor& running_var, double momentum, double eps) {
   const Tensor statistics = statistics_output(z, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_statistics",
-                             [&] { statistics_pass<scalar_t>(z, norm, statistics); });
+  for_element_type(z.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    statistics_pass<T>(z, norm, statistics);
+  });
   return statistics;
 }
 
@@ -86,8 +87,10 @@ Tensor normalize_output(const Tensor& z, const Tensor& statistics, bool) {
 
 Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
   const Tensor y = normalize_output(z, statistics, relu);
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_normalize",
-                             [&] { normalize_pass<scalar_t>(z, statistics, relu, y); });
+  for_element_type(z.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    normalize_pass<T>(z, statistics, relu, y);
+  });
   return y;
 }
 
@@ -103,8 +106,9 @@ std::tuple<Tensor, Tensor> batch_norm_backward_output(const Tensor& dy, const Te
 std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
                                                const Tensor& dz) {
   const auto [weight, bias] = batch_norm_backward_output(dy, z, statistics, relu, dz);
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_batch_norm_backward", [&, &weight = weight, &bias = bias] {
-    backward<scalar_t>(dy, z, statistics, relu, dz, weight, bias);
+  for_element_type(z.scalar_type(), [&, &weight = weight, &bias = bias](auto element) {
+    using T = decltype(element);
+    backward<T>(dy, z, statistics, relu, dz, weight, bias);
   });
   return {weight, bias};
 }

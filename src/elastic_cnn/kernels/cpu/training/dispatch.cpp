@@ -24,8 +24,17 @@ const TrainingKernels<double>& training_kernels<double>() {
   raise_no_level();
 }
 
+template <>
+const TrainingKernels<Bfloat16>& training_kernels<Bfloat16>() {
+#if defined(__x86_64__)
+  if (bf16_level() != Bf16Level::none) return avx512_bf16::kernels16();
+#endif
+  raise_no_bf16();
+}
+
 }  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
   m.def("train_level() -> str", []() { return elastic::level_name(); });
+  m.def("train_bf16_level() -> str", []() { return elastic::bf16_level_name(); });
 }

@@ -5,6 +5,7 @@
 // (and normalised, where a norm comes before) into a buffer that stays in the second-level cache; each of its tiles
 // meets each panel in registers. The buffer's rows are kStride long, not a power of two apart, so that they do not
 // compete for the same lines of the cache. A depth over kDepth is summed block by block in C.
+#ifndef __AVX512BF16__  // bfloat16 has products of its own
 #include "training/epilogue.h"
 
 namespace elastic::ELASTIC_LEVEL {
@@ -92,7 +93,8 @@ void run_panel(const Gemm<T>& p, const Block<T>& block, int64_t panel, int64_t p
                                     !block.first, ahead);
     if (!block.last) continue;
     if (sums.pivot && sums.first_row == row) std::copy_n(p.c + row * p.n + j0, columns, sums.pivot + j0);
-    tile_epilogue(p, row, there, taps ? taps + r : nullptr, j0, columns, sums);
+    const Product<T> product{p.c + row * p.n + j0, p.n};
+    tile_epilogue(p, product, row, there, taps ? taps + r : nullptr, j0, columns, sums);
   }
 }
 
@@ -126,7 +128,8 @@ void set_gemm(TrainingKernels<T>& table) {
   table.pack = &pack<T>;
   table.gemm = &run_gemm<T>;
 }
-template void set_gemm(TrainingKernels<float>&);
-template void set_gemm(TrainingKernels<double>&);
+ELASTIC_FOR_ELEMENT_TYPES(set_gemm)
 
 }  // namespace elastic::ELASTIC_LEVEL
+
+#endif

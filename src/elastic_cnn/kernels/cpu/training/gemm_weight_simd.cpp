@@ -3,6 +3,7 @@
 //
 // Both factors are copied, kDepth pixels at a time, so that a tile's values lie together at each pixel: of dZ
 // kWeightRows (padded to 16), of A one panel. The next pixels are fetched meanwhile, where they fit into the cache.
+#ifndef __AVX512BF16__  // bfloat16 has products of its own
 #include "training/tile.h"
 
 namespace elastic::ELASTIC_LEVEL {
@@ -93,7 +94,8 @@ template <class T>
 void set_gemm_weight(TrainingKernels<T>& table) {
   table.weight_gradient = &weight_gradient<T>;
 }
-template void set_gemm_weight(TrainingKernels<float>&);
-template void set_gemm_weight(TrainingKernels<double>&);
+ELASTIC_FOR_ELEMENT_TYPES(set_gemm_weight)
 
 }  // namespace elastic::ELASTIC_LEVEL
+
+#endif

@@ -16,10 +16,12 @@ namespace elastic {
 namespace {
 
 bool has_grouped(int64_t channels, int64_t groups, at::ScalarType type) {
-  const bool known = type == at::kFloat || type == at::kDouble;
-  if (level() == Level::none || !known || channels < 1 || groups < 1 || channels % groups) return false;
+  const bool known = type == at::kFloat || type == at::kDouble || type == at::kBFloat16;
+  if (!known || channels < 1 || groups < 1 || channels % groups) return false;
+  if (type == at::kBFloat16 ? bf16_level() == Bf16Level::none : level() == Level::none) return false;
   const int64_t of_group = channels / groups;
-  const int64_t lanes = type == at::kFloat ? training_kernels<float>().lanes : training_kernels<double>().lanes;
+  int64_t lanes = 0;
+  for_element_type(type, [&](auto element) { lanes = training_kernels<decltype(element)>().lanes; });
   return (of_group == 4 || of_group == 8 || of_group == 16 || of_group == 32) && groups % lanes == 0;
 }
 
@@ -45,10 +47,10 @@ std::array<SymInt, 4> out_sizes(const Tensor& x, int64_t stride) {
 }
 
 template <class T>
-std::unique_ptr<T[]> pack(const Tensor& weight, const GroupedShape& shape, bool adjoint) {
-  std::unique_ptr<T[]> packed(new T[weight.numel()]);
+std::unique_ptr<Number<T>[]> pack(const Tensor& weight, const GroupedShape& shape, bool adjoint) {
+  std::unique_ptr<Number<T>[]> packed(new Number<T>[weight.numel()]);
   const Tensor plain = weight.contiguous();
-  training_kernels<T>().pack_grouped(plain.data_ptr<T>(), shape, adjoint, packed.get());
+  training_kernels<T>().pack_grouped(data<Number<T>>(plain), shape, adjoint, packed.get());
   return packed;
 }
 
@@ -72,17 +74,18 @@ std::tuple<Tensor, Tensor> grouped(const Tensor& x, const Tensor& before, const 
   const auto& [z, statistics] = results;
   const GroupedShape shape = shape_of(x, weight, stride);
   const Norm norm{norm_weight, norm_bias, running_mean, running_var, momentum, eps};
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_grouped", [&, &z = z, &statistics = statistics] {
-    const auto packed = pack<scalar_t>(weight, shape, false);
-    const Statistics<scalar_t> s(before);
-    SlabConvolution<scalar_t> convolution{shape, false, x.data_ptr<scalar_t>(), s.scale, s.shift, packed.get(), {}};
+  for_element_type(x.scalar_type(), [&, &z = z, &statistics = statistics](auto element) {
+    using T = decltype(element);
+    const auto packed = pack<T>(weight, shape, false);
+    const Statistics<T> s(before);
+    SlabConvolution<T> convolution{shape, false, data<T>(x), s.scale, s.shift, packed.get(), {}};
     convolution.output.epilogue = Epilogue::statistics;
-    convolution.output.c = z.data_ptr<scalar_t>();
+    convolution.output.c = data<T>(z);
     convolution.output.n = shape.channels;
-    parallel_statistics<scalar_t>(x.size(0) * shape.out_height(), shape.out_width(), shape.channels, norm, statistics,
-                                  [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& sums) {
-                                    training_kernels<scalar_t>().grouped(convolution, begin, end, sums);
-                                  });
+    parallel_statistics<T>(x.size(0) * shape.out_height(), shape.out_width(), shape.channels, norm, statistics,
+                           [&](int64_t begin, int64_t end, const ColumnSums<T>& sums) {
+                             training_kernels<T>().grouped(convolution, begin, end, sums);
+                           });
   });
   return results;
 }
@@ -100,25 +103,25 @@ std::tuple<Tensor, Tensor, Tensor> grouped_norm_gradient(const Tensor& dz, const
   const std::tuple<Tensor, Tensor, Tensor> results = grouped_norm_gradient_output(dz, weight, x, statistics, stride);
   const auto& [g, of_weight, of_bias] = results;
   const GroupedShape shape = shape_of(x, weight, stride);
-  AT_DISPATCH_FLOATING_TYPES(
-      x.scalar_type(), "train_grouped_norm_gradient", [&, &g = g, &of_weight = of_weight, &of_bias = of_bias] {
-        const auto packed = pack<scalar_t>(weight, shape, true);
-        const Statistics<scalar_t> s(statistics);
-        SlabConvolution<scalar_t> convolution{shape, true, dz.data_ptr<scalar_t>(), nullptr, nullptr, packed.get(), {}};
-        convolution.output.epilogue = Epilogue::norm_gradient;
-        convolution.output.c = g.data_ptr<scalar_t>();
-        convolution.output.n = shape.channels;
-        convolution.output.z = x.data_ptr<scalar_t>();
-        convolution.output.z_scale = s.scale;
-        convolution.output.z_shift = s.shift;
-        convolution.output.z_mean = s.mean;
-        std::vector<ChannelSums<scalar_t>> sums(num_threads(), ChannelSums<scalar_t>(shape.channels));
-        parallel_sums<scalar_t>(x.size(0) * shape.height, &sums, nullptr,
-                                [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& own) {
-                                  training_kernels<scalar_t>().grouped(convolution, begin, end, own);
-                                });
-        finish_norm_gradient(sums, x, statistics, g, of_weight, of_bias);
-      });
+  for_element_type(x.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias](auto element) {
+    using T = decltype(element);
+    const auto packed = pack<T>(weight, shape, true);
+    const Statistics<T> s(statistics);
+    SlabConvolution<T> convolution{shape, true, data<T>(dz), nullptr, nullptr, packed.get(), {}};
+    convolution.output.epilogue = Epilogue::norm_gradient;
+    convolution.output.c = data<T>(g);
+    convolution.output.n = shape.channels;
+    convolution.output.z = data<T>(x);
+    convolution.output.z_scale = s.scale;
+    convolution.output.z_shift = s.shift;
+    convolution.output.z_mean = s.mean;
+    std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
+    parallel_sums<T>(x.size(0) * shape.height, &sums, nullptr,
+                     [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
+                       training_kernels<T>().grouped(convolution, begin, end, own);
+                     });
+    finish_norm_gradient(sums, x, statistics, g, of_weight, of_bias);
+  });
   return results;
 }
 
@@ -127,24 +130,24 @@ Tensor grouped_weight_gradient_output(const Tensor& dz, const Tensor& x, const T
   check_convolution(x, weight, stride);
   check_map_of(dz, x, out_sizes(x, stride), "the gradient");
   check_statistics(before, x, x.sym_size(1));
-  return at::empty_symint(weight.sym_sizes(), x.options());
+  return empty_numbers(x, weight.sym_sizes());
 }
 
 Tensor grouped_weight_gradient(const Tensor& dz, const Tensor& x, const Tensor& before, const Tensor& weight,
                                int64_t stride) {
   const Tensor dweight = grouped_weight_gradient_output(dz, x, before, weight, stride);
   const GroupedShape shape = shape_of(x, weight, stride);
-  const Tensor sums = at::zeros({num_threads(), weight.numel()}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_grouped_weight_gradient", [&] {
-    const Statistics<scalar_t> s(before);
+  const Tensor sums = at::zeros({num_threads(), weight.numel()}, weight.options());
+  for_element_type(x.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    const Statistics<T> s(before);
     parallel_rows(x.size(0) * shape.out_height(), [&](int64_t thread, int64_t begin, int64_t end) {
-      GroupedWeightGradient<scalar_t> own{shape,  dz.data_ptr<scalar_t>(), x.data_ptr<scalar_t>(), s.scale, s.shift,
-                                          nullptr};
-      own.sums = sums.data_ptr<scalar_t>() + thread * weight.numel();
-      training_kernels<scalar_t>().grouped_weight_gradient(own, begin, end);
+      GroupedWeightGradient<T> own{shape, data<T>(dz), data<T>(x), s.scale, s.shift, nullptr};
+      own.sums = data<Number<T>>(sums) + thread * weight.numel();
+      training_kernels<T>().grouped_weight_gradient(own, begin, end);
     });
     const Tensor sum = sums.sum(0);
-    training_kernels<scalar_t>().unpack_grouped(sum.data_ptr<scalar_t>(), shape, dweight.data_ptr<scalar_t>());
+    training_kernels<T>().unpack_grouped(data<Number<T>>(sum), shape, data<Number<T>>(dweight));
   });
   return dweight;
 }

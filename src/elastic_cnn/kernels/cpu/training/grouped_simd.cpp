@@ -16,7 +16,7 @@ namespace {
 // One of the 9 positions of the kernel that reach a run of output pixels.
 template <class T>
 struct Tap {
-  const T *input, *weights;
+  const Number<T>*input, *weights;
 };
 
 // A run of output pixels: what they have in common.
@@ -28,14 +28,14 @@ struct Run {
 };
 
 template <class T, int M>
-void tile(const Run<T>& run, int64_t from, T* out) {
+void tile(const Run<T>& run, int64_t from, Number<T>* out) {
   using V = typename Vector<T>::type;
   constexpr int L = Vector<T>::lanes;
   V sum[M][2];
 #pragma GCC unroll 16
   for (int i = 0; i < M; i++) sum[i][0] = sum[i][1] = V{};
   for (int t = 0; t < run.count; t++) {
-    const T *a = run.taps[t].input + from * run.in_step, *w = run.taps[t].weights;
+    const Number<T>*a = run.taps[t].input + from * run.in_step, *w = run.taps[t].weights;
     const int64_t step = run.in_step;
 #pragma GCC unroll 1
     for (int64_t k = 0; k < run.of_group; k++, a += L, w += 2 * L) {
@@ -56,7 +56,7 @@ void tile(const Run<T>& run, int64_t from, T* out) {
 }
 
 template <class T>
-using Tile = void (*)(const Run<T>&, int64_t, T*);
+using Tile = void (*)(const Run<T>&, int64_t, Number<T>*);
 template <class T, int... I>
 constexpr std::array<Tile<T>, sizeof...(I) + 1> tiles_of(std::integer_sequence<int, I...>) {
   return {nullptr, tile<T, I + 1>...};
@@ -66,7 +66,7 @@ constexpr std::array<Tile<T>, kRows + 1> tiles = tiles_of<T>(std::make_integer_s
 
 // `count` pixels in nearly equal tiles.
 template <class T>
-void run_tiles(const Run<T>& run, int64_t count, T* out) {
+void run_tiles(const Run<T>& run, int64_t count, Number<T>* out) {
   const int64_t number = (count + kRows - 1) / kRows;
   for (int64_t i = 0; i < number; i++) {
     const int64_t from = count * i / number, to = count * (i + 1) / number;
@@ -76,7 +76,7 @@ void run_tiles(const Run<T>& run, int64_t count, T* out) {
 
 // Row y of the output, two channels of each group. weights: [tap][channel of the input][2][lanes].
 template <class T>
-void forward_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const T* weights, T* out) {
+void forward_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const Number<T>* weights, Number<T>* out) {
   constexpr int L = Vector<T>::lanes;
   Run<T> run;
   run.of_group = s.of_group;
@@ -93,7 +93,7 @@ void forward_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const 
 // Row y of the gradient of the convolution's input: pixel x takes tap (i, j) of the output's gradient at
 // ((y + 1 - i) / stride, (x + 1 - j) / stride), where that is whole; so every stride-th pixel has the same taps.
 template <class T>
-void adjoint_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const T* weights, T* out) {
+void adjoint_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const Number<T>* weights, Number<T>* out) {
   constexpr int L = Vector<T>::lanes;
   for (int64_t phase = 0; phase < s.stride && phase < s.width; phase++) {
     Run<T> run;
@@ -109,10 +109,20 @@ void adjoint_row(const GroupedShape& s, const SlabRows<T>& in, int64_t y, const 
   }
 }
 
-// Rows [begin, end) of one image's output, one slab.
+// A row of the output in the map's layout: in C, at `to`, where that holds numbers, else in `row`.
+template <class T>
+Product<T> out_of_slab(const SlabConvolution<T>& g, const Shuffle<T>& shuffle, const Number<T>* slab, int64_t to,
+                       int64_t width, Number<T>* row) {
+  int64_t stride = g.shape.of_group * Vector<T>::lanes;
+  if constexpr (Product<T>::in_place) row = g.output.c + to, stride = g.shape.channels;
+  for_width(g.shape.of_group, [&](auto w) { from_slab<w()>(shuffle, slab, width, stride, row); });
+  return {row, stride};
+}
+
+// Rows [begin, end) of one image's output, one slab. row: memory for one of them.
 template <class T>
 void run_rows(const SlabConvolution<T>& g, const Shuffle<T>& shuffle, int64_t image, int64_t begin, int64_t end,
-              int64_t slab, SlabRows<T>& in, SlabRows<T>& out, const ColumnSums<T>& sums) {
+              int64_t slab, SlabRows<T>& in, SlabRows<T>& out, Number<T>* row, const ColumnSums<T>& sums) {
   const GroupedShape& s = g.shape;
   const int64_t in_height = g.adjoint ? s.out_height() : s.height, in_width = g.adjoint ? s.out_width() : s.width;
   const int64_t height = g.adjoint ? s.height : s.out_height(), width = g.adjoint ? s.width : s.out_width();
@@ -123,16 +133,15 @@ void run_rows(const SlabConvolution<T>& g, const Shuffle<T>& shuffle, int64_t im
           g.scale ? g.shift + channel : nullptr, s.channels, std::max<int64_t>(first, 0), std::min(last, in_height));
   out.first = begin;
   for (int64_t pair = 0; pair < s.of_group; pair += 2) {
-    const T* weights = g.packed + (channel + pair * Vector<T>::lanes) * 9 * s.of_group;
+    const Number<T>* weights = g.packed + (channel + pair * Vector<T>::lanes) * 9 * s.of_group;
     for (int64_t y = begin; y < end; y++)
       (g.adjoint ? adjoint_row<T> : forward_row<T>)(s, in, y, weights, out.pixel(y, 0) + pair * Vector<T>::lanes);
   }
   for (int64_t y = begin; y < end; y++) {
     const int64_t pixel = (image * height + y) * width;
-    T* to = g.output.c + pixel * s.channels + channel;
-    for_width(s.of_group, [&](auto w) { from_slab<w()>(shuffle, out.pixel(y, 0), width, s.channels, to); });
-    if (sums.pivot && sums.first_row == image * height + y) std::copy_n(to, of_slab, sums.pivot + channel);
-    tile_epilogue<T>(g.output, pixel, width, nullptr, channel, of_slab, sums);
+    const Product<T> product = out_of_slab(g, shuffle, out.pixel(y, 0), pixel * s.channels + channel, width, row);
+    if (sums.pivot && sums.first_row == image * height + y) std::copy_n(product.at, of_slab, sums.pivot + channel);
+    tile_epilogue<T>(g.output, product, pixel, width, nullptr, channel, of_slab, sums);
   }
 }
 
@@ -143,11 +152,12 @@ void run_grouped(const SlabConvolution<T>& g, int64_t begin, int64_t end, const 
   const int64_t height = g.adjoint ? s.height : s.out_height(), most = rows_at_a_time<T>(s);
   SlabRows<T> in(g.adjoint ? s.out_width() : s.width, s.of_group, most * s.stride + 2);
   SlabRows<T> out(g.adjoint ? s.width : s.out_width(), s.of_group, most);
+  const std::unique_ptr<Number<T>[]> buffer(new Number<T>[out.row]);
   for (int64_t row = begin, next; row < end; row = next) {
     const int64_t image = row / height, y = row % height;
     next = std::min({end, (image + 1) * height, row + most});
     for (int64_t slab = 0; slab * s.of_group * Vector<T>::lanes < s.channels; slab++)
-      run_rows(g, shuffle, image, y, y + next - row, slab, in, out, sums);
+      run_rows(g, shuffle, image, y, y + next - row, slab, in, out, buffer.get(), sums);
     for (int64_t c = 0; sums.a && c < s.channels; c++) {
       sums.total_a[c] += sums.a[c];
       sums.total_b[c] += sums.b[c];
@@ -158,7 +168,7 @@ void run_grouped(const SlabConvolution<T>& g, int64_t begin, int64_t end, const 
 
 // [slab][pair of the output's channels][tap][channel of the input][2][lanes]; adjoint: input and output are exchanged.
 template <class T>
-void pack_grouped(const T* weight, const GroupedShape& s, bool adjoint, T* packed) {
+void pack_grouped(const Number<T>* weight, const GroupedShape& s, bool adjoint, Number<T>* packed) {
   constexpr int L = Vector<T>::lanes;
   const int64_t width = s.of_group;
   for (int64_t first = 0; first < s.channels; first += width * L)
@@ -180,7 +190,6 @@ void set_grouped(TrainingKernels<T>& table) {
   table.pack_grouped = &pack_grouped<T>;
   table.grouped = &run_grouped<T>;
 }
-template void set_grouped(TrainingKernels<float>&);
-template void set_grouped(TrainingKernels<double>&);
+ELASTIC_FOR_ELEMENT_TYPES(set_grouped)
 
 }  // namespace elastic::ELASTIC_LEVEL

@@ -16,7 +16,8 @@ constexpr int kIn = 4;
 // Row `tap` of the kernel, over rows [begin, end) of the output.
 template <class T>
 void tile(const GroupedShape& s, const SlabRows<T>& dz, const SlabRows<T>& in, int64_t begin, int64_t end, int64_t tap,
-          int64_t o, int64_t i, T* sums) {
+          int64_t o, int64_t i, Number<T>* sums) {
+  using N = Number<T>;
   using V = typename Vector<T>::type;
   constexpr int L = Vector<T>::lanes;
   V sum[kOut][3][kIn];
@@ -30,7 +31,7 @@ void tile(const GroupedShape& s, const SlabRows<T>& dz, const SlabRows<T>& in, i
   for (int64_t y = begin; y < end; y++) {
     const int64_t from = y * s.stride + tap - 1;
     if (from < 0 || from >= s.height) continue;
-    const T *d = dz.pixel(y, 0) + o * L, *a = in.pixel(from, -1) + i * L;
+    const N *d = dz.pixel(y, 0) + o * L, *a = in.pixel(from, -1) + i * L;
 #pragma GCC unroll 1
     for (int64_t x = 0; x < width; x++, d += of_pixel, a += s.stride * of_pixel) {
       V gradient[kOut];
@@ -65,7 +66,7 @@ void grouped_weight_gradient(const GroupedWeightGradient<T>& g, int64_t begin, i
     const int64_t image = row / height, y = row % height;
     next = std::min({end, (image + 1) * height, row + most});
     const int64_t y_end = y + next - row;
-    T* sums = g.sums;
+    Number<T>* sums = g.sums;
     for (int64_t channel = 0; channel < s.channels; channel += of_slab) {
       in.read(shuffle, g.input + image * s.height * s.width * s.channels + channel, g.scale + channel,
               g.shift + channel, s.channels, std::max<int64_t>(y * s.stride - 1, 0),
@@ -79,7 +80,7 @@ void grouped_weight_gradient(const GroupedWeightGradient<T>& g, int64_t begin, i
 }
 
 template <class T>
-void unpack_weight_gradient(const T* sums, const GroupedShape& s, T* dweight) {
+void unpack_weight_gradient(const Number<T>* sums, const GroupedShape& s, Number<T>* dweight) {
   constexpr int L = Vector<T>::lanes;
   const int64_t width = s.of_group;
   for (int64_t first = 0; first < s.channels; first += width * L)
@@ -100,7 +101,6 @@ void set_grouped_weight(TrainingKernels<T>& table) {
   table.grouped_weight_gradient = &grouped_weight_gradient<T>;
   table.unpack_grouped = &unpack_weight_gradient<T>;
 }
-template void set_grouped_weight(TrainingKernels<float>&);
-template void set_grouped_weight(TrainingKernels<double>&);
+ELASTIC_FOR_ELEMENT_TYPES(set_grouped_weight)
 
 }  // namespace elastic::ELASTIC_LEVEL

@@ -19,15 +19,16 @@ Tensor pool_forward(const Tensor& x) {
   const Tensor pooled = pool_output(x);
   const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   const int64_t low_height = half(height), low_width = half(width);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "train_pool", [&] {
-    const scalar_t* from = x.data_ptr<scalar_t>();
-    scalar_t* to = pooled.data_ptr<scalar_t>();
+  for_element_type(x.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    const T* from = data<T>(x);
+    T* to = data<T>(pooled);
     parallel_rows(images * low_height, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         const int64_t image = row / low_height, i = row % low_height;
-        const scalar_t* above = from + (image * height + 2 * i) * width * channels;
-        const scalar_t* below = 2 * i + 1 < height ? above + width * channels : above;
-        training_kernels<scalar_t>().pool(above, below, width, channels, to + row * low_width * channels);
+        const T* above = from + (image * height + 2 * i) * width * channels;
+        const T* below = 2 * i + 1 < height ? above + width * channels : above;
+        training_kernels<T>().pool(above, below, width, channels, to + row * low_width * channels);
       }
     });
   });
@@ -48,19 +49,20 @@ void input_gradient(const Tensor& dx, const std::optional<Tensor>& dy, const std
   input_gradient_output(dx, dy, active, pooled);
   const int64_t images = dx.size(0), channels = dx.size(1), height = dx.size(2), width = dx.size(3);
   const int64_t low_height = half(height), low_row = half(width) * channels, bits = (width + 7) / 8 * channels;
-  AT_DISPATCH_FLOATING_TYPES(dx.scalar_type(), "train_input_gradient", [&] {
-    scalar_t* to = dx.data_ptr<scalar_t>();
-    const scalar_t* from = dy ? dy->data_ptr<scalar_t>() : nullptr;
-    const scalar_t* low = pooled ? pooled->data_ptr<scalar_t>() : nullptr;
+  for_element_type(dx.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    T* to = data<T>(dx);
+    const T* from = dy ? data<T>(*dy) : nullptr;
+    const T* low = pooled ? data<T>(*pooled) : nullptr;
     const uint8_t* mask = active ? active->data_ptr<uint8_t>() : nullptr;
     parallel_rows(images * height, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         const int64_t image = row / height, r = row % height;
-        const scalar_t row_share = r % 2 == 0 && r + 1 == height ? 1 : 0.5;
-        const scalar_t* window = low ? low + (image * low_height + r / 2) * low_row : nullptr;
-        training_kernels<scalar_t>().add_input_gradient(from ? from + row * width * channels : nullptr,
-                                                        mask ? mask + row * bits : nullptr, window, row_share, width,
-                                                        channels, to + row * width * channels);
+        const Number<T> row_share = r % 2 == 0 && r + 1 == height ? 1 : 0.5;
+        const T* window = low ? low + (image * low_height + r / 2) * low_row : nullptr;
+        training_kernels<T>().add_input_gradient(from ? from + row * width * channels : nullptr,
+                                                 mask ? mask + row * bits : nullptr, window, row_share, width, channels,
+                                                 to + row * width * channels);
       }
     });
   });
@@ -75,12 +77,13 @@ Tensor active_gradient_output(const Tensor& dy, const Tensor& active) {
 Tensor active_gradient(const Tensor& dy, const Tensor& active) {
   const Tensor g = active_gradient_output(dy, active);
   const int64_t channels = dy.size(1), width = dy.size(3), rows = dy.size(0) * dy.size(2);
-  AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "train_active_gradient", [&] {
+  for_element_type(dy.scalar_type(), [&](auto element) {
+    using T = decltype(element);
     parallel_rows(rows, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++)
-        training_kernels<scalar_t>().select_active(dy.data_ptr<scalar_t>() + row * width * channels,
-                                                   active.data_ptr<uint8_t>() + row * ((width + 7) / 8) * channels,
-                                                   width, channels, g.data_ptr<scalar_t>() + row * width * channels);
+        training_kernels<T>().select_active(data<T>(dy) + row * width * channels,
+                                            active.data_ptr<uint8_t>() + row * ((width + 7) / 8) * channels, width,
+                                            channels, data<T>(g) + row * width * channels);
     });
   });
   return g;

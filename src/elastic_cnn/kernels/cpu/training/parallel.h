@@ -7,7 +7,7 @@ namespace elastic {
 
 // body(begin, end, sums) for each thread's piece of `rows`; sums and pivots, one a thread, may be null.
 template <class T, class Body>
-void parallel_sums(int64_t rows, std::vector<ChannelSums<T>>* sums, std::vector<T>* pivots, const Body& body) {
+void parallel_sums(int64_t rows, std::vector<ChannelSums<T>>* sums, std::vector<Number<T>>* pivots, const Body& body) {
   parallel_rows(rows, [&](int64_t thread, int64_t begin, int64_t end) {
     ColumnSums<T> own;
     if (sums) {
@@ -25,8 +25,8 @@ template <class T, class Body>
 void parallel_statistics(int64_t rows, int64_t pixels, int64_t channels, const Norm& norm, const Tensor& statistics,
                          const Body& body) {
   std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
-  std::vector<std::vector<T>> pivots(num_threads(), std::vector<T>(channels));
-  parallel_sums(rows, &sums, pivots.data(), body);
+  std::vector<std::vector<Number<T>>> pivots(num_threads(), std::vector<Number<T>>(channels));
+  parallel_sums<T>(rows, &sums, pivots.data(), body);
   for (int64_t thread = 1; thread < num_threads(); thread++)
     for (int64_t c = 0; c < channels; c++) {
       const double count = (rows * (thread + 1) / num_threads() - rows * thread / num_threads()) * pixels;
@@ -45,10 +45,10 @@ void finish_norm_gradient(std::vector<ChannelSums<T>>& sums, const Tensor& z, co
   const int64_t channels = z.size(1), rows = z.numel() / channels;
   const Statistics<T> s(statistics);
   const NormGradient<T> norm(sums, statistics, rows, weight, bias);
-  T* to = g.data_ptr<T>();
+  T* to = data<T>(g);
   parallel_rows(rows, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
-    training_kernels<T>().norm_gradient(to + at, z.data_ptr<T>() + at, s.scale, s.shift, norm.on_gradient.data(),
+    training_kernels<T>().norm_gradient(to + at, data<T>(z) + at, s.scale, s.shift, norm.on_gradient.data(),
                                         norm.on_map.data(), norm.constant.data(), end - begin, channels, true, to + at);
   });
 }

@@ -20,7 +20,7 @@ template <class T>
 std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
   const int64_t o = weight.size(0), i = weight.size(1);
   const TrainingKernels<T>& kernels = training_kernels<T>();
-  const T* w = weight.data_ptr<T>();  // (O, I); as B: (I, O) forward, (O, I) backward
+  const Number<T>* w = data<Number<T>>(weight);  // (O, I); as B: (I, O) forward, (O, I) backward
   const int64_t k = transposed ? o : i, n = transposed ? i : o;
   std::unique_ptr<T[]> packed(new T[kernels.packed_size(k, n)]);
   parallel_rows((n + kernels.panel - 1) / kernels.panel, [&](int64_t, int64_t first, int64_t last) {
@@ -37,7 +37,7 @@ void run(const Gemm<T>& gemm, int64_t rows, std::vector<ChannelSums<T>>* sums) {
 }
 
 template <class T>
-void set_norm_before(const std::optional<Tensor>& statistics, const T*& scale, const T*& shift) {
+void set_norm_before(const std::optional<Tensor>& statistics, const Number<T>*& scale, const Number<T>*& shift) {
   if (!statistics) return;
   const Statistics<T> s(*statistics);
   scale = s.scale;
@@ -79,25 +79,26 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
   const auto& [z, statistics] = results;
   const Tensor weight = weight_.contiguous();
   const int64_t o = weight.size(0), height = a.size(2), width = a.size(3);
-  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "train_pointwise", [&, &z = z, &statistics = statistics] {
-    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, false);
-    Gemm<scalar_t> gemm;
-    gemm.a = a.data_ptr<scalar_t>();
+  for_element_type(a.scalar_type(), [&, &z = z, &statistics = statistics](auto element) {
+    using T = decltype(element);
+    const std::unique_ptr<T[]> packed = pack<T>(weight, false);
+    Gemm<T> gemm;
+    gemm.a = data<T>(a);
     gemm.packed = packed.get();
-    gemm.c = z.data_ptr<scalar_t>();
+    gemm.c = data<T>(z);
     gemm.k = a.size(1);
     gemm.n = o;
-    set_norm_before(before, gemm.scale, gemm.shift);
-    if (!norm_weight) return run<scalar_t>(gemm, pixels(a), nullptr);
-    gemm.low = low ? low->data_ptr<scalar_t>() : nullptr;
+    set_norm_before<T>(before, gemm.scale, gemm.shift);
+    if (!norm_weight) return run<T>(gemm, pixels(a), nullptr);
+    gemm.low = low ? data<T>(*low) : nullptr;
     gemm.height = height;
     gemm.width = width;
     gemm.epilogue = Epilogue::statistics;
     const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
-    parallel_statistics<scalar_t>(pixels(a), 1, o, norm, statistics,
-                                  [&](int64_t begin, int64_t end, const ColumnSums<scalar_t>& sums) {
-                                    training_kernels<scalar_t>().gemm(gemm, begin, end, sums);
-                                  });
+    parallel_statistics<T>(pixels(a), 1, o, norm, statistics,
+                           [&](int64_t begin, int64_t end, const ColumnSums<T>& sums) {
+                             training_kernels<T>().gemm(gemm, begin, end, sums);
+                           });
   });
   return results;
 }
@@ -119,25 +120,25 @@ std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, con
   const auto& [g, of_weight, of_bias] = results;
   const Tensor weight = weight_.contiguous();
   const int64_t channels = z.size(1), rows = pixels(z);
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_pointwise_norm_gradient",
-                             [&, &g = g, &of_weight = of_weight, &of_bias = of_bias] {
-                               const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
-                               const Statistics<scalar_t> s(statistics);
-                               Gemm<scalar_t> gemm;
-                               gemm.a = dz.data_ptr<scalar_t>();
-                               gemm.packed = packed.get();
-                               gemm.c = g.data_ptr<scalar_t>();
-                               gemm.k = dz.size(1);
-                               gemm.n = channels;
-                               gemm.epilogue = Epilogue::norm_gradient;
-                               gemm.z = z.data_ptr<scalar_t>();
-                               gemm.z_scale = s.scale;
-                               gemm.z_shift = s.shift;
-                               gemm.z_mean = s.mean;
-                               std::vector<ChannelSums<scalar_t>> sums(num_threads(), ChannelSums<scalar_t>(channels));
-                               run(gemm, rows, &sums);
-                               finish_norm_gradient(sums, z, statistics, g, of_weight, of_bias);
-                             });
+  for_element_type(z.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias](auto element) {
+    using T = decltype(element);
+    const std::unique_ptr<T[]> packed = pack<T>(weight, true);
+    const Statistics<T> s(statistics);
+    Gemm<T> gemm;
+    gemm.a = data<T>(dz);
+    gemm.packed = packed.get();
+    gemm.c = data<T>(g);
+    gemm.k = dz.size(1);
+    gemm.n = channels;
+    gemm.epilogue = Epilogue::norm_gradient;
+    gemm.z = data<T>(z);
+    gemm.z_scale = s.scale;
+    gemm.z_shift = s.shift;
+    gemm.z_mean = s.mean;
+    std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
+    run(gemm, rows, &sums);
+    finish_norm_gradient(sums, z, statistics, g, of_weight, of_bias);
+  });
   return results;
 }
 
@@ -161,21 +162,22 @@ Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const s
   const Tensor dx = pointwise_input_gradient_output(dz, weight_, dy, active, pooled);
   const Tensor weight = weight_.contiguous();
   const int64_t height = dz.size(2), width = dz.size(3);
-  AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_input_gradient", [&] {
-    const std::unique_ptr<scalar_t[]> packed = pack<scalar_t>(weight, true);
-    Gemm<scalar_t> gemm;
-    gemm.a = dz.data_ptr<scalar_t>();
+  for_element_type(dz.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    const std::unique_ptr<T[]> packed = pack<T>(weight, true);
+    Gemm<T> gemm;
+    gemm.a = data<T>(dz);
     gemm.packed = packed.get();
-    gemm.c = dx.data_ptr<scalar_t>();
+    gemm.c = data<T>(dx);
     gemm.k = dz.size(1);
     gemm.n = weight.size(1);
     gemm.epilogue = dy || pooled ? Epilogue::input_gradient : Epilogue::none;
-    gemm.dy = dy ? dy->data_ptr<scalar_t>() : nullptr;
+    gemm.dy = dy ? data<T>(*dy) : nullptr;
     gemm.active = active ? active->data_ptr<uint8_t>() : nullptr;
-    gemm.pooled = pooled ? pooled->data_ptr<scalar_t>() : nullptr;
+    gemm.pooled = pooled ? data<T>(*pooled) : nullptr;
     gemm.height = height;
     gemm.width = width;
-    run<scalar_t>(gemm, pixels(dz), nullptr);
+    run<T>(gemm, pixels(dz), nullptr);
   });
   return dx;
 }
@@ -185,7 +187,7 @@ Tensor pointwise_weight_gradient_output(const Tensor& dz, const Tensor& a, const
   check_map(dz, "the gradient");
   check_map_of(dz, a, {a.sym_size(0), dz.sym_size(1), a.sym_size(2), a.sym_size(3)}, "the gradient");
   if (before) check_statistics(*before, a, a.sym_size(1));
-  return at::empty_symint({dz.sym_size(1), a.sym_size(1), SymInt(1), SymInt(1)}, dz.options());
+  return empty_numbers(dz, {dz.sym_size(1), a.sym_size(1), SymInt(1), SymInt(1)});
 }
 
 // Threads take rows of the maps, each with a sum of its own, as long as those sums are small; else columns of the weight.
@@ -196,23 +198,24 @@ Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::o
   const int64_t row_pieces = std::clamp<int64_t>(kMostElements / (o * i), 1, number);
   const int64_t column_pieces = number / row_pieces;
   const Tensor partial =
-      row_pieces == 1 ? dweight.zero_().unsqueeze(0) : at::zeros({row_pieces, o, i, 1, 1}, dz.options());
-  AT_DISPATCH_FLOATING_TYPES(dz.scalar_type(), "train_pointwise_weight_gradient", [&] {
-    WeightGradient<scalar_t> gradient;
-    gradient.dz = dz.data_ptr<scalar_t>();
-    gradient.a = a.data_ptr<scalar_t>();
+      row_pieces == 1 ? dweight.zero_().unsqueeze(0) : at::zeros({row_pieces, o, i, 1, 1}, dweight.options());
+  for_element_type(dz.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    WeightGradient<T> gradient;
+    gradient.dz = data<T>(dz);
+    gradient.a = data<T>(a);
     gradient.o = o;
     gradient.i = i;
-    set_norm_before(before, gradient.scale, gradient.shift);
-    const int64_t panel = training_kernels<scalar_t>().panel, panels = (i + panel - 1) / panel;
+    set_norm_before<T>(before, gradient.scale, gradient.shift);
+    const int64_t panel = training_kernels<T>().panel, panels = (i + panel - 1) / panel;
     at::parallel_for(0, row_pieces * column_pieces, 1, [&](int64_t first, int64_t last) {
       for (int64_t piece = first; piece < last; piece++) {
         const int64_t row = piece / column_pieces, column = piece % column_pieces;
-        WeightGradient<scalar_t> own = gradient;
-        own.dweight = partial.data_ptr<scalar_t>() + row * o * i;
-        training_kernels<scalar_t>().weight_gradient(own, rows * row / row_pieces, rows * (row + 1) / row_pieces,
-                                                     std::min(i, panels * column / column_pieces * panel),
-                                                     std::min(i, panels * (column + 1) / column_pieces * panel));
+        WeightGradient<T> own = gradient;
+        own.dweight = data<Number<T>>(partial) + row * o * i;
+        training_kernels<T>().weight_gradient(own, rows * row / row_pieces, rows * (row + 1) / row_pieces,
+                                              std::min(i, panels * column / column_pieces * panel),
+                                              std::min(i, panels * (column + 1) / column_pieces * panel));
       }
     });
   });

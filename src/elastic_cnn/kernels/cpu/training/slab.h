@@ -1,6 +1,6 @@
 // The layout in which grouped convolutions multiply: as many groups as a vector has lanes are a slab, and vector k of a
-// pixel holds channel k of each of them, so that inputs, weights and outputs are multiplied as they lie. Compiled for
-// one instruction set (ELASTIC_LEVEL).
+// pixel holds channel k of each of them, so that inputs, weights and outputs are multiplied as they lie. They are numbers, of bfloat16 too.
+// Compiled for one instruction set (ELASTIC_LEVEL).
 //
 // In a channels_last map, element g * width + k of a slab is channel k of group g. Splitting all pairs of vectors into
 // even and odd elements moves the lowest bit of the index to the top; after log2(width) times it is k * lanes + g.
@@ -22,7 +22,7 @@ constexpr int64_t pixel_size(int64_t of_group) {
 template <class T>
 struct Shuffle {
   using V = typename Vector<T>::type;
-  using Whole = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  using Whole = std::conditional_t<sizeof(Number<T>) == 4, int32_t, int64_t>;
   typedef Whole indices __attribute__((vector_size(kVectorBytes)));
   static constexpr int L = Vector<T>::lanes;
   indices even, odd, low, high;
@@ -40,8 +40,8 @@ struct Shuffle {
 // `count` pixels of a row of a map of `channels` channels, those of a slab of groups of W, relu(from * scale + shift)
 // where a scale is given, into the slab's layout.
 template <int W, bool kNormalized, class T>
-void to_slab(const Shuffle<T>& shuffle, const T* from, const T* scale, const T* shift, int64_t count, int64_t channels,
-             T* to) {
+void to_slab(const Shuffle<T>& shuffle, const T* from, const Number<T>* scale, const Number<T>* shift, int64_t count,
+             int64_t channels, Number<T>* to) {
   using V = typename Vector<T>::type;
   constexpr int L = Vector<T>::lanes;
   for (int64_t x = 0; x < count; x++, from += channels, to += pixel_size<T>(W)) {
@@ -70,7 +70,7 @@ void to_slab(const Shuffle<T>& shuffle, const T* from, const T* scale, const T* 
 
 // The way back.
 template <int W, class T>
-void from_slab(const Shuffle<T>& shuffle, const T* from, int64_t count, int64_t channels, T* to) {
+void from_slab(const Shuffle<T>& shuffle, const Number<T>* from, int64_t count, int64_t channels, Number<T>* to) {
   using V = typename Vector<T>::type;
   constexpr int L = Vector<T>::lanes;
   for (int64_t x = 0; x < count; x++, from += pixel_size<T>(W), to += channels) {
@@ -106,24 +106,25 @@ inline void for_width(int64_t of_group, const Body& body) {
 // Rows of one slab of a map, each with a pixel of zeros before and after it.
 template <class T>
 struct SlabRows {
+  using N = Number<T>;
   int64_t first = 0, width, of_group, of_pixel, row;
-  std::unique_ptr<T[]> data;
+  std::unique_ptr<N[]> data;
 
   SlabRows(int64_t width, int64_t of_group, int64_t most)
       : width(width),
         of_group(of_group),
         of_pixel(pixel_size<T>(of_group)),
         row((width + 2) * of_pixel),
-        data(new T[row * most]) {}
-  T* pixel(int64_t y, int64_t x) const { return data.get() + (y - first) * row + (x + 1) * of_pixel; }
+        data(new N[row * most]) {}
+  N* pixel(int64_t y, int64_t x) const { return data.get() + (y - first) * row + (x + 1) * of_pixel; }
 
   // rows [begin, end) of an image of `channels` channels, of which the slab's are the first
-  void read(const Shuffle<T>& shuffle, const T* image, const T* scale, const T* shift, int64_t channels, int64_t begin,
+  void read(const Shuffle<T>& shuffle, const T* image, const N* scale, const N* shift, int64_t channels, int64_t begin,
             int64_t end) {
     first = begin;
     for (int64_t y = begin; y < end; y++) {
-      std::fill_n(pixel(y, -1), of_pixel, T(0));
-      std::fill_n(pixel(y, width), of_pixel, T(0));
+      std::fill_n(pixel(y, -1), of_pixel, N(0));
+      std::fill_n(pixel(y, width), of_pixel, N(0));
       const T* from = image + y * width * channels;
       for_width(of_group, [&](auto w) {
         if (scale) {
@@ -140,7 +141,7 @@ struct SlabRows {
 template <class T>
 int64_t rows_at_a_time(const GroupedShape& shape) {
   constexpr int64_t kBytes = 96 << 10;
-  const int64_t row = shape.width * shape.of_group * Vector<T>::lanes * sizeof(T);
+  const int64_t row = shape.width * shape.of_group * Vector<T>::lanes * sizeof(Number<T>);
   return std::max<int64_t>(kBytes / row / 2 * 2, 2);
 }
 

@@ -3,7 +3,6 @@
 // The rows of a map are divided into one contiguous piece a thread. Sums are kept a piece and added in the pieces' order,
 // so that a result depends on the number of threads but never on their timing: a resumed run stays equal to the bit.
 #pragma once
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
@@ -19,7 +18,22 @@
 
 namespace elastic {
 
-constexpr int64_t kRowsInFloat = 64;  // pixels summed in the map's own precision before a sum moves to double
+constexpr int64_t kRowsInFloat = 64;  // pixels summed in numbers before a sum moves to double
+
+// body(element) for an element of a map's type: float, double or Bfloat16.
+template <class Body>
+void for_element_type(at::ScalarType type, const Body& body) {
+  switch (type) {
+    case at::kFloat: return body(float());
+    case at::kDouble: return body(double());
+    default: return body(Bfloat16());
+  }
+}
+
+template <class T>
+T* data(const Tensor& x) {
+  return static_cast<T*>(x.data_ptr());
+}
 
 inline int num_threads() { return at::get_num_threads(); }
 
@@ -37,7 +51,7 @@ void parallel_rows(int64_t count, const Body& body) {
 template <class T>
 struct ChannelSums {
   int64_t channels;
-  std::vector<T> a, b;
+  std::vector<Number<T>> a, b;
   std::vector<double> total_a, total_b;
 
   explicit ChannelSums(int64_t c) : channels(c), a(c), b(c), total_a(c), total_b(c) {}
@@ -64,7 +78,7 @@ ChannelSums<T>& sum_of_threads(std::vector<ChannelSums<T>>& sums) {
 
 // Adds `rows` pixels of z: a += z - pivot, b += (z - pivot)^2.
 template <class T>
-void add_statistics(const T* z, const T* pivot, int64_t rows, ChannelSums<T>& sums) {
+void add_statistics(const T* z, const Number<T>* pivot, int64_t rows, ChannelSums<T>& sums) {
   for (int64_t row = 0; row < rows; row += kRowsInFloat) {
     const int64_t block = std::min(kRowsInFloat, rows - row);
     training_kernels<T>().statistics(z + row * sums.channels, pivot, block, sums.channels, sums.a.data(),
@@ -77,10 +91,10 @@ void add_statistics(const T* z, const T* pivot, int64_t rows, ChannelSums<T>& su
 // (z - mean) * inverse * weight + bias = z * scale + shift.
 template <class T>
 struct Statistics {
-  T *mean, *inverse, *scale, *shift;
+  Number<T>*mean, *inverse, *scale, *shift;
   explicit Statistics(const Tensor& statistics) {
     const int64_t channels = statistics.size(1);
-    mean = statistics.data_ptr<T>();
+    mean = data<Number<T>>(statistics);
     inverse = mean + channels;
     scale = inverse + channels;
     shift = scale + channels;
@@ -88,12 +102,13 @@ struct Statistics {
 };
 
 template <class T>
-void finish_statistics(std::vector<ChannelSums<T>>& of_threads, const T* pivot, int64_t count, const Norm& norm,
+void finish_statistics(std::vector<ChannelSums<T>>& of_threads, const Number<T>* pivot, int64_t count, const Norm& norm,
                        const Tensor& statistics) {
   const ChannelSums<T>& sums = sum_of_threads(of_threads);
   const Statistics<T> s(statistics);
-  const T *weight = norm.weight.data_ptr<T>(), *bias = norm.bias.data_ptr<T>();
-  T *running_mean = norm.running_mean.data_ptr<T>(), *running_var = norm.running_var.data_ptr<T>();
+  using N = Number<T>;
+  const N *weight = data<N>(norm.weight), *bias = data<N>(norm.bias);
+  N *running_mean = data<N>(norm.running_mean), *running_var = data<N>(norm.running_var);
   for (int64_t c = 0; c < sums.channels; c++) {
     const double from_pivot = sums.total_a[c] / count;
     const double mean = from_pivot + pivot[c];
@@ -112,7 +127,7 @@ void finish_statistics(std::vector<ChannelSums<T>>& of_threads, const T* pivot, 
 // of its output, from the sums of g and of g * (z - mean); so are those of its weight and bias, which are written.
 template <class T>
 struct NormGradient {
-  std::vector<T> on_gradient, on_map, constant;
+  std::vector<Number<T>> on_gradient, on_map, constant;
 
   NormGradient(std::vector<ChannelSums<T>>& of_threads, const Tensor& statistics, int64_t count, const Tensor& weight,
                const Tensor& bias) {
@@ -125,8 +140,8 @@ struct NormGradient {
     for (int64_t c = 0; c < channels; c++) {
       const double sum = sums.total_a[c], dot = sums.total_b[c], inverse = s.inverse[c], scale = s.scale[c];
       const double slope = scale * inverse * inverse * dot / count;
-      bias.data_ptr<T>()[c] = sum;
-      weight.data_ptr<T>()[c] = dot * inverse;
+      data<Number<T>>(bias)[c] = sum;
+      data<Number<T>>(weight)[c] = dot * inverse;
       on_gradient[c] = scale;
       on_map[c] = -slope;
       constant[c] = slope * s.mean[c] - scale * sum / count;

@@ -36,6 +36,12 @@ TrainingKernels<T> make() {
 }  // namespace
 
 // Made at the first call, which a processor without this instruction set never makes.
+#ifdef __AVX512BF16__
+const TrainingKernels<Bfloat16>& kernels16() {
+  static const TrainingKernels<Bfloat16> table = make<Bfloat16>();
+  return table;
+}
+#else
 const TrainingKernels<float>& kernels32() {
   static const TrainingKernels<float> table = make<float>();
   return table;
@@ -44,5 +50,6 @@ const TrainingKernels<double>& kernels64() {
   static const TrainingKernels<double> table = make<double>();
   return table;
 }
+#endif
 
 }  // namespace elastic::ELASTIC_LEVEL

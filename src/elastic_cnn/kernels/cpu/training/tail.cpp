@@ -32,7 +32,7 @@ struct Shape {
 
 // z += up(low) for rows [begin, end) of all images' rows.
 template <class T>
-void add_up_rows(const Shape& shape, const T* low, int64_t begin, int64_t end, T* z, std::vector<T>& mixed) {
+void add_up_rows(const Shape& shape, const T* low, int64_t begin, int64_t end, T* z, std::vector<Number<T>>& mixed) {
   const int64_t low_height = half(shape.height), low_row = half(shape.width) * shape.channels;
   mixed.resize(low_row + 2 * shape.channels);
   for (int64_t row = begin; row < end; row++) {
@@ -49,11 +49,11 @@ template <class T>
 void statistics_pass(const Tensor& z, const T* low, const Norm& norm, const Tensor& statistics) {
   const Shape shape(z);
   const int64_t row = shape.row();
-  T* map = z.data_ptr<T>();
+  T* map = data<T>(z);
   std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
-  const std::vector<T> pivot(map, map + shape.channels);
+  const std::vector<Number<T>> pivot(map, map + shape.channels);
   parallel_rows(shape.rows(), [&](int64_t thread, int64_t begin, int64_t end) {
-    std::vector<T> mixed;
+    std::vector<Number<T>> mixed;
     for (int64_t r = begin; r < end; r++) {
       add_up_rows(shape, low, r, r + 1, map, mixed);
       add_statistics(map + r * row, pivot.data(), shape.width, sums[thread]);
@@ -67,8 +67,8 @@ template <class T>
 void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, const Tensor& y, const Tensor& active) {
   const Shape shape(z);
   const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
-  const T* map = z.data_ptr<T>();
-  T* out = y.data_ptr<T>();
+  const T* map = data<T>(z);
+  T* out = data<T>(y);
   uint8_t* mask = active.data_ptr<uint8_t>();
   const Statistics<T> s(statistics);
   parallel_rows(shape.rows(), [&](int64_t, int64_t begin, int64_t end) {
@@ -84,12 +84,12 @@ void finish_pass(const Tensor& z, const T* residual, const Tensor& statistics, c
 template <class T>
 class Adjoint {
  public:
-  using Gradient = std::vector<T>;
   template <class MakeRow>
   static void run(const Shape& shape, int64_t begin, int64_t end, const MakeRow& make, T* dz, T* dlow) {
     const int64_t low_height = half(shape.height), row = shape.row();
     const int64_t low_row = half(shape.width) * shape.channels;
-    Gradient column(row), before(row), after(row);
+    std::vector<Number<T>> column(row);
+    std::vector<T> before(row), after(row);
     for (int64_t at = begin; at < end; at++) {
       const int64_t image = at / low_height, i = at % low_height;
       const bool first = at == begin || i == 0, last = at + 1 == end || i + 1 == low_height;
@@ -99,7 +99,7 @@ class Adjoint {
       for (int64_t r = 2 * i + 2; !last && r < std::min(2 * i + 4, shape.height); r++)
         make(high(r), dz + high(r) * row);
       int64_t taps[4];
-      T weights[4];
+      Number<T> weights[4];
       const T* rows[4];
       adjoint_taps(i, low_height, shape.height, taps, weights);
       for (int k = 0; k < 4; k++) rows[k] = dz + high(taps[k]) * row;
@@ -116,9 +116,9 @@ void backward(const Tensor& dy, const Tensor& active, const Tensor& z, const Ten
               T* dlow, const Tensor& weight, const Tensor& bias) {
   const Shape shape(z);
   const int64_t row = shape.row(), bits = active_row(shape.width, shape.channels);
-  const T *map = z.data_ptr<T>(), *gradients = dy.data_ptr<T>();
+  const T *map = data<T>(z), *gradients = data<T>(dy);
   const uint8_t* mask = active.numel() ? active.data_ptr<uint8_t>() : nullptr;
-  T* out = dz.data_ptr<T>();
+  T* out = data<T>(dz);
   const Statistics<T> s(statistics);
   std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
   parallel_rows(shape.rows(), [&](int64_t thread, int64_t begin, int64_t end) {
@@ -159,8 +159,10 @@ Tensor sum_statistics(const Tensor& z, const Tensor& low, const Tensor& weight, 
                       const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
   const Tensor statistics = sum_statistics_output(z, low, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_sum_statistics",
-                             [&] { statistics_pass(z, low.data_ptr<scalar_t>(), norm, statistics); });
+  for_element_type(z.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    statistics_pass(z, data<T>(low), norm, statistics);
+  });
   return statistics;
 }
 
@@ -174,8 +176,9 @@ std::tuple<Tensor, Tensor> finish_output(const Tensor& z, const Tensor& statisti
 std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
   const std::tuple<Tensor, Tensor> results = finish_output(z, statistics, shortcut);
   const auto& [y, active] = results;
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "train_finish", [&, &y = y, &active = active] {
-    finish_pass(z, shortcut.data_ptr<scalar_t>(), statistics, y, active);
+  for_element_type(z.scalar_type(), [&, &y = y, &active = active](auto element) {
+    using T = decltype(element);
+    finish_pass(z, data<T>(shortcut), statistics, y, active);
   });
   return results;
 }
@@ -196,10 +199,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const
                                                          const Tensor& statistics, bool has_low) {
   const std::tuple<Tensor, Tensor, Tensor, Tensor> results = tail_backward_output(dy, active, z, statistics, has_low);
   const auto& [dz, dlow, weight, bias] = results;
-  AT_DISPATCH_FLOATING_TYPES(
-      z.scalar_type(), "train_tail_backward", [&, &dz = dz, &dlow = dlow, &weight = weight, &bias = bias] {
-        backward<scalar_t>(dy, active, z, statistics, dz, has_low ? dlow.data_ptr<scalar_t>() : nullptr, weight, bias);
-      });
+  for_element_type(z.scalar_type(), [&, &dz = dz, &dlow = dlow, &weight = weight, &bias = bias](auto element) {
+    using T = decltype(element);
+    backward<T>(dy, active, z, statistics, dz, has_low ? data<T>(dlow) : nullptr, weight, bias);
+  });
   return results;
 }
 

@@ -5,9 +5,12 @@
 // (the next tile's lines, a share of the next block), so that memory works while the tile is multiplied and never in
 // bursts, for which the tile's own loads would have to wait.
 #pragma once
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 #include "training/kernels.h"
 
@@ -24,10 +27,45 @@ constexpr int64_t kLine = 64;    // bytes of a line of the cache
 
 template <class T>
 struct Vector {
-  typedef T type __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
-  static constexpr int lanes = kVectorBytes / sizeof(T), columns = 2 * lanes;
+  using N = Number<T>;
+  typedef N type __attribute__((vector_size(kVectorBytes), aligned(sizeof(N)), may_alias));
+  static constexpr int lanes = kVectorBytes / sizeof(N), columns = 2 * lanes;
   static constexpr int line = kLine / sizeof(T);  // elements of a line
 };
+
+// Elements of a map as numbers: one of them (V is float or double), or a vector of them.
+template <class V, class T>
+ELASTIC_INLINE V load(const T* from) {
+#ifdef __AVX512BF16__
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if constexpr (std::is_same_v<V, float>) {
+      return *from;
+    } else {
+      const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+      return reinterpret_cast<V>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+    }
+  }
+#endif
+  V value;
+  std::memcpy(&value, from, sizeof(V));
+  return value;
+}
+
+template <class V, class T>
+ELASTIC_INLINE void store(T* to, const V& value) {
+#ifdef __AVX512BF16__
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if constexpr (std::is_same_v<V, float>) {
+      *to = value;
+    } else {
+      const __m256i halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves);
+    }
+    return;
+  }
+#endif
+  std::memcpy(to, &value, sizeof(V));
+}
 
 ELASTIC_INLINE void fetch(const void* from) { __builtin_prefetch(from, 0, 2); }
 
@@ -99,15 +137,15 @@ ELASTIC_INLINE void product_into(const T* a, const T* b, int64_t depth, int64_t 
 
 // to = relu(from * scale + shift), or `from` where no scale is given.
 template <class T>
-inline void copy_normalized(const T* from, const T* scale, const T* shift, int64_t count, T* to) {
+inline void copy_normalized(const T* from, const Number<T>* scale, const Number<T>* shift, int64_t count, T* to) {
   if (!scale) {
     std::memcpy(to, from, count * sizeof(T));
     return;
   }
 #pragma GCC ivdep
   for (int64_t j = 0; j < count; j++) {
-    const T value = from[j] * scale[j] + shift[j];
-    to[j] = value < 0 ? T(0) : value;
+    const Number<T> value = from[j] * scale[j] + shift[j];
+    to[j] = value < 0 ? Number<T>(0) : value;
   }
 }
 
