@@ -26,6 +26,21 @@ def test_the_roofline_of_one_convolution():
     fast = bound(network, 2, 10, Peaks(flops=1e3, bytes=1e12, threads=1))
     assert fast.seconds == pytest.approx(flops / 1e3)
     assert fast.memory == 0
+    narrow = Peaks(flops=1e3, bytes=1e3, threads=1, bf16_flops=1e12)
+    assert bound(network, 2, 10, narrow, "bfloat16").seconds == pytest.approx(moved / 2 / 1e3)
+    with pytest.raises(ValueError, match="peak in float16 is not known"):
+        bound(network, 2, 10, narrow, "float16")
+
+
+def test_autocast_in_training_keeps_the_weights():
+    """`--dtypes bfloat16` with training: weights float32, maps bfloat16."""
+    from elastic_cnn.analysis.benchmark.forms import training_run
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    seen = []
+    network[0].register_forward_hook(lambda layer, inputs, output: seen.append((output.dtype, layer.weight.dtype)))
+    training_run(network, "eager", torch.randn(2, 3, 8, 8), autocast=True)()
+    assert seen == [(torch.bfloat16, torch.float32)]
 
 
 def test_the_roofline_counts_the_operations_of_the_complexity_tables():

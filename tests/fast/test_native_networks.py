@@ -25,12 +25,15 @@ NETWORKS = {
     "se": {"block_args": {"attn_layer": "se"}},
     "resnet": {"cardinality": 1, "base_width": 64, "channels": (16, 24, 32, 40)},
 }
+NETWORKS["elastic resnet"] = NETWORKS["resnet"]  # its branches join before the last convolution
+NETWORKS["elastic resnet, se"] = NETWORKS["resnet"] | NETWORKS["se"]
 
 
 def build(kind: str) -> torch.nn.Module:
     """A small network in eval mode whose norms have statistics of their own."""
     name = kind if kind.startswith("resnext") else ("resnext_small_elastic" if kind == "se" else "resnext_small")
-    return random_norms(elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind]))
+    network = elastic_cnn.create_model(name, num_classes=7, **NETWORKS[kind])
+    return random_norms(elasticize(network) if kind.startswith("elastic") else network)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -54,6 +57,12 @@ def build_double(network: torch.nn.Module) -> torch.nn.Module:
 def test_the_report_counts_native_blocks():
     fast = optimize_for_inference(build("resnext_small_elastic"), native="auto")
     assert "12 blocks in 1 calls" in str(fast.optimization_report)
+
+
+def test_blocks_whose_branches_join_before_conv3_are_native():
+    assert "9 blocks in 1 calls" in str(
+        optimize_for_inference(build("elastic resnet"), native=True).optimization_report
+    )
 
 
 def test_intermediate_features_and_hooks_still_work():

@@ -35,9 +35,9 @@ def random_block(
     stride: int = 1,
     projection: bool = False,
     hidden: int = 0,
-    joined: bool = False,
+    joined: int = 0,
 ) -> ResidualBlock:
-    """high, low: (groups, channels a group); joined: the low branch ends in conv2."""
+    """high, low: (groups, channels a group); joined: channels after conv2, where the branches join there."""
     gate = None
     if hidden:
         gate = SqueezeGate(
@@ -47,10 +47,16 @@ def random_block(
             random(out_channels),
         )
     low_branch = None if low is None else random_branch(in_channels, out_channels, *low)
+    high_branch = random_branch(in_channels, out_channels, *high)
     if joined and low_branch is not None:
-        low_branch = replace(low_branch, w3=None, b2=torch.zeros_like(low_branch.b2))  # the high branch's holds it
+        high_branch, low_branch = (
+            replace(branch, w2=random(joined, width, 3, 3, over=9 * width), b2=torch.zeros(joined).double(), w3=None)
+            for branch, (_, width) in ((high_branch, high), (low_branch, low))
+        )
+        last = random(out_channels, joined, over=joined)
+        high_branch = replace(high_branch, b2=random(joined, over=4), w3=last)
     return ResidualBlock(
-        random_branch(in_channels, out_channels, *high),
+        high_branch,
         random(out_channels, over=4),
         stride,
         low_branch,
@@ -74,9 +80,9 @@ def blocks(draw, in_channels=None):
     seed = draw(st.integers(0, 1000))
     torch.manual_seed(seed)
     high = draw(group)
-    joined = low is not None and draw(st.booleans())
+    joined = draw(st.sampled_from((0, 1, 20, 33, 64))) if low is not None else 0
     if joined:
-        low = (1, high[0] * high[1])
+        high, low = (1, high[0] * high[1]), (1, low[0] * low[1])
     return random_block(in_channels, out_channels, high, low, stride, not same, hidden, joined)
 
 

@@ -48,7 +48,7 @@ def blocks() -> list[Any]:
     return [
         random_block(8, 12, (4, 2), (3, 2), projection=True, hidden=5),
         random_block(12, 12, (16, 1), (2, 3)),
-        random_block(12, 12, (2, 4), (1, 8), joined=True, hidden=3),
+        random_block(12, 12, (1, 4), (1, 8), joined=9, hidden=3),
         random_block(12, 20, (4, 2), stride=2, projection=True),
     ]
 

@@ -91,7 +91,10 @@ def _branch(branch: BranchDescription, common: Any = None) -> tuple[ConvBranch, 
         require(layer.act is None, "an activation follows its last convolution")
     third = rest[0].conv if rest else common
     require_convolution(third, 1)
-    require(second.conv.in_channels == second.conv.out_channels, "a 3x3 convolution that changes the channels")
+    if common is None:
+        require(second.conv.in_channels == second.conv.out_channels, "a 3x3 convolution that changes the channels")
+    else:
+        require(second.conv.groups == 1, "branches with groups join before its last convolution")
     weights = (first.conv.weight, bias_of(first.conv), second.conv.weight, bias_of(second.conv), third.weight)
     return ConvBranch(*weights, second.conv.groups), bias_of(third)
 

@@ -22,7 +22,7 @@ class ConvBranch:
     """conv1 (1x1), ReLU, conv2 (3x3, padding 1, `groups`), ReLU, conv3 (1x1) of one resolution.
 
     w1 (P, C_in), b1 (P,), w2 (P, P / groups, 3, 3), b2 (P,), w3 (C_out, P), all float32 or float64. w3 None: it ends in
-    conv2, without a ReLU (`ResidualBlock`).
+    conv2, without a ReLU, see `ResidualBlock`.
     """
 
     w1: Tensor
@@ -47,7 +47,8 @@ class SqueezeGate:
 class ResidualBlock:
     """relu(gate(high(x) + up2(low(pool2(x))) + bias) + shortcut(x)), norms folded.
 
-    A low branch without conv3 joins the high one before its last ReLU: conv3(relu(high(x) + up2(low(pool2(x))))).
+    A low branch without conv3 joins the high one before its last ReLU: conv3(relu(high(x) + up2(low(pool2(x))))). Both
+    have one group then; w2 is (Q, P, 3, 3), b2 (Q,), zero in the low branch, w3 (C_out, Q).
 
     bias (C_out,); stride 1 or 2, of conv2 and of the projection (weight (C_out, C_in), bias (C_out,)).
     """
@@ -141,7 +142,8 @@ def pack(blocks: Sequence[ResidualBlock], dtype: torch.dtype = torch.float32) ->
             pieces += _pack_gate(block.gate, ends, block.bias, dtype, may_use_lanes=not block.joined)
         hidden = 0 if block.gate is None else len(block.gate.b1)
         sizes = [block.high.w1.shape[1], len(block.bias), block.stride]
-        rest = [int(block.projection is not None), hidden, int(block.joined)]
+        joined = len(block.high.b2) if block.joined else 0
+        rest = [int(block.projection is not None), hidden, joined]
         plan += [*sizes, *numbers, *[0] * (6 - len(numbers)), *rest]
     return Packed(join(pieces, dtype), plan)
 
@@ -184,8 +186,8 @@ def _pack_branch(
     groups = branch.groups
     lanes = may_use_lanes and use_lanes(groups, width, dtype)
     w1, b1, b2 = (part.detach().double() for part in (branch.w1, branch.b1, branch.b2))
-    w3 = b1.new_zeros(0, inner) if branch.w3 is None else branch.w3.detach().double().reshape(-1, inner)
-    w1, w2 = w1.reshape(inner, -1), branch.w2.detach().double()
+    w3 = b1.new_zeros(1, inner) if branch.w3 is None else branch.w3.detach().double().reshape(-1, inner)
+    w1, w2 = w1.reshape(len(b1), -1), branch.w2.detach().double()
     if branch.w3 is None:  # its last layer is conv2
         w2, scale_out = w2 * scale_out, 1.0
     if lanes:
@@ -200,8 +202,10 @@ def _pack_branch(
         packed = words(packed.permute(0, 2, 4, 3, 1), dtype)
     else:
         packed = _grouped_panels(w2.flatten(2), groups, dtype)
-    first, last = words(in_panels(w1 * scale_in), dtype), words(in_panels(w3 * scale_out), dtype)
-    return [first, float_words(b1), packed, float_words(b2), last], [groups, width, int(lanes)]
+    pieces = [words(in_panels(w1 * scale_in), dtype), float_words(b1), packed, float_words(b2)]
+    if branch.w3 is not None:
+        pieces.append(words(in_panels(w3 * scale_out), dtype))
+    return pieces, [groups, width, int(lanes)]
 
 
 def _grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
@@ -212,7 +216,7 @@ def _grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
         first, count = _inputs_of_panel(panel, groups, width)
         block = w2.new_zeros(9, count, PANEL)
         for j, output in enumerate(range(panel * PANEL, min((panel + 1) * PANEL, inner))):
-            start = output // width * width - first
+            start = 0 if groups == 1 else output // width * width - first
             block[:, start : start + width, j] = w2[output].T
         panels.append(words(block, dtype))
     return torch.cat(panels)

@@ -94,7 +94,7 @@ def benchmark(request: Request, progress: Callable[[str], None] = lambda line: N
     for job, batch, dtype, threads in _cells(request):
         cell = Cell(job, batch, dtype, threads)
         _measure(request, cell, progress)
-        if job == "inference" and dtype == "float32" and threads in peaks:
+        if job == "inference" and threads in peaks and peaks[threads].of(dtype):
             _add_roofline(request, cell, peaks[threads])
         cells.append(asdict(cell))
     found = [asdict(peak) for peak in peaks.values()]
@@ -103,10 +103,10 @@ def benchmark(request: Request, progress: Callable[[str], None] = lambda line: N
 
 def _add_roofline(request: Request, cell: Cell, peaks: Peaks) -> None:
     """To each row: `of_peak`, operations a second over the peak; `bound_ms`, the least time layer by layer."""
-    bounds = {name: bound(build(name), cell.batch, request.size, peaks) for name in request.networks}
+    bounds = {name: bound(build(name), cell.batch, request.size, peaks, cell.dtype) for name in request.networks}
     for row in cell.rows:
         least = bounds[row["network"]]
-        row["of_peak"] = round(1e3 * least.flops / row["ms"]["median"] / peaks.flops, 4)
+        row["of_peak"] = round(1e3 * least.flops / row["ms"]["median"] / peaks.of(cell.dtype), 4)
         row["bound_ms"] = round(1e3 * least.seconds, 3)
 
 

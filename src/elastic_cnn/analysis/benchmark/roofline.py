@@ -21,11 +21,20 @@ FLOATS = 64 * 2**20  # an array of 256 MiB, well beyond caches
 
 @dataclass(frozen=True)
 class Peaks:
-    """flops: float32 operations a second on registers (a multiply-add is two). bytes: a second, to and from memory."""
+    """flops: float32 operations a second on registers (a multiply-add is two). bytes: a second, to and from memory.
+    bf16_flops: operations in bfloat16, on the matrix unit where there is one; 0 where the processor has none."""
 
     flops: float
     bytes: float
     threads: int
+    bf16_flops: float = 0.0
+
+    def of(self, dtype: str) -> float:
+        """Operations a second in `float32` or `bfloat16`; 0 where they are not known."""
+        return {"float32": self.flops, "bfloat16": self.bf16_flops}.get(dtype, 0.0)
+
+
+BYTES = {"float32": 4, "bfloat16": 2}  # of an element
 
 
 def measure_peaks(threads: int) -> Peaks:
@@ -45,9 +54,13 @@ def measure_peaks(threads: int) -> Peaks:
 
 
 def _call(library: Any, threads: int) -> Peaks:
-    library.peak_flops.restype = library.peak_bytes.restype = ctypes.c_double
-    flops = max(library.peak_flops(threads, ctypes.c_long(ROUNDS)) for _ in range(BURSTS))
-    return Peaks(flops, library.peak_bytes(threads, ctypes.c_size_t(FLOATS), 12), threads)
+    for function in (library.peak_flops, library.peak_bf16_flops, library.peak_bytes):
+        function.restype = ctypes.c_double
+    flops, bf16_flops = (
+        max(function(threads, ctypes.c_long(ROUNDS)) for _ in range(BURSTS))
+        for function in (library.peak_flops, library.peak_bf16_flops)
+    )
+    return Peaks(flops, library.peak_bytes(threads, ctypes.c_size_t(FLOATS), 12), threads, bf16_flops)
 
 
 @dataclass(frozen=True)
@@ -61,18 +74,22 @@ class Bound:
     memory: float
 
 
-def bound(network: nn.Module, batch: int, size: int, peaks: Peaks) -> Bound:
-    """The roofline of `network` in float32 for images `(batch, C, size, size)`; nothing is computed for real.
+def bound(network: nn.Module, batch: int, size: int, peaks: Peaks, dtype: str = "float32") -> Bound:
+    """The roofline of `network` for images `(batch, C, size, size)`, maps and weights of `dtype`; nothing is computed.
+    `ValueError` where the peak of that dtype is not known.
 
     Fused layers need less memory traffic than is counted here: the bound holds for layers that run one by one.
     """
+    flops = peaks.of(dtype)
+    if not flops:
+        raise ValueError(f"the processor's peak in {dtype} is not known")
     twin = copy.deepcopy(network).to("meta").eval()
     layers: list[tuple[float, float]] = []  # (operations, bytes)
 
     def note(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weights = layer.weight
         operations = 2.0 * output.numel() * weights[0].numel()
-        layers.append((operations, 4.0 * (inputs[0].numel() + weights.numel() + output.numel())))
+        layers.append((operations, float(BYTES[dtype]) * (inputs[0].numel() + weights.numel() + output.numel())))
 
     kinds = [module for module in twin.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in kinds:
@@ -80,7 +97,7 @@ def bound(network: nn.Module, batch: int, size: int, peaks: Peaks) -> Bound:
     channels = next(layer.in_channels for layer in kinds if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         twin(torch.empty(batch, channels, size, size, device="meta"))
-    times = [(operations / peaks.flops, moved / peaks.bytes) for operations, moved in layers]
+    times = [(operations / flops, moved / peaks.bytes) for operations, moved in layers]
     seconds = sum(max(pair) for pair in times)
     slow = sum(moved for busy, moved in times if moved > busy)
     return Bound(sum(operations for operations, _ in layers), seconds, slow / seconds)

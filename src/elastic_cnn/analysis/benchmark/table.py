@@ -13,9 +13,9 @@ HEADER = ("network", "form", "ms", "95%", "images/s", "MB", "of FMA peak", *RATI
 def describe_peaks(peaks: dict[str, Any]) -> str:
     """One line: measured operations and bytes a second."""
     threads = "1 thread" if peaks["threads"] == 1 else f"{peaks['threads']} threads"
-    return (
-        f"{threads}: at most {peaks['flops'] / 1e9:.0f} GFLOP/s on registers, {peaks['bytes'] / 1e9:.1f} GB/s of memory"
-    )
+    narrow = f" ({peaks['bf16_flops'] / 1e9:.0f} in bfloat16)" if peaks.get("bf16_flops") else ""
+    flops, memory = f"{peaks['flops'] / 1e9:.0f} GFLOP/s", f"{peaks['bytes'] / 1e9:.1f} GB/s"
+    return f"{threads}: at most {flops} on registers{narrow}, {memory} of memory"
 
 
 def rows_of(cell: dict[str, Any]) -> list[list[str]]:

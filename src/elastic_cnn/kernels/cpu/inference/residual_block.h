@@ -56,7 +56,7 @@ class BlockRun {
   static Range all_panels(const BranchPlan& branch) { return {0, branch.panels()}; }
   static Range all_vectors(const BranchPlan& branch) { return {0, branch.vectors()}; }
   Range vectors_of(const BranchPlan& branch) const {
-    const Range panels = range_of(branch.panels(), worker_);
+    const Range panels = range_of(branch.outer_panels(), worker_);
     return {2 * panels.begin, std::min(2 * panels.end, branch.vectors())};
   }
   int64_t padded(bool low) const {

@@ -17,17 +17,17 @@ Layout::Layout(const Plan& plan, std::size_t first, std::size_t end, int height,
     const int64_t out_pixels = int64_t(images) * s.out_height * s.out_width;
     larger(wide, int64_t(images) * s.height * s.width * b.in_pixel());
     larger(wide, out_pixels * b.out_pixel());
-    larger(inner_size, out_pixels * b.high.pixel());
+    larger(inner_size, out_pixels * b.high.outer_pixel());
     padded[{s.height, s.width, b.high.panels(), false}] = 0;
-    most = std::max({most, b.high.pixel(), b.out_pixel(), b.hidden_wide()});
+    most = std::max({most, b.high.outer_pixel(), b.out_pixel(), b.hidden_wide()});
     larger(longest, std::max(s.height, s.width));
     if (!b.elastic()) continue;
     const int64_t low_pixels = int64_t(images) * s.low_height * s.low_width;
     padded[{s.low_height, s.low_width, b.low.panels(), true}] = 0;
-    larger(low_inner_size, low_pixels * b.low.pixel());
+    larger(low_inner_size, low_pixels * b.low.outer_pixel());
     larger(low_out_size, low_pixels * b.out_pixel());
     larger(pooled_size, low_pixels * b.in_pixel());
-    larger(most, b.low.pixel());
+    larger(most, b.low.outer_pixel());
   }
   for (int64_t* map : {&maps[0], &maps[1]}) *map = take(wide);
   inner = take(inner_size);

@@ -35,24 +35,27 @@ class Cursor {
 int64_t conv2_size(const BranchPlan& b) {
   if (b.lanes) return b.inner * 9 * words(b.group_width);
   int64_t rows = 0;
-  for (int panel = 0; panel < b.panels(); panel++) rows += words(inputs_of_panel(panel, b.groups, b.group_width).count);
+  for (int panel = 0; panel < b.outer_panels(); panel++)
+    rows += words(inputs_of_panel(panel, b.groups, b.group_width).count);
   return rows * 9 * kPanel;
 }
 
-// out: 0 without conv3.
-BranchPlan read_branch(const int64_t* numbers, int in, int out, Cursor& cursor) {
+// out: 0 without conv3. joined: channels after conv2, 0 where they are those after conv1.
+BranchPlan read_branch(const int64_t* numbers, int in, int out, int joined, Cursor& cursor) {
   BranchPlan b{};
   b.groups = positive(numbers[0], "groups");
   b.group_width = positive(numbers[1], "group width");
   b.lanes = flag(numbers[2], "lanes");
   const int64_t inner = (b.lanes ? round_up(b.groups, 16) : b.groups) * b.group_width;
   b.inner = positive(inner, "inner channels");
-  const int64_t wide = round_up(b.inner, kPanel), out_wide = round_up(out, kPanel);
+  TORCH_CHECK_VALUE(!joined || (b.groups == 1 && !b.lanes), "branches that join before conv3 have one group, no lanes");
+  b.outer = joined ? joined : b.inner;
+  const int64_t wide = round_up(b.inner, kPanel), outer_wide = round_up(b.outer, kPanel);
   b.w1 = cursor.take(wide * words(in));
   b.b1 = cursor.take(wide);
   b.w2 = cursor.take(conv2_size(b));
-  b.b2 = cursor.take(wide);
-  b.w3 = cursor.take(out_wide * words(b.inner));
+  b.b2 = cursor.take(outer_wide);
+  b.w3 = cursor.take(round_up(out, kPanel) * words(b.outer));
   return b;
 }
 
@@ -70,15 +73,14 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
     b.out = positive(row[1], "output channels");
     b.stride = positive(row[2], "stride");
     TORCH_CHECK_VALUE(b.stride <= 2, "a block's stride must be 1 or 2, got ", b.stride);
-    b.joined = flag(row[11], "joined");
-    b.high = read_branch(row + 3, b.in, b.out, cursor);
+    const int joined = row[11] ? positive(row[11], "joined channels") : 0;
+    b.joined = joined > 0;
+    b.high = read_branch(row + 3, b.in, b.out, joined, cursor);
     if (row[6] != 0) {
       TORCH_CHECK_VALUE(b.stride == 1, "a block with a low-resolution branch has stride 1, got ", b.stride);
-      b.low = read_branch(row + 6, b.in, b.joined ? 0 : b.out, cursor);
+      b.low = read_branch(row + 6, b.in, b.joined ? 0 : b.out, joined, cursor);
     }
-    const bool joins = b.elastic() && b.low.inner == b.high.inner && !b.high.lanes && !b.low.lanes;
-    TORCH_CHECK_VALUE(!b.joined || joins,
-                      "branches that join before conv3 are two, of as many channels, without lanes");
+    TORCH_CHECK_VALUE(!b.joined || b.elastic(), "a block of one resolution has no branches that join");
     b.projection = flag(row[9], "projection");
     TORCH_CHECK_VALUE(row[10] >= 0 && row[10] <= kMost, "a plan's hidden channels must not be negative, got ", row[10]);
     b.hidden = int(row[10]);
@@ -93,8 +95,8 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
       b.bp = cursor.take(out_wide);
     }
     if (b.hidden) {
-      b.gate_high = cursor.take(b.high.inner * b.hidden_wide());
-      if (b.low_to_end()) b.gate_low = cursor.take(b.low.inner * b.hidden_wide());
+      b.gate_high = cursor.take(b.high.outer * b.hidden_wide());
+      if (b.low_to_end()) b.gate_low = cursor.take(b.low.outer * b.hidden_wide());
       b.gate_b1 = cursor.take(b.hidden_wide());
       b.gate_w2 = cursor.take(b.hidden_wide() * out_wide);
       b.gate_b2 = cursor.take(out_wide);

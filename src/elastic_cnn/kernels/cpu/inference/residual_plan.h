@@ -12,11 +12,14 @@ struct BranchPlan {
   int groups, group_width;
   bool
       lanes;  // conv2 with sixteen groups as the lanes of a vector (`GroupedConvolution`), else as a product (`Convolution`)
-  int inner;  // channels between the convolutions; with lanes, the groups are rounded up to sixteen
+  int inner;  // channels after conv1; with lanes, the groups are rounded up to sixteen
+  int outer;  // after conv2: as many, but where branches join there
   int64_t w1, b1, w2, b2, w3;
   int panels() const { return int(round_up(inner, kPanel) / kPanel); }
-  int vectors() const { return lanes ? inner / 16 : 2 * panels(); }  // that conv2 computes
   int64_t pixel() const { return round_up(inner, kPanel) + kGap; }
+  int outer_panels() const { return int(round_up(outer, kPanel) / kPanel); }
+  int vectors() const { return lanes ? outer / 16 : 2 * outer_panels(); }  // that conv2 computes
+  int64_t outer_pixel() const { return round_up(outer, kPanel) + kGap; }
 };
 
 struct BlockPlan {
@@ -43,7 +46,7 @@ struct Plan {
 constexpr int kPlanFields = 12;
 
 // Reads rows of (in, out, stride, groups, group width, lanes, low groups, low group width, low lanes, projection,
-// hidden, joined). The packed weights follow in that order too, see packing.py. Raises where the numbers make no sense.
+// hidden, channels where branches join before conv3 or 0). The packed weights follow in that order too, see packing.py. Raises where the numbers make no sense.
 Plan read_plan(const std::vector<int64_t>& numbers);
 
 }  // namespace elastic

@@ -51,7 +51,7 @@ void BlockRun::pool(Range rows, Range vectors) {
 void BlockRun::conv2(bool low, Range rows, Range vectors) {
   const BranchPlan& branch = low ? b_.low : b_.high;
   const int width = low ? size_.low_width : size_.width, height = low ? size_.low_height : size_.height;
-  const int64_t pixel = branch.pixel(), row = (width + 2) * pixel;
+  const int64_t pixel = branch.pixel(), row = (width + 2) * pixel, out_pixel = branch.outer_pixel();
   Element* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
   const int out_width = low ? size_.low_width : size_.out_width, out_height = low ? size_.low_height : size_.out_height;
   if (branch.lanes) {
@@ -78,8 +78,8 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
   p.weights = weights(branch.w2);
   p.bias = weights(branch.b2);
   p.output = output;
-  p.out_pixel = pixel;
-  p.out_row = out_width * pixel;
+  p.out_pixel = out_pixel;
+  p.out_row = out_width * out_pixel;
   p.height = out_height;
   p.width = out_width;
   p.relu = true;
@@ -87,7 +87,7 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
     p.bias = nullptr;  // the high branch's holds it
     p.relu = false;
   } else if (b_.joined) {
-    enlarge(p, r_.layout_.low_inner, b_.low.pixel());
+    enlarge(p, r_.layout_.low_inner, b_.low.outer_pixel());
   }
   stack(p, (height + 2) * row, p.height * p.out_row);
   finish(p, rows, {vectors.begin / 2, vectors.end / 2}, low ? kConv2Low : kConv2);
@@ -152,15 +152,14 @@ void BlockRun::gate() {
     enlarged_weights(columns + size_.out_width, size_.low_width, size_.out_width);
   }
   worker_.wait();
-  const Mean high{at(l.inner), b_.high.pixel(), size_.out_height,      size_.out_width,
-                  rows,        columns,         floats_at(l.mean_high)};
-  const Range part = range_of(2 * b_.high.panels(), worker_);
+  const Mean high{at(l.inner), b_.high.outer_pixel(), size_.out_height, size_.out_width, rows,
+                  columns,     floats_at(l.mean_high)};
+  const Range part = range_of(2 * b_.high.outer_panels(), worker_);
   k_.mean(high, part.begin, part.end);
   if (b_.low_to_end()) {
-    const Mean low{at(l.low_inner),      b_.low.pixel(),          size_.low_height,
-                   size_.low_width,      rows + size_.out_height, columns + size_.out_width,
-                   floats_at(l.mean_low)};
-    const Range low_part = range_of(2 * b_.low.panels(), worker_);
+    const Mean low{at(l.low_inner),         b_.low.outer_pixel(),      size_.low_height,     size_.low_width,
+                   rows + size_.out_height, columns + size_.out_width, floats_at(l.mean_low)};
+    const Range low_part = range_of(2 * b_.low.outer_panels(), worker_);
     k_.mean(low, low_part.begin, low_part.end);
   }
   worker_.wait();
@@ -168,11 +167,11 @@ void BlockRun::gate() {
   const Range h = range_of(hidden / kVector, worker_);
   using A = Activation;
   const A first = b_.low_to_end() ? A::kNone : A::kRelu;
-  k_.linear({floats_at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), floats_at(l.hidden), b_.high.inner,
+  k_.linear({floats_at(l.mean_high), weights(b_.gate_high), weights(b_.gate_b1), floats_at(l.hidden), b_.high.outer,
              hidden, first},
             h.begin, h.end);
   if (b_.low_to_end())
-    k_.linear({floats_at(l.mean_low), weights(b_.gate_low), floats_at(l.hidden), floats_at(l.hidden), b_.low.inner,
+    k_.linear({floats_at(l.mean_low), weights(b_.gate_low), floats_at(l.hidden), floats_at(l.hidden), b_.low.outer,
                hidden, A::kRelu},
               h.begin, h.end);
   worker_.wait();
@@ -187,11 +186,11 @@ void BlockRun::gate() {
 Convolution BlockRun::from_inner(const BranchPlan& branch, const Element* input, int height, int width) const {
   Convolution p{};
   p.input = input;
-  p.in_pixel = branch.pixel();
-  p.in_row = width * branch.pixel();
+  p.in_pixel = branch.outer_pixel();
+  p.in_row = width * branch.outer_pixel();
   p.taps = p.tap_columns = 1;
   p.groups = 1;
-  p.group_width = branch.inner;
+  p.group_width = branch.outer;
   p.weights = weights(branch.w3);
   p.out_pixel = b_.out_pixel();
   p.out_row = width * b_.out_pixel();

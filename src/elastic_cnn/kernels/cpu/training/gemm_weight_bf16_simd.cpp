@@ -11,22 +11,23 @@ constexpr int64_t kPadded = 16, kPixels = 2 * kWords;
 // the last row or column is not set, and its sums are not used.
 struct Copies {
   int64_t tiles, panels;
-  std::unique_ptr<uint32_t[]> left, right, row;
+  std::unique_ptr<uint32_t[]> left, right;
 
   Copies(int64_t o, int64_t columns)
       : tiles((o + kWeightRows - 1) / kWeightRows),
         panels((columns + kColumns - 1) / kColumns),
         left(new uint32_t[tiles * kWords * kPadded]),
-        right(new uint32_t[panels * kWords * kColumns]),
-        row(new uint32_t[tiles * kWeightRows]()) {}
+        right(new uint32_t[panels * kWords * kColumns]) {}
 
+  // A tile's words, and three of the next one's that its kPadded hold, as long as the row has so many channels.
   void read_left(const Bfloat16* dz, int64_t pixels, int64_t channels) {
     for (int64_t m = 0; m < pixels; m += 2) {
-      const Bfloat16* from = dz + m * channels;
-      interleave<false>(from, m + 1 < pixels ? from + channels : nullptr, nullptr, nullptr, channels, row.get());
-      for (int64_t tile = 0; tile < tiles; tile++)
-        std::memcpy(left.get() + (tile * kWords + m / 2) * kPadded, row.get() + tile * kWeightRows,
-                    kWeightRows * sizeof(Word));
+      const Bfloat16 *one = dz + m * channels, *two = m + 1 < pixels ? one + channels : nullptr;
+      Word* to = left.get() + m / 2 * kPadded;
+      for (int64_t tile = 0; tile < tiles; tile++, to += kWords * kPadded) {
+        const int64_t first = tile * kWeightRows, count = std::min<int64_t>(kPadded, channels - first);
+        interleave<false>(one + first, two ? two + first : nullptr, nullptr, nullptr, count, to);
+      }
     }
   }
   void read_right(const WeightGradient<Bfloat16>& p, int64_t begin, int64_t pixels, int64_t first, int64_t last) {
