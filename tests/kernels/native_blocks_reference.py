@@ -50,11 +50,10 @@ def random_block(
     high_branch = random_branch(in_channels, out_channels, *high)
     if joined and low_branch is not None:
         high_branch, low_branch = (
-            replace(branch, w2=random(joined, width, 3, 3, over=9 * width), b2=torch.zeros(joined).double(), w3=None)
+            replace(branch, w2=random(joined, width, 3, 3, over=9 * width), b2=random(joined, over=4), w3=None)
             for branch, (_, width) in ((high_branch, high), (low_branch, low))
         )
-        last = random(out_channels, joined, over=joined)
-        high_branch = replace(high_branch, b2=random(joined, over=4), w3=last)
+        high_branch = replace(high_branch, w3=random(out_channels, joined, over=joined))
     return ResidualBlock(
         high_branch,
         random(out_channels, over=4),

@@ -62,7 +62,7 @@ def residual_block(block: BlockDescription, given_projection: Projection | None 
             require(
                 low.w2.shape[0] == high.w2.shape[0], "branches of unequal channels join before its last convolution"
             )
-            high, low = replace(high, b2=high.b2 + low.b2), replace(low, w3=None)
+            low = replace(low, w3=None)
     projection = given_projection or projection_of(block.shortcut, stride)
     in_channels = high.w1.shape[1]
     require(projection is not None or (len(bias) == in_channels and stride == 1), "it needs a projection")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from elastic_cnn.kernels.native import level, load
 
-FIELDS = 11  # numbers a block in a plan
+FIELDS = 12  # numbers a block in a plan
 
 
 class NativeKernelsMissing(RuntimeError):

@@ -48,7 +48,7 @@ class ResidualBlock:
     """relu(gate(high(x) + up2(low(pool2(x))) + bias) + shortcut(x)), norms folded.
 
     A low branch without conv3 joins the high one before its last ReLU: conv3(relu(high(x) + up2(low(pool2(x))))). Both
-    have one group then; w2 is (Q, P, 3, 3), b2 (Q,), zero in the low branch, w3 (C_out, Q).
+    have one group then; w2 is (Q, P, 3, 3), b2 (Q,), w3 (C_out, Q).
 
     bias (C_out,); stride 1 or 2, of conv2 and of the projection (weight (C_out, C_in), bias (C_out,)).
     """
@@ -189,7 +189,7 @@ def _pack_branch(
     w3 = b1.new_zeros(1, inner) if branch.w3 is None else branch.w3.detach().double().reshape(-1, inner)
     w1, w2 = w1.reshape(len(b1), -1), branch.w2.detach().double()
     if branch.w3 is None:  # its last layer is conv2
-        w2, scale_out = w2 * scale_out, 1.0
+        w2, b2 = w2 * scale_out, b2 * scale_out
     if lanes:
         missing = -groups % LANES * width
         order = torch.arange(inner + missing).view(-1, LANES, width)  # slab, lane, channel

@@ -83,12 +83,10 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
   p.height = out_height;
   p.width = out_width;
   p.relu = true;
-  if (b_.joined && low) {
-    p.bias = nullptr;  // the high branch's holds it
+  if (b_.joined && low)
     p.relu = false;
-  } else if (b_.joined) {
+  else if (b_.joined)
     enlarge(p, r_.layout_.low_inner, b_.low.outer_pixel());
-  }
   stack(p, (height + 2) * row, p.height * p.out_row);
   finish(p, rows, {vectors.begin / 2, vectors.end / 2}, low ? kConv2Low : kConv2);
 }
