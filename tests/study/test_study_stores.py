@@ -10,9 +10,10 @@ from torch import nn
 
 from elastic_cnn.data.masks import Labels
 from elastic_cnn.study.grid import Data
-from elastic_cnn.study.job import StoredClassification, StoredSegmentation
+from elastic_cnn.study.job import StoredClassification, StoredSegmentation, make_views
 from elastic_cnn.study.stores import Store, Views, box_view, cut_out, load_stores, random_crop, random_scale
 from elastic_cnn.tasks.classification import Options
+from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.segmentation import Options as MaskOptions
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
@@ -55,6 +56,13 @@ def test_views_depend_on_the_seed_alone_and_repeat_the_pictures():
     assert torch.equal(first["image"], again["image"])
     assert first["picture"] == again["picture"] == 1
     assert int(again["target"]) == 1
+
+
+@pytest.mark.parametrize("options", [{"split": 0.2}, {"skew": "weights"}, {"skew": "sampling"}])
+def test_what_a_study_would_not_heed_is_refused(options):
+    recipe = Recipe(options=options)
+    with pytest.raises(ValueError, match=rf"options\.{next(iter(options))}=.* divided and drawn as it is"):
+        make_views(Data("folder"), recipe, store(), store(), None)
 
 
 def test_a_batch_is_the_normalised_pictures():

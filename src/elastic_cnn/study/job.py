@@ -63,6 +63,11 @@ def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> V
     options = task_options(recipe)
     if isinstance(options, GeometryOptions):
         options.refuse_all_but(("hflip",), "studies keep their pictures in memory as squares and know hflip alone")
+    for key, usual in (("split", None), ("skew", "ignore")):
+        if getattr(options, key, usual) != usual:
+            raise ValueError(
+                f"options.{key}={getattr(options, key)}: a study's data is divided and drawn as it is; leave it out"
+            )
     length = None if views is None else max(views, recipe.batch_size)
     if data.kind == "digits":
         return Views(train, None, length)
