@@ -62,7 +62,7 @@ def test_views_depend_on_the_seed_alone_and_repeat_the_pictures():
 def test_what_a_study_would_not_heed_is_refused(options):
     recipe = Recipe(options=options)
     with pytest.raises(ValueError, match=rf"options\.{next(iter(options))}=.* divided and drawn as it is"):
-        make_views(Data("folder"), recipe, store(), store(), None)
+        make_views(Data("digits"), recipe, store(), store(), None)
 
 
 def test_a_batch_is_the_normalised_pictures():
