@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels", "measure"}
     | UTILITIES,
     "evaluation": {"zoo", "tasks", "policy", "demo", "data", "metrics", "measure"} | UTILITIES,
-    "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics", "measure"} | UTILITIES,
+    "demo": {"zoo", "tasks", "policy", "analysis", "nn", "data", "metrics", "measure", "conversion", "fast"}
+    | UTILITIES,
     "study": {"tasks", "zoo", "analysis", "policy", "data", "nn", "surgery", "metrics", "fast", "measure"} | UTILITIES,
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,

@@ -1,4 +1,4 @@
-"""The report's charts, as SVG for a light and a dark page."""
+"""The report's charts of the scale policy, as SVG for a light and a dark page."""
 
 import io
 from collections.abc import Callable
@@ -14,70 +14,20 @@ from elastic_cnn.policy.figures.style import plain, use_fonts_for, without_boxes
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours on a page; base and elastic, and score as well, differ for every kind of colour vision."""
+    """Colours on a page."""
 
     text: str
     faint: str
     grid: str
-    base: str
-    elastic: str
     score: str
     ramp: tuple[float, float]
 
 
-LIGHT = Theme("#1f2430", "#6b7280", "#e5e7eb", "#8a6d1f", "#2563eb", "#0f766e", (0.02, 0.92))
-DARK = Theme("#e6e8ee", "#9aa1ad", "#343a46", "#d9b44a", "#6ea8ff", "#2dd4bf", (0.22, 1.0))
+LIGHT = Theme("#1f2430", "#6b7280", "#e5e7eb", "#0f766e", (0.02, 0.92))
+DARK = Theme("#e6e8ee", "#9aa1ad", "#343a46", "#2dd4bf", (0.22, 1.0))
 WIDTH, HEIGHT = 5.2, 3.5  # inches; a page shows a chart at 500 pixels or less
 
 Chart = Callable[[Results, Theme], bytes]
-
-
-def error_curve(results: Results, theme: Theme) -> bytes:
-    """Validation error after each epoch."""
-    figure, axes = _figure(theme)
-    for network, colour, marker in _networks(results, theme):
-        epochs, errors = np.array(network.errors).reshape(-1, 2).T
-        axes.plot(epochs, 100 * errors, marker, color=colour, linestyle="-", linewidth=2, label=network.title)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("validation error, %")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", "figures").MaxNLocator(integer=True))
-    _legend(axes, theme)
-    return _svg(figure)
-
-
-def loss_curve(results: Results, theme: Theme) -> bytes:
-    """Training loss over the epochs."""
-    figure, axes = _figure(theme)
-    for network, colour, _ in _networks(results, theme):
-        if network.losses:
-            done, losses = np.array(network.losses).T
-            axes.plot(done, losses, color=colour, linewidth=1.6, label=network.title)
-    axes.set_xlabel("epochs done")
-    axes.set_ylabel("training loss")
-    _legend(axes, theme)
-    return _svg(figure)
-
-
-def error_by_size(results: Results, theme: Theme) -> bytes:
-    """Both networks' errors in each size range with binomial intervals, and the number of images."""
-    figure, axes = _figure(theme)
-    places = np.arange(len(results.bins))
-    for shift, (network, colour, marker) in zip((-0.11, 0.11), _networks(results, theme), strict=True):
-        parts = [part.base if network is results.base else part.elastic for part in results.bins]
-        values = 100 * np.array([part.value for part in parts])
-        below = values - 100 * np.array([part.low for part in parts])
-        above = 100 * np.array([part.high for part in parts]) - values
-        axes.errorbar(
-            places + shift, values, np.stack([below, above]).clip(0), fmt=marker, color=colour, capsize=3, linewidth=2,
-            label=network.title,
-        )  # fmt: skip
-    axes.set_xticks(places, [f"{part.label}\nn={len(part.members)}" for part in results.bins])
-    axes.set_xlabel("height of the digit, pixels; n images")
-    axes.set_ylabel("error, %")
-    axes.set_ylim(bottom=0)
-    _legend(axes, theme)
-    return _svg(figure)
 
 
 def correlations(results: Results, theme: Theme) -> bytes:
@@ -149,10 +99,6 @@ def policy_map(results: Results, theme: Theme) -> bytes:
     return _svg(figure)
 
 
-def _networks(results: Results, theme: Theme) -> list[tuple[Any, str, str]]:
-    return [(results.base, theme.base, "s"), (results.elastic, theme.elastic, "o")]
-
-
 def _block_name(block: Any) -> str:
     place = "" if block.height is None else f"  {block.height}\N{MULTIPLICATION SIGN}{block.width}"
     return plain(block.name, 24) + place
@@ -181,11 +127,6 @@ def _figure(theme: Theme, width: float = WIDTH, height: float = HEIGHT) -> tuple
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
-
-
-def _legend(axes: Any, theme: Theme, **options: Any) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=theme.text, **options)
 
 
 def _style(theme: Theme) -> Any:

@@ -17,6 +17,7 @@ from elastic_cnn.data.transforms import train_transform
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo.checkpoint import InputSpec
 
+LARGEST = 5 / 6  # of the image's side, the height of the largest digit
 ROOM_TO_CROP = 1.25  # photos are kept at this multiple of the image size, for random crops
 
 
@@ -81,7 +82,7 @@ def load_digits(
     train_count: int, val_count: int, test_count: int, image_size: int, seed: int, spec: InputSpec, console: Console
 ) -> DemoData:
     """Digits at known sizes. The images of `val` are the first of those that the finished networks are compared on."""
-    digits = DigitsSpec(image_size=image_size, seed=seed)
+    digits = DigitsSpec(image_size=image_size, sizes=(8.0, LARGEST * image_size), seed=seed)
     with console.bar("drawing images", train_count + test_count) as bar:
         train = make_digits("train", train_count, digits, bar.update)
         test = make_digits("val", test_count, digits, bar.update)

@@ -1,18 +1,21 @@
-"""From two trained networks to `Results`: answers, errors by size, speed, scale policy."""
+"""From trained networks to `Results`: answers, speed in the deployed form, conversion, scale policy."""
 
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elastic_cnn.analysis.complexity import count
+from elastic_cnn.conversion import Calibration, convert
 from elastic_cnn.demo.data import DemoData, normalise
-from elastic_cnn.demo.results import NetworkResult, Policy, SizeBin
+from elastic_cnn.demo.results import Converted, Policy, Speed, Trained
+from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.measure.correlations import spearman
-from elastic_cnn.measure.proportions import Proportion
+from elastic_cnn.measure.medians import ratio_of
 from elastic_cnn.measure.turns import in_turns, timer
 from elastic_cnn.policy.embedding import MINIMUM, embed
 from elastic_cnn.policy.scores import block_info, scale_policy
@@ -22,17 +25,20 @@ from elastic_cnn.zoo.checkpoint import InputSpec
 
 BATCH = 100
 MOST_SHOWN = 1500  # images that t-SNE lays out
+MOST_CALIBRATED = 512  # images that the conversion looks at
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: Tensor, spec: InputSpec, console: Console) -> np.ndarray:
-    """Class numbers (N,) for images (N, 3, H, W) uint8."""
-    answers = []
+def predict(network: nn.Module, images: Tensor, spec: InputSpec, console: Console) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers (N,) for images (N, 3, H, W) uint8, and the probability of each."""
+    answers, confidence = [], []
     with console.bar("testing", len(images)) as bar:
         for batch in images.split(BATCH):
-            answers.append(network.eval()(_to_input(batch, spec)).argmax(dim=1))
+            best = network.eval()(_to_input(batch, spec)).softmax(dim=1).max(dim=1)
+            answers.append(best.indices)
+            confidence.append(best.values)
             bar.update(len(batch))
-    return torch.cat(answers).numpy()
+    return torch.cat(answers).numpy(), torch.cat(confidence).numpy()
 
 
 def score(network: nn.Module, images: Tensor, spec: InputSpec, console: Console) -> np.ndarray:
@@ -50,29 +56,66 @@ def _to_input(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 @torch.no_grad()
-def measure_speed(networks: list[nn.Module], image_size: int, batch: int = 64, rounds: int = 5) -> list[float]:
-    """Images a second of each network in testing: the median over `rounds`, the networks taking turns."""
+def measure_speed(networks: dict[str, nn.Module], image_size: int, batch: int = 64, rounds: int = 15) -> Speed:
+    """Networks by name, the base first, as `optimize_for_inference` makes them; the networks take turns.
+
+    They compute in bfloat16 where that is the faster for the base.
+    """
     images = torch.rand(batch, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    forms: dict[str, Any] = {}
+    dtype: Any = "auto"
+    for name, network in networks.items():
+        forms[name] = optimize_for_inference(network, images, dtype=dtype)
+        if dtype == "auto":
+            notes = forms[name].optimization_report.notes
+            dtype = torch.bfloat16 if any(note.startswith("computes in bfloat16") for note in notes) else None
 
-    def forward_twice(network: nn.Module) -> Callable[[], object]:
-        return lambda: (network.eval()(images), network(images))
+    def forward(network: nn.Module) -> Callable[[], object]:
+        return lambda: [network(images) for _ in range(3)]
 
-    times = in_turns([timer(forward_twice(network)) for network in networks], rounds)
-    return [2 * batch / float(np.median(seconds)) for seconds in times]
+    times = in_turns([timer(forward(network)) for network in forms.values()], rounds, warm_up=2, reverse=True)
+    by_name = dict(zip(forms, times, strict=True))
+    base = times[0]
+    threads = torch.get_num_threads()
+    form = f"optimize_for_inference, {'bfloat16' if dtype is not None else 'float32'}, batches of {batch}"
+    return Speed(
+        f"{form}, {threads} thread{'s' if threads > 1 else ''}",
+        batch,
+        {name: 3 * batch / float(np.median(seconds)) for name, seconds in by_name.items()},
+        {name: ratio_of(seconds, base) for name, seconds in by_name.items() if seconds is not base},
+    )
 
 
-def describe_run(
-    network: nn.Module, title: str, folder: Path, summary: Summary, images_per_s: float, data: DemoData,
-    predictions: np.ndarray,
-) -> NetworkResult:  # fmt: skip
+def convert_base(
+    base: nn.Module, data: DemoData, run: Trained, spec: InputSpec, console: Console
+) -> tuple[nn.Module, Converted]:
+    """The trained base made elastic on its own training images, and how its answers fare on the compared ones."""
+    count = min(MOST_CALIBRATED, len(data.train))
+    images = torch.stack([data.train[index]["image"] for index in range(count)])
+    began = perf_counter()
+    converted: Any = convert(base, images, calibration=Calibration(photos=count))
+    seconds = perf_counter() - began
+    answers, _ = predict(converted, data.images, spec, console)
+    report = converted.conversion_report
+    return converted, Converted(
+        seed=run.seed,
+        same=float((answers == run.predictions).mean()),
+        base_error=run.error,
+        error=float((answers != data.labels.numpy()).mean()),
+        photos=report.photos,
+        seconds=seconds,
+        macs_ratio=report.macs_ratio,
+        blocks=len(report.blocks),
+    )
+
+
+def describe_run(folder: Path, summary: Summary, predictions: np.ndarray, labels: np.ndarray) -> Trained:
     """What a training run and the tests after it found."""
-    cost = count(network, (3, *data.images.shape[-2:]))
     steps = summary.steps / summary.epochs
     losses = [(int(row["step"]) / steps, float(row["loss"])) for row in _rows(folder / "train.csv")]
     errors = [(float(row["epoch"]), float(row["top1_error"])) for row in _rows(folder / "val.csv")]
-    return NetworkResult(
-        summary.network, title, cost.parameters, cost.macs, images_per_s, summary.seconds, losses, errors, predictions
-    )
+    wrong = float((predictions != labels).mean())
+    return Trained(summary.seed, losses, errors, predictions, wrong, summary.seconds)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -80,22 +123,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def divide_by_size(
-    sizes: np.ndarray, base_wrong: np.ndarray, elastic_wrong: np.ndarray, parts: int = 6
-) -> list[SizeBin]:
-    """Errors in `parts` size ranges that are equally wide in octaves; ranges without an image are left out."""
-    low, high = float(np.floor(sizes.min())), float(np.ceil(sizes.max()))
-    edges = np.geomspace(low, high, parts + 1)
-    place = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, parts - 1)
-    bins = []
-    for part in range(parts):
-        members = np.flatnonzero(place == part)
-        if len(members):
-            errors = Proportion.of(base_wrong[members]), Proportion.of(elastic_wrong[members])
-            bins.append(SizeBin(float(edges[part]), float(edges[part + 1]), members, *errors))
-    return bins
 
 
 def analyse_policy(network: nn.Module, data: DemoData, spec: InputSpec, seed: int, console: Console) -> Policy:

@@ -58,6 +58,24 @@ figure { margin:0; } figure img { width:100%; height:auto; display:block; } figc
 .right { color:var(--good); } .wrong { color:var(--bad); }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:4px 16px; margin:0; font-size:.92rem; }
 dt { color:var(--faint); } dd { margin:0; overflow-wrap:anywhere; }
+.chart { width:100%; height:auto; display:block; touch-action:manipulation; }
+.chart .grid { stroke:var(--line); } .chart .axis { fill:var(--faint); font-size:12px; }
+.chart .run { fill:none; stroke-width:1.8; opacity:.75; } .chart .bar { stroke-width:3; opacity:.8; }
+.chart .run.base, .chart .bar.base { stroke:var(--base); }
+.chart .run.elastic, .chart .bar.elastic { stroke:var(--elastic); }
+.chart .dot.base { fill:var(--base); } .chart .dot.elastic { fill:var(--elastic); } .chart .dot { cursor:pointer; }
+.chart .dot:focus { outline:2px solid var(--text); }
+.picking .chart [data-seed]:not(.picked) { opacity:.12; } .chart .picked.run { stroke-width:3; opacity:1; }
+.chart .picked.dot { stroke:var(--text); stroke-width:1; }
+#tip { position:fixed; z-index:2; pointer-events:none; background:var(--text); color:var(--page); padding:4px 9px;
+  border-radius:7px; font-size:.84rem; max-width:260px; display:none; }
+.seeds { display:flex; flex-wrap:wrap; gap:6px; margin:0 0 .6em; align-items:center; font-size:.9rem; }
+.seeds button { font:inherit; color:inherit; background:none; border:1px solid var(--line); border-radius:999px;
+  padding:2px 12px; cursor:pointer; }
+.seeds button[aria-pressed=true] { border-color:var(--elastic); color:var(--elastic); }
+.button { display:inline-block; border:1px solid var(--elastic); color:var(--elastic); border-radius:999px;
+  padding:6px 18px; text-decoration:none; font-weight:600; }
+.button:hover { background:var(--elastic); color:var(--card); }
 code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size:.92em; }
 @media (max-width:560px) { h1 { font-size:1.5rem; } section { padding:16px 14px; } main { padding:16px 10px 40px; }
   .strip { grid-template-columns:1fr; } .strip .size { text-align:left; margin-top:4px; }
@@ -65,6 +83,39 @@ code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fon
   .example img { width:88px; height:88px; } dl { grid-template-columns:1fr; } dd { margin-bottom:6px; }
   table { font-size:.86rem; } th, td { padding:6px 5px; white-space:normal; } }
 @media print { section { break-inside:avoid; } }
+"""
+
+SCRIPT = """
+(() => {
+  const tip = document.getElementById("tip"), buttons = [...document.querySelectorAll(".seeds button")];
+  let pinned = null;
+  const pick = (seed) => {
+    document.body.classList.toggle("picking", seed !== null);
+    for (const mark of document.querySelectorAll(".chart [data-seed]"))
+      mark.classList.toggle("picked", mark.dataset.seed === seed);
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.pick === seed));
+  };
+  const pin = (seed) => { pinned = pinned === seed ? null : seed; pick(pinned); };
+  const say = (mark, x, y) => {
+    tip.textContent = mark.dataset.tip;
+    tip.style.display = "block";
+    tip.style.left = Math.max(4, Math.min(x + 12, innerWidth - tip.offsetWidth - 4)) + "px";
+    tip.style.top = Math.max(4, y - tip.offsetHeight - 10) + "px";
+  };
+  const hush = () => { tip.style.display = "none"; pick(pinned); };
+  for (const mark of document.querySelectorAll(".chart [data-tip], .chart [data-seed]")) {
+    const seed = mark.dataset.seed ?? null;
+    mark.addEventListener("pointerenter", (event) => {
+      if (mark.dataset.tip) say(mark, event.clientX, event.clientY);
+      if (seed !== null) pick(seed);
+    });
+    mark.addEventListener("pointerleave", hush);
+    mark.addEventListener("focus", () => { const at = mark.getBoundingClientRect(); say(mark, at.x, at.y); });
+    mark.addEventListener("blur", hush);
+    if (seed !== null) mark.addEventListener("click", () => pin(seed));
+  }
+  for (const button of buttons) button.addEventListener("click", () => pin(button.dataset.pick));
+})();
 """
 
 
@@ -75,7 +126,7 @@ def page(title: str, sections: Sequence[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
+        + f'\n</main>\n<div id="tip" role="status"></div>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
     )
 
 
@@ -84,6 +135,17 @@ def section(identity: str, heading: str, *content: str, kind: str = "") -> str:
     return (
         f'<section id="{identity}" class="{kind}">\n<h2>{escape(heading)}</h2>\n' + "\n".join(content) + "\n</section>"
     )
+
+
+def seed_buttons(seeds: Sequence[int]) -> str:
+    """Buttons that pick the runs of one seed in all charts of the page."""
+    found = "".join(f'<button type="button" data-pick="{seed}" aria-pressed="false">{seed}</button>' for seed in seeds)
+    return f'<div class="seeds"><span>Follow one seed through all charts:</span>{found}</div>'
+
+
+def figure(svg: str, caption: str) -> str:
+    """A chart that is part of the page (`svg.py`)."""
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -4,9 +4,20 @@ from html import escape
 
 import numpy as np
 
-from elastic_cnn.demo import charts
-from elastic_cnn.demo.page import bars, chart, page, paragraph, picture, section, table
-from elastic_cnn.demo.results import Results, SizeBin
+from elastic_cnn.demo import charts, svg, verdict
+from elastic_cnn.demo.page import (
+    bars,
+    chart,
+    figure,
+    page,
+    paragraph,
+    picture,
+    section,
+    seed_buttons,
+    table,
+)
+from elastic_cnn.demo.results import NetworkResult, Results, SizeBin
+from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.measure.tables import text_table
 
 IN_THREE_SENTENCES = (
@@ -31,8 +42,9 @@ def render(results: Results) -> str:
             _opening(results),
             _verdict(results),
             _samples(results),
-            _curves(results),
             *([_errors_by_size(results)] if results.bins else []),
+            _curves(results),
+            _conversion(results),
             _policy_by_size(results) if results.sizes is not None else _no_sizes(),
             _map(results),
             _examples(results),
@@ -47,98 +59,69 @@ def terminal_table(results: Results) -> str:
     return text_table(header, rows)
 
 
-def verdict(results: Results) -> str:
-    """What the comparison says, and no more than it says."""
-    difference = results.difference
-    points = abs(100 * difference.value)
-    interval = (
-        f"95% interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f} points, p = {_p(difference.p_value)}"
-    )
-    if not _learnt(results):
-        return f"Neither network has learnt enough to be compared: train for longer (difference: {interval})."
-    if not difference.clear:
-        lead = "ahead" if difference.value > 0 else "behind" if difference.value < 0 else "level"
-        text = f"No clear difference in this run: Elastic is {lead} by {points:.1f} points, which chance could do"
-        if difference.value == 0:
-            text = "No difference in this run: both networks err equally often"
-        return f"{text} ({interval})."
-    if difference.value > 0:
-        return f"Elastic wins this run: {points:.1f} points less error at the same cost ({interval})."
-    return f"Elastic loses this run: {points:.1f} points more error than the base at the same cost ({interval})."
-
-
-def _learnt(results: Results) -> bool:
-    """Whether the better network errs at most three quarters as often as guessing would."""
-    guessing = 1 - 1 / len(results.classes)
-    return min(results.base_error.value, results.elastic_error.value) <= 0.75 * guessing
-
-
-def _p(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+def sentences(results: Results) -> list[str]:
+    """What the demo found, the headline first."""
+    sizes = [verdict.by_size(results.bins)] if results.bins else []
+    return [verdict.headline(results), *sizes, verdict.speed(results), verdict.conversion(results)]
 
 
 def _table(results: Results, sizes: bool = True) -> tuple[list[str], list[list[str]]]:
     bins = results.bins if sizes else []
     header = ["network", "parameters", "multiply-adds", "error", *(f"{part.label} px" for part in bins), "images/s"]
     rows = []
-    for network, total in ((results.base, results.base_error), (results.elastic, results.elastic_error)):
-        parts = [part.base if network is results.base else part.elastic for part in bins]
-        errors = [f"{100 * error.value:.1f}%" for error in (total, *parts)]
+    for kind, network in (("base", results.base), ("elastic", results.elastic)):
+        parts = [np.mean(getattr(part, kind)) for part in bins]
+        errors = [_spread(network), *(verdict.percent(float(value)) for value in parts)]
         costs = [f"{network.parameters / 1e6:.3f}M", f"{network.macs / 1e6:.1f}M"]
-        rows.append([network.title, *costs, *errors, f"{network.images_per_s:.0f}"])
+        rows.append([network.title, *costs, *errors, f"{results.speed.images_per_s[kind]:.0f}"])
     return header, rows
+
+
+def _spread(network: NetworkResult) -> str:
+    spread = network.spread
+    deviation = "" if spread.deviation is None else f" \N{PLUS-MINUS SIGN} {100 * spread.deviation:.1f}"
+    return f"{100 * spread.mean:.1f}%{deviation}"
 
 
 def _opening(results: Results) -> str:
     what = "handwritten digits of known size" if results.sizes is not None else f"the photos in {results.name}"
     lead = paragraph(IN_THREE_SENTENCES, "lead")
+    seeds = len(results.base.runs)
     return f"<header id='what'><h1>Elastic: every layer learns at which scale to look</h1>{lead}</header>" + paragraph(
-        f"Here both small networks were trained on {what} by the same recipe, from the same seed, and compared on "
-        f"{len(results.labels):,} images that neither has seen.",
+        f"Here both small networks were trained on {what} by the same recipe, from {seeds} seed{'s' * (seeds != 1)} "
+        f"each, and compared on {len(results.labels):,} images that none has seen.",
         "faint",
     )
 
 
 def _verdict(results: Results) -> str:
     header, rows = _table(results, sizes=False)
-    difference = results.difference
-    pairs = (
-        f"Of {len(results.labels):,} images, Elastic alone is right on {difference.only_elastic:,} and the base "
-        f"alone on {difference.only_base:,} (McNemar's exact test). This is one run with one seed: training "
-        "from another seed moves either error too, which the interval does not include."
-    )
-    content = [f"<p><strong>{escape(verdict(results))}</strong></p>", table(header, rows, ["base", "elastic"])]
-    content.append(paragraph(pairs, "note"))
+    content = [f"<p><strong>{escape(verdict.headline(results))}</strong></p>", table(header, rows, ["base", "elastic"])]
     if results.bins:
-        content.append(paragraph(_size_summary(results.bins), "note"))
-    content.append(
-        paragraph(
-            f"Multiply-adds are those of one {results.image_size}\N{MULTIPLICATION SIGN}{results.image_size} image; "
-            f"images a second were measured in testing, the networks taking turns. {_speed(results)}",
-            "note",
-        )
+        content.append(paragraph(verdict.by_size(results.bins)))
+    content.append(paragraph(verdict.speed(results)))
+    if results.explorer is not None:
+        text = f"Explore all {len(results.labels):,} images and their scale policies"
+        content.append(f'<p><a class="button" href="{escape(results.explorer)}">{escape(text)}</a></p>')
+    note = (
+        "Runs of one seed see the same images in the same order and are compared as a pair; \N{PLUS-MINUS SIGN} is the "
+        "standard deviation over the seeds. More or fewer errors are claimed only where both intervals over the seeds "
+        f"leave out 0. The images are the same for all seeds. Multiply-adds are those of one {results.image_size}"
+        f"\N{MULTIPLICATION SIGN}{results.image_size} image; images a second were measured with the networks in turns."
     )
-    return section("verdict", "Base against Elastic", *content, kind="verdict")
+    return section("verdict", "Base against Elastic", *content, paragraph(note, "note"), kind="verdict")
 
 
-def _speed(results: Results) -> str:
-    """Equal multiply-adds are not equal time."""
-    ratio = results.elastic.images_per_s / results.base.images_per_s
-    if 0.97 < ratio < 1.03:
-        return "Both are equally fast here."
-    if ratio > 1:
-        return f"Elastic runs {ratio:.2f} times as fast as the base here."
-    return f"Equal multiply-adds are not equal time: Elastic runs at {100 * ratio:.0f}% of the base's speed here."
-
-
-def _size_summary(bins: list[SizeBin]) -> str:
-    """Where the difference lies, in words."""
-    better = [part.label for part in bins if part.elastic.value < part.base.value]
-    if len(better) == len(bins):
-        return "Elastic makes fewer errors in every size range."
-    if not better:
-        return "Elastic makes fewer errors in no size range."
-    return f"Elastic makes fewer errors at {', '.join(better)} pixels, and no fewer in the other size ranges."
+def _conversion(results: Results) -> str:
+    found = results.converted
+    note = (
+        f"{found.blocks} blocks, calibrated on {found.photos} of the training images, without their labels: half of "
+        "each block's channels, those that change least at half resolution, go there, and what reads them is refitted. "
+        f"The converted network runs at {results.speed.images_per_s['converted']:.0f} images a second, the base at "
+        f"{results.speed.images_per_s['base']:.0f} ({results.speed.form})."
+    )
+    text = verdict.conversion(results)
+    return section("conversion", "The trained base, converted", paragraph(text), paragraph(note, "note"))
 
 
 def _samples(results: Results) -> str:
@@ -168,33 +151,63 @@ def _draw(results: Results, draw: charts.Chart, alt: str, caption: str) -> str:
 
 
 def _curves(results: Results) -> str:
+    networks = (("base", results.base), ("elastic", results.elastic))
+    errors, losses = (
+        [
+            svg.Line(
+                kind, run.seed, [(x, factor * y) for x, y in getattr(run, what)], f"{network.title}, seed {run.seed}"
+            )
+            for kind, network in networks
+            for run in network.runs
+            if getattr(run, what)
+        ]
+        for what, factor in (("errors", 100), ("losses", 1))
+    )
     pair = [
-        _draw(
-            results, charts.error_curve, "validation error over epochs", "Error on validation images, after each epoch."
+        figure(
+            svg.lines(errors, "epoch", "validation error", "%", "validation error over epochs, a curve a run"),
+            "Error on validation images, after each epoch; a curve a run. Point at a run to find its seed everywhere.",
         ),
-        _draw(results, charts.loss_curve, "training loss over epochs", "Loss in training, label smoothing included."),
+        figure(
+            svg.lines(losses, "epochs done", "training loss", "", "training loss over epochs, a curve a run", 2),
+            "Loss in training, label smoothing included.",
+        ),
     ]
-    seconds = f"{results.base.train_seconds:.0f} s for the base, {results.elastic.train_seconds:.0f} s for Elastic"
-    text = f"{results.train_images:,} images, {results.epochs} epochs; {seconds}."
-    return section("curves", "Training", paragraph(text), f'<div class="pair">{"".join(pair)}</div>')
+    seconds = [sum(run.train_seconds for run in network.runs) for _, network in networks]
+    text = (
+        f"{results.train_images:,} images, {results.epochs} epochs, {results.precision}; {seconds[0]:.0f} s for all "
+        f"runs of the base, {seconds[1]:.0f} s for all of Elastic."
+    )
+    buttons = seed_buttons([run.seed for run in results.base.runs])
+    return section("curves", "Training", paragraph(text), buttons, f'<div class="pair">{"".join(pair)}</div>')
 
 
 def _errors_by_size(results: Results) -> str:
-    figure = _draw(
-        results, charts.error_by_size, "error by object size",
-        "Error by the true height of the digit, with Wilson's 95% binomial intervals; n is the number of images.",
+    marks = []
+    for place, part in enumerate(results.bins):
+        for kind, network in (("base", results.base), ("elastic", results.elastic)):
+            values = [100 * value for value in getattr(part, kind)]
+            interval = paired_difference(values, [0.0] * len(values))
+            t = None if interval.t_low is None or interval.t_high is None else (interval.t_low, interval.t_high)
+            seeds = list(zip([run.seed for run in network.runs], values, strict=True))
+            marks.append(svg.Mark(kind, place, interval.mean, t, seeds, f"{network.title}, {part.label} px"))
+    chart = svg.intervals(
+        marks, [part.label for part in results.bins], "height of the digit, pixels", "error", "%",
+        "error by object size",
     )  # fmt: skip
-    header = ["height, px", "images", "base, 95% interval", "Elastic, 95% interval"]
+    caption = "Error by the true height of the digit: mean over the seeds with Student's 95% interval, and every seed."
+    header = ["height, px", "images", "base", "Elastic", "difference, points", "bootstrap 95%", "t 95%"]
     rows = [[part.label, f"{len(part.members):,}", *_cells(part)] for part in results.bins]
-    return section(
-        "sizes", "Error by object size", f'<div class="pair">{figure}{table(header, rows, [""] * len(rows))}</div>'
-    )
+    shown = figure(chart, caption) + table(header, rows, [""] * len(rows))
+    return section("sizes", "Error by object size", f'<div class="pair">{shown}</div>')
 
 
 def _cells(part: SizeBin) -> list[str]:
-    cells = []
-    for error in (part.base, part.elastic):
-        cells.append(f"{100 * error.value:.1f}% ({100 * error.low:.1f}\N{EN DASH}{100 * error.high:.1f})")
+    difference = part.difference
+    cells = [verdict.percent(float(np.mean(values))) for values in (part.base, part.elastic)]
+    cells.append(f"{100 * difference.mean:+.1f}")
+    for low, high in ((difference.low, difference.high), (difference.t_low, difference.t_high)):
+        cells.append("" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}")
     return cells
 
 
@@ -271,7 +284,7 @@ def _example(results: Results, index: int, names: list[str]) -> str:
     label = int(results.labels[index])
     said = []
     for network, kind in ((results.base, "base"), (results.elastic, "elastic")):
-        answer = int(network.predictions[index])
+        answer = int(network.runs[0].predictions[index])
         mark, state = ("\N{CHECK MARK}", "right") if answer == label else ("\N{BALLOT X}", "wrong")
         said.append(f'<span class="{kind}">{kind.capitalize()}</span>: {_text(results.classes[answer])} '
                     f'<span class="{state}" title="{state}">{mark}</span>')  # fmt: skip
@@ -290,11 +303,12 @@ def _text(value: str, longest: int = 22) -> str:
 def _details(results: Results) -> str:
     entries = {
         "command": results.command,
-        "seed": str(results.seed),
+        "seeds": ", ".join(str(run.seed) for run in results.base.runs),
         "data": f"{results.name}: {results.train_images:,} images to train on, {len(results.labels):,} to compare on",
         "time": f"{results.seconds / 60:.1f} minutes in all",
         **results.machine,
         "networks": f"{results.base.network} and {results.elastic.network}, the last epoch's weights",
+        "policies": f"of the Elastic network of seed {results.elastic.runs[0].seed}",
     }
     items = "".join(
         f"<dt>{escape(name)}</dt><dd>{f'<code>{escape(text)}</code>' if name == 'command' else escape(text)}</dd>"
@@ -303,6 +317,6 @@ def _details(results: Results) -> str:
     notes = "".join(paragraph(note, "note") for note in results.notes)
     source = (
         "Elastic: Wang, Kembhavi, Farhadi, Yuille and Rastegari, “ELASTIC: Improving CNNs with Dynamic Scaling "
-        "Policies”, CVPR 2019. Under the same seed on the same kind of machine all but the times comes out the same."
+        "Policies”, CVPR 2019. The same seeds, epochs and images on the same kind of machine give the same errors."
     )
     return section("details", "How this was made", f"<dl>{items}</dl>", notes, paragraph(source, "note"))

@@ -4,100 +4,89 @@ import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from elastic_cnn.analysis.complexity import count
 from elastic_cnn.demo import measure
 from elastic_cnn.demo.data import DemoData, load_digits, load_photos
-from elastic_cnn.demo.job import DemoJob
-from elastic_cnn.demo.report import render, terminal_table, verdict
-from elastic_cnn.demo.results import NetworkResult, Results
+from elastic_cnn.demo.explore import write_explorer
+from elastic_cnn.demo.plan import Pace, Plan, fit, processors
+from elastic_cnn.demo.report import render, sentences, terminal_table
+from elastic_cnn.demo.results import NetworkResult, Results, divide_by_size
+from elastic_cnn.demo.workers import Task, Workers
 from elastic_cnn.files import refuse_to_overwrite, write_json, write_text
 from elastic_cnn.measure import machine
-from elastic_cnn.measure.proportions import Difference, Proportion
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.tasks.training import Settings, Summary, load_recipe, make_input_spec, train
+from elastic_cnn.tasks.training import Summary, load_recipe, make_input_spec
 from elastic_cnn.zoo import load_checkpoint
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 NETWORKS = {"resnext_small": "ResNeXt small", "resnext_small_elastic": "ResNeXt small + Elastic"}
 RECIPE = "digits_demo"
-VIEWS = 48_000  # images, repeats included, that each network is trained on: what fits the time of a full demo
-QUICK_VIEWS = 5_000
-MOST_EPOCHS = 30
+FOR_PHOTOS = ("image_size=64", "optimizer.lr=0.001")  # larger than digits need, and the rate of the photo studies
+MINUTES = 8.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything. images: to train on; tested: images to compare the networks on; watched: those of them
-    that are tested after each epoch (digits; all for photos). epochs: None to take as many as fit `views`."""
+class Choices:
+    """What the command line asks for; None leaves it to the machine's pace within `minutes`.
 
-    images: int = 12_000
-    tested: int = 4_000
-    watched: int = 1_000
+    processes: how many runs are trained at a time, 0 to train in this process; by default one a processor.
+    """
+
+    seed: int = 0
+    seeds: int | None = None
+    quick: bool = False
+    data: str | Path | None = None
     epochs: int | None = None
-    views: int = VIEWS
-
-    @classmethod
-    def make(cls, quick: bool, epochs: int | None, images: int | None, batch_size: int) -> "Plan":
-        """From the command line's choices. `ValueError` where a number is too small to train on."""
-        plan = cls(2_500, 800, 400, None, QUICK_VIEWS) if quick else cls()
-        if images is not None:
-            if images < batch_size:
-                raise ValueError(
-                    f"--images {images} is less than one batch of {batch_size}: ask for at least {batch_size}"
-                )
-            plan = replace(plan, images=images, tested=max(48, images // 3), watched=max(48, images // 12))
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"--epochs must be at least 1, got {epochs}")
-        return replace(plan, epochs=epochs)
-
-    def epochs_for(self, images: int) -> int:
-        """Epochs over so many images: as asked for, or as many as fit the number of views."""
-        return self.epochs or max(1, min(MOST_EPOCHS, self.views // images))
+    images: int | None = None
+    minutes: float = MINUTES
+    processes: int | None = None
 
 
 def run_demo(
     out: str | Path,
+    choices: Choices = Choices(),
     *,
-    seed: int = 0,
-    quick: bool = False,
-    data: str | Path | None = None,
-    epochs: int | None = None,
-    images: int | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
     command: str = "elastic demo",
 ) -> Results:
-    """Train both small networks, compare them, and write into the folder `out`: report.html, results.json, both runs.
+    """Train both small networks under several seeds, compare and convert them, and write into the folder `out`:
+    report.html, explorer/, results.json, policy.parquet and the runs.
 
-    data: a folder of photos (train/CLASS, val/CLASS) in place of the digits. quick: about a minute, for a look.
     Raises `ValueError` where `out` holds something (without `overwrite`), a number makes no sense or the photos do not
-    serve.
+    serve. Processes are started anew, so that a script that calls this needs `if __name__ == "__main__"`.
     """
     began, out, console = time.perf_counter(), Path(out), Console(progress)
-    recipe = load_recipe(RECIPE, [f"seed={seed}"])
-    plan = Plan.make(quick, epochs, images, recipe.batch_size)
+    recipe = load_recipe(RECIPE, [f"seed={choices.seed}", *(FOR_PHOTOS if choices.data is not None else ())])
+    plan = Plan.make(choices.quick, choices.epochs, choices.images, choices.seeds, recipe.batch_size)
+    if not 0 < choices.minutes <= 24 * 60:
+        raise ValueError(f"--minutes {choices.minutes:g} must be more than 0, and at most a day")
     if not overwrite:
         refuse_to_overwrite(out, "choose another folder with -o, or pass --overwrite")
     spec = make_input_spec(recipe)
-    material = _load(plan, data, recipe, spec, console)
-    count = len(material.train)
-    if count < recipe.batch_size:
+    material = _load(plan, choices.data, recipe, spec, console)
+    images = len(material.train)
+    if images < recipe.batch_size:
         raise ValueError(
-            f"{material.name} has {count} images to train on, one batch takes {recipe.batch_size}: add photos"
+            f"{material.name} has {images} images to train on, one batch takes {recipe.batch_size}: add photos"
         )
-    recipe = replace(recipe, epochs=plan.epochs_for(count))
-    console.line(f"data: {material.name}, {count:,} images to train on, {len(material.labels):,} to compare on")
-    summaries = [
-        _train(number, name, material, replace(recipe, network=name), out, overwrite, progress, console)
-        for number, name in enumerate(NETWORKS, start=1)
-    ]
+    console.line(f"data: {material.name}, {images:,} images to train on, {len(material.labels):,} to compare on")
+    number = processors() if choices.processes is None else choices.processes
+    with Workers(material, number) as workers:
+        plan, recipe = _fit(replace(plan, images=images), recipe, workers, choices, console)
+        summaries = _train(workers, plan, recipe, out, overwrite, console)
     results = _compare(material, recipe, summaries, spec, out, console, command, began)
     write_text(out / "report.html", render(results))
     write_json(out / "results.json", results.to_json())
-    console.line(f"\n{terminal_table(results)}\n\n{verdict(results)}")
+    console.line(f"\n{terminal_table(results)}\n")
+    for sentence in sentences(results):
+        console.line(sentence)
     return results
 
 
@@ -108,43 +97,79 @@ def _load(plan: Plan, folder: str | Path | None, recipe: Recipe, spec: InputSpec
     return load_digits(plan.images, plan.watched, plan.tested, size, seed, spec, console)
 
 
+def _fit(plan: Plan, recipe: Recipe, workers: Workers, choices: Choices, console: Console) -> tuple[Plan, Recipe]:
+    """As many seeds as the machine trains in the time, in the precision that is faster here."""
+    fixed = plan.seeds is not None and plan.epochs is not None
+    pace = Pace(0.0, recipe.precision) if fixed else workers.pace(list(NETWORKS), recipe)
+    plan = fit(plan, pace, choices.minutes, max(1, workers.number))
+    recipe = replace(recipe, epochs=plan.epochs_for(plan.images), precision=pace.precision)
+    console.line(
+        f"training {len(NETWORKS)} networks under {plan.seeds} seeds each, {recipe.epochs} epochs, "
+        f"in {recipe.precision}, {max(1, workers.number)} at a time"
+    )
+    return plan, recipe
+
+
 def _train(
-    number: int, name: str, data: DemoData, recipe: Recipe, out: Path, overwrite: bool, progress: bool | None,
-    console: Console,
-) -> Summary:  # fmt: skip
-    console.line(f"training {NETWORKS[name]} ({number} of {len(NETWORKS)})")
-    settings = Settings(accelerator="cpu", overwrite=overwrite, progress=progress)
-    summary = train(recipe, data.name, out / name, settings, build=DemoJob(data).build, console=console)
-    console.line(f"trained in {summary.seconds:.0f} s ({summary.images_per_s:.0f} images/s)")
-    return summary
+    workers: Workers, plan: Plan, recipe: Recipe, out: Path, overwrite: bool, console: Console
+) -> dict[str, list[Summary]]:
+    """{network: a summary a seed}. The runs of one seed follow each other, the slower network first."""
+    seeds = range(recipe.seed, recipe.seed + int(plan.seeds or 1))
+    tasks = [
+        Task(replace(recipe, network=name, seed=seed), _folder(out, name, seed), overwrite)
+        for seed in seeds
+        for name in reversed(NETWORKS)
+    ]
+
+    def done(place: int, summary: Summary) -> None:
+        title = NETWORKS[summary.network]
+        console.line(f"{title}, seed {summary.seed}: trained in {summary.seconds:.0f} s")
+
+    found: dict[str, list[Summary]] = {name: [] for name in NETWORKS}
+    for summary in workers.train(tasks, done):
+        found[summary.network].append(summary)
+    return found
+
+
+def _folder(out: Path, network: str, seed: int) -> Path:
+    return out / "runs" / f"{network}-seed{seed}"
 
 
 def _compare(
-    data: DemoData, recipe: Recipe, summaries: list[Summary], spec: InputSpec, out: Path, console: Console,
+    data: DemoData, recipe: Recipe, summaries: dict[str, list[Summary]], spec: InputSpec, out: Path, console: Console,
     command: str, began: float,
 ) -> Results:  # fmt: skip
-    networks = [load_checkpoint(out / name / "last.safetensors")[0] for name in NETWORKS]
-    networks = [network.to(memory_format=torch.channels_last) for network in networks]
-    rates = measure.measure_speed(networks, recipe.side)
-    found: list[NetworkResult] = []
-    for network, summary, rate in zip(networks, summaries, rates, strict=True):
-        name = summary.network
-        answers = measure.predict(network, data.images, spec, console)
-        found.append(measure.describe_run(network, NETWORKS[name], out / name, summary, rate, data, answers))
-    base, elastic = found
     labels = data.labels.numpy()
-    wrong = [result.predictions != labels for result in found]
+    first: dict[str, tuple[nn.Module, Any]] = {}  # the networks of the first seed, and their answers
+    found = []
+    for name, runs in summaries.items():
+        trained = []
+        for summary in runs:
+            folder = _folder(out, name, summary.seed)
+            network = load_checkpoint(folder / "last.safetensors")[0].to(memory_format=torch.channels_last).eval()
+            answers = measure.predict(network, data.images, spec, console)
+            trained.append(measure.describe_run(folder, summary, answers[0], labels))
+            first.setdefault(name, (network, answers))
+        cost = count(first[name][0], (3, *data.images.shape[-2:]))
+        found.append(NetworkResult(name, NETWORKS[name], cost.parameters, cost.macs, trained))
+    base, elastic = found
+    base_wrong, elastic_wrong = ([run.predictions != labels for run in result.runs] for result in found)
+    console.line("converting the trained base")
+    networks = [first[name][0] for name in NETWORKS]
+    converted, outcome = measure.convert_base(networks[0], data, base.runs[0], spec, console)
+    console.line("timing")
+    speed = measure.measure_speed({"base": networks[0], "elastic": networks[1], "converted": converted}, recipe.side)
     console.line("asking the Elastic network for its scale policy")
     policy = measure.analyse_policy(networks[1], data, spec, recipe.seed, console)
+    base_answers, elastic_answers = (first[name][1] for name in NETWORKS)
+    explorer = write_explorer(out, data, policy, elastic_answers, base_answers, (elastic.network, base.network))
     return Results(
         kind=data.kind, name=data.name, classes=data.classes, images=data.images.numpy(), labels=labels,
         sizes=data.sizes, base=base, elastic=elastic,
-        base_error=Proportion.of(wrong[0]), elastic_error=Proportion.of(wrong[1]),
-        difference=Difference.of(~wrong[0], ~wrong[1]),
-        bins=[] if data.sizes is None else measure.divide_by_size(data.sizes, *wrong),
-        policy=policy, train_images=len(data.train), epochs=recipe.epochs, image_size=recipe.side,
-        seed=recipe.seed, command=command, seconds=time.perf_counter() - began, machine=describe_machine(),
-        notes=data.notes,
+        bins=[] if data.sizes is None else divide_by_size(data.sizes, base_wrong, elastic_wrong),
+        speed=speed, converted=outcome, policy=policy, train_images=len(data.train), epochs=recipe.epochs,
+        image_size=recipe.side, precision=recipe.precision, seed=recipe.seed, command=command,
+        seconds=time.perf_counter() - began, machine=describe_machine(), notes=data.notes, explorer=explorer,
     )  # fmt: skip
 
 
