@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,24 @@ class Workers:
         return max((future.result() for future in found), key=lambda pace: pace.seconds)
 
     def train(self, tasks: Sequence[Task], done: Callable[[int, Summary], None]) -> list[Summary]:
-        """Train them all; `done` is told of each that has ended, with its place. Raises `Interrupted` on a signal."""
+        """Train them all; `done` is told of each that has ended, with its place.
+
+        Raises `Interrupted` on a signal, `ValueError` where the system ended a process.
+        """
         found: dict[int, Summary] = {}
         places = {self._pool.submit(_train, task): place for place, task in enumerate(tasks)}
-        for future in as_completed(places):
-            summary = future.result()
-            if summary is None:
-                raise Interrupted("interrupted", 130)
-            found[places[future]] = summary
-            done(places[future], summary)
+        try:
+            for future in as_completed(places):
+                summary = future.result()
+                if summary is None:
+                    raise Interrupted("interrupted", 130)
+                found[places[future]] = summary
+                done(places[future], summary)
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"one of the {self.number} processes that train was ended from outside, perhaps for want of memory: "
+                "ask for fewer, --processes 1"
+            ) from error
         return [found[place] for place in range(len(tasks))]
 
     @contextmanager
