@@ -13,7 +13,7 @@ from elastic_cnn.files import write_json
 from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.report import make_sections, write_report
-from elastic_cnn.study.results import PARQUET, Record, collect, read_table, write_record
+from elastic_cnn.study.results import PARQUET, Record, collect, read_record, read_table, write_record
 from elastic_cnn.study.tables import compare, make_cells
 from elastic_cnn.study.units import metric_title, show_difference
 
@@ -152,6 +152,37 @@ def test_nothing_in_the_page_is_of_other_studies(folder):
     (folder / "made_up.yaml").write_text(photos)
     write_report(folder / "results", page)
     assert "`DIR` holds the folders that the studies name: `my_birds`." in page.read_text()
+
+
+def test_one_pair_is_called_that(folder):
+    for seed in (1, 2):
+        (folder / "results" / "made_up" / f"other-seed{seed}.json").unlink()
+    write_report(folder / "results", folder / "page.md")
+    text = (folder / "page.md").read_text()
+    assert "- other - the base: +1.00 under one seed, which decides nothing." in text
+    assert "other is not told apart" not in text
+
+
+def test_gains_are_those_of_one_recipe(folder):
+    """With two recipes each row is of its own; their differences of gains differ."""
+    one = "recipe: {recipe: digits_demo, views: 64, overrides: [schedule.warmup_epochs=0.1]}"
+    recipes = "".join(f"  {name}: {one.removeprefix('recipe: ')}\n" for name in ("short", "long"))
+    (folder / "made_up.yaml").write_text(TEXT.replace(one, f"recipes:\n{recipes.rstrip()}"))
+    for path in sorted((folder / "results" / "made_up").glob("*.json")):
+        record = read_record(path)
+        for name, shift in (("short", 0.0), ("long", 0.1)):
+            values = {**record.values, "error_small": record.values["error_small"] + shift * (record.network == "base")}
+            cell = f"{record.network}-{name}"
+            changed = replace(record, recipe=name, cell=cell, values=values)
+            write_record(path.with_name(f"{cell}-seed{record.seed}.json"), changed)
+        path.unlink()
+    write_report(folder / "results", folder / "page.md")
+    rows = [
+        line.split(" | ") for line in (folder / "page.md").read_text().splitlines() if line.startswith("| elastic - ")
+    ]
+    gains = {row[0]: row[-1] for row in rows if "(more)" in row[-1]}
+    assert gains["| elastic - the base (short)"].startswith("+20.00")
+    assert gains["| elastic - the base (long)"].startswith("+30.00")
 
 
 def test_few_pairs_are_counted(folder):

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -264,3 +265,20 @@ def test_a_failed_run_leaves_the_others_alone(tmp_path, monkeypatch):
     failed = run_missing([load_study(tmp_path / "tiny.yaml")], place(tmp_path, only=("base",)))
     assert started == ["base-seed0", "base-seed1"]
     assert failed == ["tiny/base-seed0: the loss became nan"]
+
+
+def test_processor_seconds_of_a_part_of_a_run_are_not_recorded(tmp_path, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(TEXT)
+    run, told = load_study(tmp_path / "tiny.yaml").runs()[0], []
+    monkeypatch.setattr(runner, "train", lambda *_: SimpleNamespace(seconds=1.0))
+    monkeypatch.setattr(runner.results, "write_record", lambda *_: None)
+    monkeypatch.setattr(
+        runner, "_record", lambda *given: told.append(given[-1]) or SimpleNamespace(values={"top1_error": 0.5})
+    )
+    for _ in range(2):
+        runner.execute(run, place(tmp_path), runner.StoreShelf("."), Console(False))
+        folder = runner._folder(run, runner.results.key_of(runner.results.config_of(run, 32)), place(tmp_path))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "last.ckpt").write_bytes(b"a state")
+    assert told[0] >= 0
+    assert told[1] is None

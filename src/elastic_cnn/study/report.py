@@ -21,7 +21,7 @@ HEAD = """# Results of studies
 
 ```sh
 elastic study {command}
-elastic study report
+elastic study report{report}
 ```
 
 {folders}Every run's configuration, training curve, results, commit, versions and hardware lie in
@@ -71,7 +71,15 @@ def write_report(
     missing = missing if studies else _without_records(sections, results.parent)
     pictures = page.parent / "images" / "studies"
     written: list[Path] = []
-    text = [_head(sections, results), "## In short", "", *summary(sections), "", *not_run(sections, missing)]
+    named = "".join(f" {study.path}" for study in studies)
+    text = [
+        _head(sections, results, f"{named} -o {page.as_posix()}"),
+        "## In short",
+        "",
+        *summary(sections),
+        "",
+        *not_run(sections, missing),
+    ]
     for section in sections:
         files = draw_study(section.study, section.cells, section.compared, pictures / section.study.name)
         written += files
@@ -88,14 +96,14 @@ def check_page(page: str | Path, overwrite: bool) -> None:
     refuse_unwritable_folder(page.parent / "images" / "studies")
 
 
-def _head(sections: Sequence[Section], results: Path) -> str:
+def _head(sections: Sequence[Section], results: Path, report: str) -> str:
     folders = sorted({data.folder for section in sections for data in section.study.data_sets.values() if data.folder})
     named = f"`DIR` holds the folders that the studies name: {', '.join(f'`{name}`' for name in folders)}. "
     command = " ".join(section.study.path for section in sections) + (" --data DIR" if folders else "")
     rows = [row for section in sections for row in section.rows if row["study"] == section.study.name]
     return HEAD.format(
-        generated=GENERATED, command=command, results=results.as_posix(), folders=named if folders else "",
-        scope=scope_of(rows),
+        generated=GENERATED, command=command, report=report, results=results.as_posix(),
+        folders=named if folders else "", scope=scope_of(rows),
     )  # fmt: skip
 
 

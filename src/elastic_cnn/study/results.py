@@ -28,7 +28,7 @@ class Record:
     """One finished run. key: a hash of its configuration; values: all metrics, fractions; curve: (step, loss).
 
     macs: multiply-adds of one image at the training size. train_seconds: elapsed; processor_seconds: of all threads,
-    which counts neither waiting nor being paused (on a GPU it says little). None of a run that was taken up again.
+    which counts neither waiting nor being paused (on a GPU it says little); None of a run that was taken up again.
     """
 
     study: str

@@ -29,7 +29,8 @@ from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
 WEIGHTS = "last.safetensors"
-NOT_KEPT = ("last.ckpt", "previous.ckpt", "best.safetensors", "tensorboard")
+STATES = ("last.ckpt", "previous.ckpt")  # of a run that was interrupted
+NOT_KEPT = (*STATES, "best.safetensors", "tensorboard")
 POLL_S = 2.0
 CURVE_POINTS = 40
 
@@ -251,9 +252,11 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
     train_store, test_store = shelf.get(run.material, recipe)
     settings = Settings(place.accelerator, resume=True, checkpoint_every=200, progress=place.progress)
     job = StudyJob(run.material, train_store, test_store, views)
+    fresh = not any((folder / name).exists() for name in STATES)  # else times of this process are of a part alone
     began = time.process_time()
     summary = train(recipe, run.material.folder or run.material.kind, folder, settings, job.build, Console(False))
-    record = _record(run, place, shelf, recipe, key, config, summary, folder, time.process_time() - began)
+    seconds = time.process_time() - began if fresh else None
+    record = _record(run, place, shelf, recipe, key, config, summary, folder, seconds)
     results.write_record(results.record_path(place.results, run), record)
     for name in NOT_KEPT:
         path = folder / name
@@ -265,7 +268,7 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
 
 def _record(
     run: Run, place: Place, shelf: StoreShelf, recipe: Recipe, key: str, config: dict, summary: Summary, folder: Path,
-    processor_seconds: float,
+    processor_seconds: float | None,
 ) -> results.Record:  # fmt: skip
     device = place.device
     train_store, test_store = shelf.get(run.material, recipe)
@@ -284,13 +287,11 @@ def _record(
         values |= {f"share_high_stage_{stage}": spec["shares"][0] for stage, spec in specs.items()}
     cost = count(network, (3, *recipe.size))
     views = summary.steps * recipe.batch_size
-    whole = summary.images_per_s * summary.seconds > 0.98 * views  # else it was taken up again, and times are of a part
     return results.Record(
         study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data, seed=run.seed,
         key=key, config=config, values=values, parameters=cost.parameters, macs=cost.macs, views=views,
-        steps=summary.steps, train_seconds=summary.seconds if whole else None,
-        processor_seconds=processor_seconds if whole else None, hardware=machine.device_line(device),
-        versions=machine.versions_line(), commit=machine.commit(),
+        steps=summary.steps, train_seconds=summary.seconds, processor_seconds=processor_seconds,
+        hardware=machine.device_line(device), versions=machine.versions_line(), commit=machine.commit(),
         command=f"elastic study {_shown(run.study.path)}", curve=_curve(folder / "train.csv"),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.study.grid import ONLY, Study
 from elastic_cnn.study.results import read_timing
-from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, lower_is_better, title_of
+from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, label_of, lower_is_better, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
 END_LOSS = "train_loss_end"
@@ -56,7 +56,8 @@ def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         if not small.against:
             continue
         gain = _difference_of_gains(study, cells, small)
-        names = f"{title_of(study, small.network)} - {title_of(study, small.against)}"
+        where = f" ({small.label})" if small.label else ""
+        names = f"{title_of(study, small.network)} - {title_of(study, small.against)}{where}"
         texts = [show_difference(one.metric, one.difference) for one in (small, large)]
         lines.append([names, *texts, gain])
     head = [
@@ -75,7 +76,7 @@ def _difference_of_gains(study: Study, cells: dict[CellKey, Cell], found: Compar
     for metric in (study.small_metric, study.large_metric):
         sign = -1 if lower_is_better(study, metric) else 1
         for (network, recipe, data), cell in cells.items():
-            if network != found.network:
+            if network != found.network or label_of(recipe, data) != found.label:
                 continue
             other = cells[(found.against, recipe, data)].values.get(metric, {})
             mine = cell.values.get(metric, {})
@@ -119,6 +120,11 @@ def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compare
             lines.append(f"- {title_of(study, found.network)}, all pairs together: {found.verdict}.")
             continue
         where = f" ({found.label})" if found.label else ""
+        if found.difference.count == 1:
+            difference = show_difference(found.metric, found.difference)
+            names = f"{title_of(study, found.network)} - {title_of(study, found.against)}{where}"
+            lines.append(f"- {names}: {difference} under one seed, which decides nothing.")
+            continue
         text = f"- {title_of(study, found.network)} {VERBS[found.verdict]} {title_of(study, found.against)}{where}."
         loss = losses.get((found.network, found.against, found.label))
         if loss is not None:

@@ -98,13 +98,18 @@ def compare(study: Study, cells: dict[CellKey, Cell], metric: str) -> list[Compa
                 pairs = _pairs(comparison, recipe, data, cells, metric)
                 if not pairs:
                     continue
-                label = ", ".join(part for part in (recipe, data) if part != ONLY)
+                label = label_of(recipe, data)
                 found.append(_compared(study, comparison.network, comparison.against, label, metric, pairs))
                 if comparison.pooled:
                     pools.setdefault(comparison.pooled, []).extend(pairs)
     for name, pairs in pools.items():
         found.append(_compared(study, name, "", "all pairs together", metric, pairs))
     return found
+
+
+def label_of(recipe: str, data: str) -> str:
+    """Recipe and data by name, of a study that has several of them."""
+    return ", ".join(part for part in (recipe, data) if part != ONLY)
 
 
 def _pairs(
