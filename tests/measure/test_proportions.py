@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from elastic_cnn.demo.measure import divide_by_size
+from elastic_cnn.demo.results import divide_by_size
 from elastic_cnn.measure.correlations import spearman
 from elastic_cnn.measure.proportions import Difference, Proportion
 
@@ -71,10 +71,10 @@ def test_spearman_interval_covers_the_truth():
 def test_size_ranges_divide_the_images(sizes):
     values = np.array(sizes)
     wrong = values < 20
-    bins = divide_by_size(values, wrong, ~wrong)
+    bins = divide_by_size(values, [wrong, ~wrong], [~wrong, wrong])
     members = np.concatenate([part.members for part in bins])
     assert sorted(members) == list(range(len(values)))
     for part in bins:
         assert ((values[part.members] >= part.low - 1e-9) & (values[part.members] <= part.high + 1e-9)).all()
-        assert part.base.count == wrong[part.members].sum()
-        assert part.elastic.count == (~wrong)[part.members].sum()
+        assert part.base == pytest.approx([wrong[part.members].mean(), (~wrong)[part.members].mean()])
+        assert part.elastic == pytest.approx(part.base[::-1])

@@ -119,14 +119,15 @@ SCRIPT = """
 """
 
 
-def page(title: str, sections: Sequence[str]) -> str:
-    """A whole HTML document."""
+def page(title: str, sections: Sequence[str], charts: bool = False) -> str:
+    """A whole HTML document. charts: with the script that charts of `svg.py` answer to the pointer by."""
+    script = f'<div id="tip" role="status"></div>\n<script>{SCRIPT}</script>\n' if charts else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(sections)
-        + f'\n</main>\n<div id="tip" role="status"></div>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
+        + f"\n</main>\n{script}</body>\n</html>\n"
     )
 
 

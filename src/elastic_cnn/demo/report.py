@@ -50,6 +50,7 @@ def render(results: Results) -> str:
             _examples(results),
             _details(results),
         ],
+        charts=True,
     )
 
 
