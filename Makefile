@@ -54,7 +54,8 @@ lint: $(READY)
 	if command -v npm >/dev/null; then $(MAKE) --no-print-directory eslint; else echo "no npm: the explorer's scripts are not checked"; fi
 
 eslint:
-	test -x $(ESLINT) || npm install --prefix $(VENV)/eslint --no-audit --no-fund --silent eslint@9.39.5
+	test -x $(ESLINT) -a -d $(VENV)/eslint/node_modules/axe-core || \
+		npm install --prefix $(VENV)/eslint --no-audit --no-fund --silent eslint@9.39.5 axe-core@4.14.1
 	$(ESLINT) -c src/elastic_cnn/policy/explorer/eslint.config.mjs src/elastic_cnn/policy/explorer/static
 
 format: $(READY)

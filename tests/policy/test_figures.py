@@ -145,7 +145,7 @@ def test_gain_is_drawn_where_the_gained_images_lie(table):
     kinds = np.arange(80) % 4
     coordinates = rng.normal(0, 0.4, (80, 2)) + np.stack([10 * (kinds == 3), np.zeros(80)], axis=1)
     figure = figure_gain_density(table, coordinates)
-    everything, gains, ratio = (axes.images[0].get_array() for axes in figure.axes if axes.images)
+    everything, gains, ratio = [axes.images[0].get_array() for axes in figure.axes if axes.images][:3]
     half = gains.shape[1] // 2
     assert gains[:, half:].sum() > 50 * gains[:, :half].sum()
     assert everything[:, :half].sum() > 2 * everything[:, half:].sum()

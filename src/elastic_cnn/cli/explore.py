@@ -1,4 +1,5 @@
-"""`elastic explore POLICY -o DIR`: scale policies in a browser; `--checkpoint CKPT --serve`: photos of your own."""
+"""`elastic explore POLICY -o DIR`: scale policies in a browser; `elastic explore CKPT --data DIR`: what any network
+says of photos; `--checkpoint CKPT --serve`: photos of your own."""
 
 import argparse
 import os
@@ -10,18 +11,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
 
 if TYPE_CHECKING:
+    from elastic_cnn.policy.collect import Photos
     from elastic_cnn.policy.explorer.predict import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", nargs="?", metavar="POLICY", help="a policy table, or the folder it lies in")
+    parser.add_argument(
+        "policy", nargs="?", metavar="POLICY", help="a policy table or the folder it lies in; with --data a checkpoint"
+    )
+    add_data_arguments(parser, "photos to ask the checkpoint POLICY about first: any classifier's, elastic or not")
+    parser.add_argument("--split", default="val", help="of --data: train, val, test or a folder's name (default: val)")
+    parser.add_argument("--against", metavar="BASE", help="with --data: a checkpoint whose answers stand beside")
     parser.add_argument("-o", "--out", metavar="DIR", help="folder to write (default: explorer, beside POLICY)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     parser.add_argument("--photos", metavar="DIR", help="folder of the photos (default: the one that the table names)")
     parser.add_argument("--map", default="auto", choices=("auto", "tsne", "pca"), help="of the photos (default: auto)")
+    parser.add_argument(
+        "--map-of",
+        default="auto",
+        choices=("auto", "policy", "features"),
+        help="(default: auto, the policy first)",
+    )
+    parser.add_argument(
+        "--most", type=int, default=500_000, metavar="N", help="photos shown; a random sample of more (default: 500000)"
+    )
     parser.add_argument("--thumbnail", type=int, default=112, metavar="PX", help="side of thumbnails (default: 112)")
     parser.add_argument("--picture", type=int, default=640, metavar="PX", help="of pictures, 0: none (default: 640)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: all)")
@@ -35,18 +52,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    asked = args.data or args.annotations or args.images
+    if (args.against or asked) and not (asked and args.policy):
+        raise ValueError("--data DIR asks the checkpoint that is named first: elastic explore CHECKPOINT --data DIR")
     if args.checkpoint and not args.serve:
         raise ValueError("--checkpoint is for photos that are dropped on the page: add --serve")
     if not args.policy and not args.serve:
         raise ValueError("name a policy table (from `elastic policy`), or try photos by --checkpoint CKPT --serve")
     if not args.policy and not args.checkpoint:
         raise ValueError("--serve without a policy table needs a network to try photos on: add --checkpoint CKPT")
+    if asked:
+        args.policy = _collect(args)
     predictor = _predictor(args.checkpoint) if args.checkpoint else None
     index = _build(args) if args.policy else None
     if args.serve:
         _serve(args, index.parent if index else None, predictor)
     elif args.open and index is not None and not webbrowser.open(index.resolve().as_uri()):
         print(f"no browser could be started: open {index} yourself")
+
+
+def _collect(args: argparse.Namespace) -> Path:
+    """The table of the checkpoint's answers, collected unless it is there already."""
+    require("pyarrow", "figures")
+    from elastic_cnn.policy.collect import Settings
+    from elastic_cnn.policy.run import collect_policy, load_subject
+    from elastic_cnn.tasks.console import Console
+
+    subject = load_subject(args.policy)
+    against = load_subject(args.against) if args.against else None
+    out = subject.checkpoint.parent / "policy"
+    settings = Settings(workers=min(2, args.workers))
+    console = Console(False if args.no_progress else None)
+    with console.bar("answers", 0) as bar:
+
+        def start(photos: "Photos") -> None:
+            console.tell_found(photos)
+            bar.total = len(photos)
+            bar.refresh()
+
+        done = collect_policy(
+            subject, data_of(args), out, split=args.split, against=against, places=places_of(args), settings=settings,
+            overwrite=args.overwrite, progress=bar.update, started=start, plain=True, reuse=not args.overwrite,
+        )  # fmt: skip
+    for path, reason in done.unreadable:
+        console.warn(f"left out: {path} cannot be read: {reason}")
+    console.line(f"{done.path}: the answers about {done.rows} photos")
+    return done.path
 
 
 def _build(args: argparse.Namespace) -> Path:
@@ -58,11 +109,14 @@ def _build(args: argparse.Namespace) -> Path:
 
     table = policy_file(args.policy)
     out = Path(args.out) if args.out else table.parent / "explorer"
-    if args.serve and not args.overwrite and (out / MARKER).is_file():
-        print(f"{out}: shown as it is (--overwrite builds it anew)")
-        return out / "index.html"
+    overwrite = args.overwrite
+    if args.serve and not overwrite and (out / MARKER).is_file():
+        overwrite = table.stat().st_mtime > (out / MARKER).stat().st_mtime  # the table is newer: what lies there is old
+        if not overwrite:
+            print(f"{out}: shown as it is (--overwrite builds it anew)")
+            return out / "index.html"
     pictures = PictureOptions(args.thumbnail, args.picture, args.workers)
-    options = ExplorerOptions(args.photos, args.map, pictures)
+    options = ExplorerOptions(args.photos, args.map, args.map_of, args.most, pictures)
     done = 0
 
     def progress(rows: int) -> None:
@@ -71,12 +125,13 @@ def _build(args: argparse.Namespace) -> Path:
         if not args.no_progress and sys.stderr.isatty():
             print(f"\r{done} photos", end="", file=sys.stderr)
 
-    report = build_explorer(table, out, options, overwrite=args.overwrite, progress=progress, say=print)
+    report = build_explorer(table, out, options, overwrite=overwrite, progress=progress, say=print)
     if not args.no_progress and sys.stderr.isatty():
         print(file=sys.stderr)
     for reason, count in report.missing.items():
         print(f"warning: {count} of {report.rows} photos cannot be shown: {reason}", file=sys.stderr)
-    print(f"{report.index}: {report.rows} photos, map by {report.map}, pictures {report.bytes / 2**20:.1f} MB")
+    of = f" of {report.sampled_of}" if report.sampled_of else ""
+    print(f"{report.index}: {report.rows}{of} photos, map by {report.map}, pictures {report.bytes / 2**20:.1f} MB")
     return report.index
 
 

@@ -9,7 +9,7 @@ batches under way, whatever the size of the data set.
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from elastic_cnn.data.sampler import Samples, UnreadableSample, make_loader
 from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import Answer, interpret
+from elastic_cnn.policy.features import FeatureRecorder, record_features
 from elastic_cnn.policy.processes import Processes
-from elastic_cnn.policy.scores import record_policy
+from elastic_cnn.policy.scores import PolicyRecorder, record_policy
 from elastic_cnn.policy.table import PolicyInfo, merge_parts, read_info, write_part
 
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -100,6 +102,7 @@ def collect(
     settings: Settings | None = None,
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
+    plain: bool = False,
 ) -> Collection:
     """Write `out/policy.parquet`: the policy and answers of `network` (and the answers of `base`) for all photos.
 
@@ -107,8 +110,10 @@ def collect(
     called with the number of images done since its last call. Under `torchrun` every process takes a share; all return
     the same. Finished parts in `out/parts` are kept and not done again; `overwrite` removes them and a finished table.
 
-    Raises `ValueError` where the network has no elastic block, there are no photos, the table exists, `out/parts` holds
-    another collection's parts, or no image could be read; `UnreadableSample` when strict.
+    plain: also take a network without elastic blocks; its table holds answers and features, and no policy.
+
+    Raises `ValueError` where the network has no elastic block (and `plain` is not set), there are no photos, the table
+    exists, `out/parts` holds another collection's parts, or no image could be read; `UnreadableSample` when strict.
     """
     settings, out, started = settings or Settings(), Path(out), time.monotonic()
     processes = Processes.join(settings.device)
@@ -116,7 +121,8 @@ def collect(
     networks = [module.to(device) for module in (network, base) if module is not None]
     if len(photos) == 0:
         raise ValueError(f"no photos in {info.data_root}")
-    info = replace(info, blocks=_blocks_that_run(networks[0], info, device))
+    blocks, width = _what_runs(networks[0], info, device, plain)
+    info = replace(info, blocks=blocks, features=width, top=True)
     info = PolicyInfo.from_json(info.to_json())  # as it will be read from parts
     runner = _Runner(networks, photos, info, [info.classes, tuple(base_classes)], device, settings.precision)
     parts = out / "parts"
@@ -140,12 +146,29 @@ def collect(
     return Collection(out / "policy.parquet", info, rows, resumed, unreadable, time.monotonic() - started)
 
 
-def _blocks_that_run(network: nn.Module, info: PolicyInfo, device: torch.device) -> tuple:
-    """The blocks in order of execution, with their resolutions at the size of the network's input."""
+def _what_runs(network: nn.Module, info: PolicyInfo, device: torch.device, plain: bool) -> tuple[tuple, int]:
+    """The blocks in order of execution, with their resolutions at the size of the network's input, and the width of
+    the features. No blocks for a network without any, where `plain` allows it."""
     height, width = info.input["size"]
-    with record_policy(network) as policy, torch.no_grad():
-        network(torch.zeros(1, len(info.input.get("mean", "rgb")), height, width, device=device))
-        return tuple(policy.blocks)
+    images = torch.zeros(1, len(info.input.get("mean", "rgb")), height, width, device=device)
+    with _watched(network, plain) as (policy, features), torch.no_grad():
+        width = features.features(network(images)).shape[1]
+        return (() if policy is None else tuple(policy.blocks)), width
+
+
+@contextmanager
+def _watched(network: nn.Module, plain: bool) -> Iterator[tuple[PolicyRecorder | None, FeatureRecorder]]:
+    """The network in eval mode with its policy (None for a network without elastic blocks, with `plain`) and features
+    recorded; mode and hooks are put back at the end."""
+    elastic = any(isinstance(module, ElasticBranches) for module in network.modules())
+    with ExitStack() as stack:
+        policy = None
+        if elastic or not plain:
+            policy = stack.enter_context(record_policy(network))
+        else:
+            stack.callback(network.train, network.training)
+            network.eval()
+        yield policy, stack.enter_context(record_features(network))
 
 
 def _sorted_parts(parts: Path) -> list[Path]:
@@ -229,19 +252,19 @@ class _Runner:
         self.networks, self.photos, self.info, self.device = networks, photos, info, device
         self.classes = classes
         self.dtype = PRECISIONS[precision]
-        self._recording: Any = nullcontext()
         self._policy: Any = None
+        self._features: Any = None
 
     def __enter__(self) -> "_Runner":
-        self._recording = record_policy(self.networks[0])
-        self._policy = self._recording.__enter__()
+        self._watching = _watched(self.networks[0], not self.info.blocks)
+        self._policy, self._features = self._watching.__enter__()
         self._modes = [(network, network.training) for network in self.networks[1:]]
         for network, _ in self._modes:
             network.eval()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._recording.__exit__(*error)
+        self._watching.__exit__(*error)
         for network, training in self._modes:
             network.train(training)
 
@@ -253,21 +276,26 @@ class _Runner:
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         with torch.inference_mode(), autocast:
             logits = [network(images) for network in self.networks]
-            scores = self._policy.scores().cpu()  # (N, blocks)
+            features = self._features.features(logits[0])  # (N, D)
+            scores = self._policy.scores().cpu() if self._policy else torch.zeros(len(images), 0)  # (N, blocks)
         answers = [
             interpret(each, self.info.task, classes) for each, classes in zip(logits, self.classes, strict=False)
         ]
         indices = batch["index"].tolist()
         targets = batch["target"].tolist() if "target" in batch else [None] * len(indices)
         return [
-            self._row(index, target, scores[i], [each[i] for each in answers])
+            self._row(index, target, scores[i], features[i], [each[i] for each in answers])
             for i, (index, target) in enumerate(zip(indices, targets, strict=True))
         ]
 
-    def _row(self, index: int, target: int | None, scores: Tensor, answers: Sequence[Answer]) -> dict[str, Any]:
+    def _row(
+        self, index: int, target: int | None, scores: Tensor, features: Tensor, answers: Sequence[Answer]
+    ) -> dict[str, Any]:
         label = self.photos.label(index, target)
         row = {"id": index, "path": self.photos.path(index), "label": label, "scores": scores.tolist()}
         row["object_sizes"] = self.photos.object_sizes(index)
+        row["features"] = features.tolist()
+        row["top_classes"], row["top_probabilities"] = map(list, zip(*answers[0].ranked, strict=True))
         for prefix, answer, classes in zip(("", "base_"), answers, self.classes, strict=False):
             row[f"{prefix}prediction"] = answer.prediction
             row[f"{prefix}confidence"] = answer.confidence

@@ -13,7 +13,7 @@ from elastic_cnn.data.remote import is_url
 from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Photos, Settings, collect
 from elastic_cnn.policy.photos import open_photos
-from elastic_cnn.policy.table import PolicyInfo
+from elastic_cnn.policy.table import PolicyInfo, read_info, read_policy
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard, checkpoint_file, load_checkpoint
 
@@ -70,12 +70,15 @@ def collect_policy(
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
     started: Callable[[Photos], object] | None = None,
+    plain: bool = False,
+    reuse: bool = False,
 ) -> Collection:
     """Collect the policy of `subject` on a split of `data` into `out/policy.parquet` (see `collect`).
 
-    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`). `started` is called with the photos
-    before the first is read. Raises `ValueError` also where `against` is for another task, for other input, or shares
-    no class with `subject`.
+    places: `annotations` and `images` of data in COCO's format (see `CocoPlaces`). plain: see `collect`. reuse: a table
+    of the same network (or networks) about the same photos that lies in `out` is kept as it is. `started` is called
+    with the photos before the first is read. Raises `ValueError` also where `against` is for another task, for other
+    input, or shares no class with `subject`.
     """
     if against is not None:
         _check_pair(subject, against)
@@ -96,6 +99,9 @@ def collect_policy(
         size_unit="pixels",
         source=source,
     )
+    table = Path(out) / "policy.parquet"
+    if reuse and table.is_file() and (found := read_info(table)).source == info.source:
+        return Collection(table, found, len(read_policy(table)), 0, [], 0.0)
     if started is not None:
         started(photos)
     return collect(
@@ -108,6 +114,7 @@ def collect_policy(
         settings=settings,
         overwrite=overwrite,
         progress=progress,
+        plain=plain,
     )
 
 

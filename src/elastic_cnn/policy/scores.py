@@ -60,7 +60,8 @@ def _find_blocks(network: nn.Module) -> list[_Block]:
     if not found:
         raise ValueError(
             f"{type(network).__name__} has no elastic block, so it has no scale policy; "
-            "make it elastic first (elasticize, or one of the zoo's elastic networks)"
+            "make it elastic first (elasticize, or one of the zoo's elastic networks); "
+            "`elastic explore CHECKPOINT --data DIR` shows the answers of any network"
         )
     stages = _stages(network)
     blocks = []

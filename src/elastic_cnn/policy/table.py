@@ -10,6 +10,8 @@
 | `correct` | bool | prediction equals label (as sets, for multi-label); null where the label is unknown |
 | `base_prediction`, `base_confidence`, `base_correct` | as above | of the network compared against |
 | `object_sizes` | list<float32> | sizes of the image's objects (`PolicyInfo.size_unit`); null where unknown |
+| `top_classes`, `top_probabilities` | list<string>, list<float32> | the most probable classes, best first, if any |
+| `features` | `PolicyInfo.features` float32 | what the classifier saw (`policy/features.py`), if it was collected |
 | `score:NAME` | float32 | Equation 5 at block NAME; one column a block, in order of execution |
 
 The schema's metadata holds `PolicyInfo` as JSON under the key `elastic_cnn`.
@@ -42,6 +44,7 @@ class PolicyInfo:
     task: `classification` or `multilabel`. classes: the network's, in order. blocks: in order of execution.
     network, checkpoint: name and file; against: the checkpoint of `base_*`, None without one.
     data_root: the folder (or shards) that paths are relative to. input: how photos were prepared (size, mean, ...).
+    features: numbers a row in the column `features`, 0 for no such column. top: whether the columns `top_*` are there.
     size_unit: the unit of `object_sizes`. source: what tells this collection from another (resuming compares it).
     """
 
@@ -55,6 +58,8 @@ class PolicyInfo:
     against: str | None = None
     size_unit: str = "pixels"
     source: dict[str, Any] = field(default_factory=dict)
+    features: int = 0
+    top: bool = False
 
     def __post_init__(self) -> None:
         if self.task not in (known := task_names(lambda spec: spec.photos is not None)):
@@ -89,8 +94,8 @@ class PolicyInfo:
 def schema_of(info: PolicyInfo, base: bool | None = None) -> Any:
     """The Arrow schema of a table with this description; `base`: with `base_*` columns, by default as it says."""
     pa = require("pyarrow", "figures")
-    if not info.blocks:
-        raise ValueError("a policy table needs at least one elastic block")
+    if not info.blocks and not info.features:
+        raise ValueError("a policy table needs at least one elastic block (or, of a plain network, its features)")
     answer = pa.list_(pa.string()) if task_spec(info.task).several else pa.string()
     columns = [("id", pa.int64()), ("path", pa.string()), ("label", answer)]
     base = info.against is not None if base is None else base
@@ -98,6 +103,10 @@ def schema_of(info: PolicyInfo, base: bool | None = None) -> Any:
         columns += [(f"{prefix}prediction", answer), (f"{prefix}confidence", pa.float32())]
         columns += [(f"{prefix}correct", pa.bool_())]
     columns.append(("object_sizes", pa.list_(pa.float32())))
+    if info.top:
+        columns += [("top_classes", pa.list_(pa.string())), ("top_probabilities", pa.list_(pa.float32()))]
+    if info.features:
+        columns.append(("features", pa.list_(pa.float32(), info.features)))
     columns += [(name, pa.float32()) for name in info.score_columns]
     names = [name for name, _ in columns]
     if len(set(names)) != len(names):
@@ -153,7 +162,21 @@ class PolicyTable:
     def scores(self) -> np.ndarray:
         """(N, blocks) float32."""
         columns = [self.rows[name].to_numpy() for name in self.info.score_columns]
+        if not columns:  # of a plain network
+            return np.zeros((len(self), 0), np.float32)
         return np.stack(columns, axis=1).astype(np.float32, copy=False)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(N, D) float32: what the classifier saw. `ValueError` where they were not collected."""
+        if not self.info.features:
+            raise ValueError("this table holds no features (it is of an earlier version): collect it anew")
+        flat = self.rows["features"].combine_chunks().flatten().to_numpy()
+        return flat.reshape(len(self), self.info.features)
+
+    def take(self, rows: np.ndarray) -> "PolicyTable":
+        """The table of these rows alone."""
+        return PolicyTable(self.info, self.rows.take(rows))
 
     def column(self, name: str) -> list[Any]:
         """A column as Python values, None where null."""
@@ -172,10 +195,17 @@ class PolicyTable:
 
     def gained(self) -> np.ndarray:
         """(N,) bool: right here and wrong in the base network. `ValueError` without a base network."""
+        return self._differing(True, False)
+
+    def lost(self) -> np.ndarray:
+        """(N,) bool: wrong here and right in the base network. `ValueError` without a base network."""
+        return self._differing(False, True)
+
+    def _differing(self, right: bool, base_right: bool) -> np.ndarray:
         if not self.has_base:
             raise ValueError("this table has no answers of a base network: collect it with --against BASE_CHECKPOINT")
         pairs = zip(self.column("correct"), self.column("base_correct"), strict=True)
-        return np.array([right is True and base is False for right, base in pairs], bool)
+        return np.array([here is right and base is base_right for here, base in pairs], bool)
 
 
 def policy_file(path: str | Path) -> Path:
@@ -212,6 +242,8 @@ def read_policy(path: str | Path) -> PolicyTable:
             raise ValueError("ids are missing or repeated")
         if table.rows["path"].null_count:
             raise ValueError("paths are missing")
+        if info.features and (table.rows["features"].null_count or not np.isfinite(table.features).all()):
+            raise ValueError("features are missing or not finite")
         bad = np.flatnonzero(~np.isfinite(table.scores).all(axis=1))
         if len(bad):
             raise ValueError(f"scores of {len(bad)} rows are missing or not finite, first at row {bad[0]}")

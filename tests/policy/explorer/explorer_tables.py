@@ -32,9 +32,18 @@ class Explorer:
 
 
 def write_table(
-    folder: Path, rows: int = 60, *, multilabel: bool = False, labels: bool = True, base: bool = True
+    folder: Path,
+    rows: int = 60,
+    *,
+    multilabel: bool = False,
+    labels: bool = True,
+    base: bool = True,
+    plain: bool = False,
+    top: bool = True,
 ) -> Path:
-    """`folder/policy.parquet` and its photos below `folder/photos`: the photo of row i is of the colour `color(i)`."""
+    """plain: of a network without elastic blocks, whose features tell the photos of a class from the others.
+
+    `folder/policy.parquet` and its photos below `folder/photos`: the photo of row i is of the colour `color(i)`."""
     rng, entries = np.random.default_rng(0), []
     for row in range(rows):
         name = CLASSES[row % len(CLASSES)]
@@ -58,12 +67,21 @@ def write_table(
             "base_confidence": float(rng.uniform(0.2, 1)),
             "base_correct": base_right if labels else None,
             "object_sizes": [float(row), 2.0] if row % 5 == 0 else None,
-            "scores": rng.normal(size=len(BLOCKS)).astype(np.float32),
+            "scores": rng.normal(size=0 if plain else len(BLOCKS)).astype(np.float32),
         }
+        if top:
+            others = [other for other in CLASSES if other != guess]
+            entry["top_classes"] = [guess, *others]
+            entry["top_probabilities"] = [entry["confidence"], *sorted(rng.uniform(0, 0.2, len(others)))[::-1]]
+        if plain:
+            entry["features"] = rng.normal(scale=0.1, size=8) + 3 * np.eye(8)[row % len(CLASSES)]
         entries.append(entry)
     task = "multilabel" if multilabel else "classification"
     root = str(folder / "photos")
-    info = PolicyInfo(task, CLASSES, BLOCKS, "tiny_elastic", data_root=root, against="base" if base else None)
+    info = PolicyInfo(
+        task, CLASSES, () if plain else BLOCKS, "tiny" if plain else "tiny_elastic", data_root=root,
+        against="base" if base else None, features=8 if plain else 0, top=top,
+    )  # fmt: skip
     write_part(folder / "policy.parquet", entries, info)
     return folder / "policy.parquet"
 

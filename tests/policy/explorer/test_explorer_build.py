@@ -242,9 +242,47 @@ def test_bad_input_names_the_remedy(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
             PictureOptions(**bad)
     monkeypatch.setattr("elastic_cnn.policy.explorer.build.MOST_ROWS", 5)
-    with pytest.raises(ValueError, match=r"6 rows.*1 to 5"):
-        build_explorer(path, tmp_path / "a", SMALL)
+    with pytest.raises(ValueError, match="1 to 5 photos, not 6"):
+        build_explorer(path, tmp_path / "a", ExplorerOptions(most=6))
+    with pytest.raises(ValueError, match="'both'"):
+        build_explorer(path, tmp_path / "a", ExplorerOptions(map_of="both", most=5))
+    with pytest.raises(ValueError, match="no features"):
+        build_explorer(path, tmp_path / "a", ExplorerOptions(map_of="features", most=5))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_large_table_is_sampled_and_says_so(tmp_path):
+    said = []
+    options = ExplorerOptions(map="pca", most=25, pictures=PictureOptions(thumbnail=32, picture=0))
+    path = write_table(tmp_path, 60)
+    report = build_explorer(path, tmp_path / "out", options, say=said.append)
+    assert (report.rows, report.sampled_of) == (25, 60)
+    assert said[0] == "the table has 60 rows: a random sample of 25 is shown"
+    shown, all_paths = received(tmp_path / "out", "paths"), read_policy(path).column("path")
+    places = [all_paths.index(name) for name in shown]
+    assert len(set(places)) == 25
+    assert places == sorted(places)  # in the order of the table
+    assert max(places) > 45  # from all over it
+    assert received(tmp_path / "out", "table")["sampled_of"] == 60
+    build_explorer(path, tmp_path / "again", options)
+    assert received(tmp_path / "again", "paths") == shown
+
+
+def test_a_plain_networks_table_is_laid_out_by_features(tmp_path):
+    path = write_table(tmp_path, 40, plain=True)
+    report = build_explorer(path, tmp_path / "out", ExplorerOptions(pictures=SMALL.pictures))
+    assert report.map == "t-SNE of features"
+    about, columns = received(tmp_path / "out", "table"), received(tmp_path / "out", "columns")
+    assert about["blocks"] == []
+    places = np.stack([decoded(columns["x"]), decoded(columns["y"])], axis=1)
+    table = read_policy(path)
+    label = np.array(table.column("label"))
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 10 * np.eye(40)
+    assert (label[distance.argmin(axis=1)] == label).mean() > 0.9  # the nearest on the map is of the same class
+    kept = decoded(columns["features"]).reshape(40, 8)
+    assert np.corrcoef(kept.ravel(), table.features.ravel())[0, 1] > 0.999
+    with pytest.raises(ValueError, match="features alone"):
+        build_explorer(path, tmp_path / "x", ExplorerOptions(map_of="policy", pictures=SMALL.pictures))
 
 
 def test_memory_and_order_do_not_depend_on_workers(tmp_path):

@@ -312,7 +312,7 @@ def test_other_tables(watched, tmp_path, kind):
         page.select_option("#filter-class", CLASSES[2])
         labels = other.table.column("label")
         assert shown(page) == [row for row in range(20) if CLASSES[2] in labels[row]]
-        assert outcomes == 5
+        assert outcomes == 7
     else:
         assert page.inner_text("#card-1 .label") == other.table.column("prediction")[1]
         assert outcomes == 1

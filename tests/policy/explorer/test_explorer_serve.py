@@ -16,7 +16,7 @@ from threaded_server import in_thread
 from elastic_cnn.data.image_folder import eval_transform
 from elastic_cnn.policy import scale_policy
 from elastic_cnn.policy.explorer.build import live_folder
-from elastic_cnn.policy.explorer.predict import Predictor, Refused, read_photo
+from elastic_cnn.policy.explorer.predict import Predictor, Refused, read_photo, taken
 from elastic_cnn.policy.explorer.serve import MOST_WAITING, ExplorerServer
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
@@ -153,6 +153,21 @@ def test_a_photo_gets_the_networks_answer_at_several_sizes(server, predictor, ki
     assert len(answer["blocks"]) == len(answer["sizes"][0]["scores"])
 
 
+def test_a_plain_network_answers_without_a_policy(explorer, predictor, base_checkpoint):
+    network, card = load_checkpoint(base_checkpoint)
+    plain = Predictor(network, card.network, card.task, card.classes, asdict(card.input))
+    answer = plain.answer(encoded())
+    assert answer["blocks"] == []
+    assert all(size["scores"] == [] and len(size["predictions"]) == 3 for size in answer["sizes"])
+
+
+@pytest.mark.skipif("AVIF" not in taken(), reason="this Pillow reads no AVIF")
+def test_formats_that_this_pillow_reads_are_taken(server):
+    assert b'"image/avif"' in ask(server, path="/data/live.js")[2]
+    status, answer = drop(server, encoded("AVIF"))
+    assert (status, answer["width"], answer["height"]) == (200, 60, 44)
+
+
 def test_uploads_are_limited(server, monkeypatch):
     status, answer = drop(server, b"x" * 100_001)
     assert (status, answer["error"]) == (413, "This file is too large; the limit is 0.0954 MB.")
@@ -211,8 +226,6 @@ def test_what_cannot_be_served_is_said(tmp_path, predictor, explorer):
         Predictor(predictor.network, "n", "segmentation", predictor.classes, predictor.preparation)
     with pytest.raises(ValueError, match="classes"):
         Predictor(predictor.network, "n", "classification", (), predictor.preparation)
-    with pytest.raises(ValueError, match="no elastic block"):
-        Predictor(torch.nn.Linear(1, 1), "n", "classification", ("a",), predictor.preparation)
     with ExplorerServer(explorer.index.parent) as server, pytest.raises(OSError, match="--port"):
         ExplorerServer(explorer.index.parent, port=server.server_address[1])
 

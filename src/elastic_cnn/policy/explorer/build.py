@@ -27,39 +27,45 @@ from elastic_cnn.policy.explorer.sprites import (
     PER_SPRITE,
     PhotoOpener,
     PictureOptions,
-    PictureReport,
     photos_below,
     write_pictures,
 )
 from elastic_cnn.policy.table import PolicyTable, read_policy
+from elastic_cnn.tasks.spec import task_spec
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 STATIC = ("index.html", "explorer.css", "icon.svg")
 SCRIPTS = ("live", "table", "columns", "scores", "paths")  # of the data folder
+MAPS_OF = ("auto", "policy", "features")
 MARKER = Path("data") / "table.js"  # what tells an explorer's folder from another
 
 
 @dataclass(frozen=True)
 class ExplorerOptions:
     """photos: folder that the table's paths are relative to, in place of the table's own. map: `tsne`, `pca` or `auto`.
-    pictures: sizes and workers."""
+    map_of: what the map is made of: `policy`, `features`, or `auto`, the policy where there is one. most: photos that
+    are shown; of a larger table a random sample is, the same each time. pictures: sizes and workers."""
 
     photos: str | None = None
     map: str = "auto"
+    map_of: str = "auto"
+    most: int = MOST_ROWS
     pictures: PictureOptions = field(default_factory=PictureOptions)
 
 
 @dataclass(frozen=True)
 class ExplorerReport:
-    """index: the page to open. missing: {reason: photos that could not be shown}. bytes: of thumbnails and pictures."""
+    """index: the page to open. missing: {reason: photos that could not be shown}. bytes: of thumbnails and pictures.
+    sampled_of: rows of the table, where a sample of them is shown."""
 
     index: Path
     rows: int
     missing: dict[str, int]
     bytes: int
     map: str
+    sampled_of: int | None = None
 
 
 def build_explorer(
@@ -76,21 +82,22 @@ def build_explorer(
 
     open_photo: opens the photo of a row, where the photos are no files below a folder. progress: told of rows done.
 
-    Raises `ValueError` where the table is broken, empty or of more than `MOST_ROWS` rows, `out` exists (`overwrite`
+    Raises `ValueError` where the table is broken or empty, `out` exists (`overwrite`
     replaces an explorer there, and nothing else), or no photo at all can be shown.
     """
     options = options or ExplorerOptions()
     out = _check_out(Path(out), overwrite)
-    table = read_policy(policy)
-    if not 0 < len(table) <= MOST_ROWS:
-        raise ValueError(f"{policy} has {len(table)} rows; the explorer shows 1 to {MOST_ROWS:,}: collect fewer photos")
+    table, sampled_of = _sampled(read_policy(policy), options.most, say)
+    if not len(table):
+        raise ValueError(f"{policy} has no rows: collect it anew, from a folder that holds photos")
+    vectors, what = _vectors(table, options.map_of)
     paths = table.column("path")
     root = options.photos or table.info.data_root
     if open_photo is None:
         if not Path(root).is_dir():
             raise ValueError(f"no folder {root!r} of photos: name the folder that the table's paths lie in by --photos")
         open_photo = photos_below(root, paths)
-    layout = lay_out(table.scores, options.map, say)
+    layout = lay_out(vectors, options.map, say, what)
     columns, names = browser_columns(table)
     columns["slot"] = _slots(columns, table.scores)
     with _whole_folder(out) as folder:
@@ -101,10 +108,35 @@ def build_explorer(
             raise ValueError(f"none of the photos of {policy} can be shown from {root}: {reasons}; see --photos")
         columns["has_picture"] = pictures.has_picture
         columns["x"], columns["y"] = layout.coordinates[:, 0], layout.coordinates[:, 1]
-        about = _about(table, columns, names.all, layout, options)
+        about = _about(table, columns, names.all, layout, options) | {"sampled_of": sampled_of}
         write_static(folder)
         write_data(folder, about, {name: encode(column) for name, column in columns.items()}, table, paths)
-    return _report(out, len(table), pictures, layout)
+    return ExplorerReport(
+        out / "index.html", len(table), dict(pictures.missing), pictures.bytes, layout.method, sampled_of
+    )
+
+
+def _sampled(table: PolicyTable, most: int, say: Callable[[str], None]) -> tuple[PolicyTable, int | None]:
+    """The table, or `most` of its rows drawn at random, in their order, and of how many."""
+    if not 1 <= most <= MOST_ROWS:
+        raise ValueError(f"the explorer shows 1 to {MOST_ROWS:,} photos, not {most}")
+    count = len(table)
+    if count <= most:
+        return table, None
+    say(f"the table has {count:,} rows: a random sample of {most:,} is shown")
+    rows = np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+    return table.take(rows), count
+
+
+def _vectors(table: PolicyTable, map_of: str) -> tuple[np.ndarray, str]:
+    """(N, D) that the map is made of, and their name."""
+    if map_of not in MAPS_OF:
+        raise ValueError(f"a map is of {', '.join(MAPS_OF)}, not {map_of!r}")
+    if map_of == "policy" and not table.info.blocks:
+        raise ValueError("this table is of a network without elastic blocks: there is a map of its features alone")
+    if map_of == "features" or not table.info.blocks:
+        return table.features, "features"
+    return table.scores, "policies"
 
 
 def write_static(folder: Path) -> None:
@@ -131,8 +163,10 @@ def _about(
     table: PolicyTable, columns: dict[str, np.ndarray], names: list[str], layout: Layout, options: ExplorerOptions
 ) -> dict[str, Any]:
     classes, has_labels = present_classes(columns)
-    low, high = np.percentile(table.scores, [1, 99])
-    means = np.percentile(table.scores.mean(axis=1), [1, 99])
+    low, high, *means = (0, 1, 0, 1)
+    if table.info.blocks:
+        low, high = np.percentile(table.scores, [1, 99])
+        means = list(np.percentile(table.scores.mean(axis=1), [1, 99]))
     return {
         "version": 1,
         "rows": len(table),
@@ -143,6 +177,9 @@ def _about(
         "has_labels": has_labels,
         "has_outcomes": bool((columns["correct"] < 2).any()),
         "has_base": table.has_base,
+        "has_top": table.info.top,
+        "several": task_spec(table.info.task).several,
+        "feature_width": 0 if table.info.blocks else table.info.features,
         "size_unit": table.info.size_unit,
         "blocks": block_summary(table),
         "range": {"low": float(low), "high": float(high)},
@@ -153,8 +190,10 @@ def _about(
 
 
 def _slots(columns: dict[str, np.ndarray], scores: np.ndarray) -> np.ndarray:
-    """(N,) uint32: places of the thumbnails, by category and then mean score, so that common views load few sprites."""
-    order = np.lexsort([scores.mean(axis=1), category_of(columns)])
+    """(N,) uint32: places of the thumbnails, by category and then mean score (of a plain network: confidence), so that
+    common views load few sprites."""
+    second = scores.mean(axis=1) if scores.shape[1] else np.nan_to_num(columns["confidence"])
+    order = np.lexsort([second, category_of(columns)])
     slots = np.empty(len(order), np.uint32)
     slots[order] = np.arange(len(order), dtype=np.uint32)
     return slots
@@ -179,10 +218,6 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             os.replace(out, Path(holder) / "old")
         os.replace(folder, out)
-
-
-def _report(out: Path, rows: int, pictures: PictureReport, layout: Layout) -> ExplorerReport:
-    return ExplorerReport(out / "index.html", rows, dict(pictures.missing), pictures.bytes, layout.method)
 
 
 def live_folder(folder: Path) -> Path:

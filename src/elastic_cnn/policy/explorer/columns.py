@@ -33,6 +33,7 @@ def browser_columns(table: PolicyTable) -> tuple[dict[str, np.ndarray], Names]:
     """The columns by name, and the names that `*_names` columns number.
 
     `KIND_names` holds the numbers of the names of all rows in a line, `KIND_starts` (N + 1) where each row's begin.
+    `top_*` are the most probable classes, where the table has them; `features` (N x D bytes) is of plain networks.
     `correct` and `base_correct` are 0, 1 or `UNKNOWN`. Confidence is NaN where it is unknown.
     """
     names = Names(table.info.classes)
@@ -48,11 +49,27 @@ def browser_columns(table: PolicyTable) -> tuple[dict[str, np.ndarray], Names]:
         columns[f"{prefix}confidence"] = confidence.astype(np.float32)
         correct = [UNKNOWN if value is None else int(value) for value in table.column(f"{prefix}correct")]
         columns[f"{prefix}correct"] = np.array(correct, np.uint8)
+    if table.info.top:
+        ranked = table.column("top_classes")
+        columns["top_starts"] = _starts(ranked)
+        columns["top_names"] = np.array(
+            [names.number(name) for name in itertools.chain.from_iterable(ranked)], np.uint32
+        )
+        flat = itertools.chain.from_iterable(table.column("top_probabilities"))
+        columns["top_values"] = np.array(list(flat), np.float32)
+    if not table.info.blocks:
+        columns["features"] = quantized(table.features).reshape(-1)
     sizes = [value or [] for value in table.column("object_sizes")]
     if any(sizes):
         columns["size_starts"] = _starts(sizes)
         columns["size_values"] = np.array(list(itertools.chain.from_iterable(sizes)), np.float32)
     return columns, names
+
+
+def quantized(features: np.ndarray) -> np.ndarray:
+    """(N, D) uint8: features (N, D) in 256 steps, every dimension in the same ones, outliers cut (0.1% at each end)."""
+    low, high = np.percentile(features, [0.1, 99.9])
+    return np.clip((features - low) / (high - low if high > low else 1) * 255, 0, 255).round().astype(np.uint8)
 
 
 def present_classes(columns: dict[str, np.ndarray]) -> tuple[list[int], bool]:
@@ -74,6 +91,8 @@ def category_of(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 def block_summary(table: PolicyTable) -> list[dict[str, Any]]:
     """Each block with what the charts need: range (1st and 99th percentile), mean, deviation, and deciles 1 and 9."""
+    if not table.info.blocks:
+        return []
     low, q10, q90, high = np.percentile(table.scores, [1, 10, 90, 99], axis=0)
     mean, deviation = table.scores.mean(axis=0, dtype=np.float64), table.scores.std(axis=0, dtype=np.float64)
     return [

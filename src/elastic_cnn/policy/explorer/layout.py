@@ -1,4 +1,4 @@
-"""Where the explorer's map puts each photo: t-SNE of the policies, or their two principal components."""
+"""Where the explorer's map puts each photo: t-SNE of the policies or features, or their two principal components."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,20 +20,25 @@ class Layout:
     note: str
 
 
-def lay_out(scores: np.ndarray, method: str = "auto", say: Callable[[str], None] = lambda line: None) -> Layout:
-    """The map of score vectors (N, blocks). `auto`: t-SNE up to `MOST_FOR_TSNE` photos, principal components beyond.
+def lay_out(
+    vectors: np.ndarray,
+    method: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+    what: str = "policies",
+) -> Layout:
+    """The map of vectors (N, D), scores or features; `what` names them. `auto`: t-SNE up to `MOST_FOR_TSNE` photos,
+    principal components beyond.
 
     `ValueError` for an unknown method, or `tsne` with fewer than five photos.
     """
     if method not in METHODS:
         raise ValueError(f"unknown map {method!r}; choose from {', '.join(METHODS)}")
-    if method == "tsne" or (method == "auto" and MINIMUM <= len(scores) <= MOST_FOR_TSNE):
-        say(f"laying out {len(scores)} photos by t-SNE")
-        return Layout(
-            _to_unit(embed(scores)), "t-SNE of policies", "Near points have like policies; the axes mean nothing."
-        )
-    coordinates, explained = _principal(scores)
-    note = f"The two principal components of the policies hold {100 * explained:.0f}% of their variance."
+    if method == "tsne" or (method == "auto" and MINIMUM <= len(vectors) <= MOST_FOR_TSNE):
+        say(f"laying out {len(vectors)} photos by t-SNE of {what}")
+        note = f"Near points have like {what}; the axes mean nothing."
+        return Layout(_to_unit(embed(vectors)), f"t-SNE of {what}", note)
+    coordinates, explained = _principal(vectors)
+    note = f"The two principal components of the {what} hold {100 * explained:.0f}% of their variance."
     return Layout(_to_unit(coordinates), "Principal components", note)
 
 

@@ -2,24 +2,39 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from elastic_cnn.data.pixels import RGB, BadSize, NoPicture, Reading, opened, read_picture
+from elastic_cnn.data.pixels import RGB, BadSize, NoPicture, Reading, opened, picture_formats, read_picture
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, eval_transform
+from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import interpret
-from elastic_cnn.policy.scores import block_info, record_policy
+from elastic_cnn.policy.scores import record_policy
 from elastic_cnn.tasks.spec import task_spec
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
+MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
+NEWER_TYPES = {"AVIF": "image/avif", "HEIF": "image/heic"}  # where Pillow reads them here
+NAMES = {"WEBP": "WebP", "HEIF": "HEIC"}
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0)  # of the size that the network was trained for
 GRAIN = 32  # sizes are multiples of it
 MOST_PIXELS = 50_000_000
+
+
+def taken() -> dict[str, str]:
+    """{Pillow's name of a format: media type} of the photos that are taken on this machine."""
+    known = picture_formats()
+    return MEDIA_TYPES | {name: kind for name, kind in NEWER_TYPES.items() if name in known}
+
+
+def taken_in_words() -> str:
+    """`JPEG, PNG, WebP or BMP`."""
+    *first, last = (NAMES.get(name, name) for name in taken())
+    return f"{', '.join(first)} or {last}"
 
 
 class Refused(ValueError):
@@ -42,7 +57,12 @@ class Predictor:
             raise ValueError(f"the explorer takes networks that name what is in a photo, not for {self.task}")
         if not self.classes:
             raise ValueError("the checkpoint does not name its classes, so its answers cannot be told")
-        block_info(self.network)  # raises where no block is elastic
+        self.network.eval()
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the network has a policy."""
+        return any(isinstance(module, ElasticBranches) for module in self.network.modules())
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -62,10 +82,11 @@ class Predictor:
         sizes = []
         for size in self.sizes:
             images = eval_transform(**{**self.preparation, "size": size})(photo).unsqueeze(0)  # (1, C, H, W)
-            with self._lock, record_policy(self.network) as policy, torch.no_grad():
+            recording = record_policy(self.network) if self.is_elastic else nullcontext()
+            with self._lock, recording as policy, torch.no_grad():
                 answer = interpret(self.network(images), self.task, self.classes)[0]
-                scores = policy.scores()[0].tolist()  # (blocks,)
-                if list(size) == list(self.preparation["size"]):
+                scores = [] if policy is None else policy.scores()[0].tolist()  # (blocks,)
+                if policy is not None and list(size) == list(self.preparation["size"]):
                     blocks = [block.to_dict() for block in policy.blocks]
             sizes.append(
                 {
@@ -84,13 +105,13 @@ def read_photo(data: bytes, reading: Reading = RGB) -> Picture:
     or far too long for its width."""
     limit = MOST_PIXELS // 1_000_000
     try:
-        with opened(data, "photo", FORMATS) as image:
+        with opened(data, "photo", tuple(taken())) as image:
             pixels = image.width * image.height
         if pixels > MOST_PIXELS:
             raise Refused(f"This photo has {pixels / 1e6:.0f} megapixels; the limit is {limit}.")
         return read_picture(data, "photo", reading)
     except NoPicture as error:
-        raise Refused("This is no JPEG, PNG, WebP or BMP picture.") from error
+        raise Refused(f"This is no {taken_in_words()} picture.") from error
     except BadSize as error:
         raise Refused(f"This photo is too large or far too long; the limit is {limit} megapixels.") from error
     except UnreadableSample as error:

@@ -67,10 +67,13 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure that the table allows into the folder `out`; returns the files. `note` hears what is left out.
 
-    `figure1_photos`, `figure5_categories`, `figure6_photos`, `figure6_blocks`, `figure6_gain`, `policy_by_size`.
+    `figure1_photos`, `figure5_categories`, `figure6_photos`, `figure6_blocks`, `figure6_gain` (gains and losses),
+    `policy_by_size`. `ValueError` for a table without a policy.
     """
     out = Path(out)
     blocks = table.info.blocks
+    if not blocks:
+        raise ValueError("this table is of a network without elastic blocks: there is no policy to draw")
     if open_photo is not None and not _finds_photos(table, open_photo):
         note(f"no photos in the figures: none was found in {table.info.data_root}")
         open_photo = None

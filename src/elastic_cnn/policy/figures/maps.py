@@ -86,40 +86,53 @@ def figure_block_maps(table: PolicyTable, coordinates: np.ndarray) -> Any:
 
 
 def figure_gain_density(table: PolicyTable, coordinates: np.ndarray) -> Any:
-    """Right: density of all images in policy space, that of those which Elastic gets right and its base wrong, and how
-    often these occur among the images of a place, against their share of all.
+    """Right: density of all images in policy space, and, a line each, that of those which Elastic gets right and its
+    base wrong and of those which it gets wrong and its base right, with how often these occur among the images of a
+    place, against their share of all.
 
     With fewer than ten such images their places are marked instead. `ValueError` without a base network's answers, or
     with fewer than ten images.
     """
-    gained = table.gained()
+    differing = [
+        (table.gained(), "right, its base wrong", "Oranges"),
+        (table.lost(), "wrong, its base right", "Purples"),
+    ]
     if len(table) < FEWEST:
         raise ValueError(f"a density needs at least {FEWEST} images, the table has {len(table)}")
-    count = int(gained.sum())
     box = _frame(coordinates)
-    width = SMOOTHING * max(count, FEWEST) ** (-1 / 6)  # one kernel for both, as wide as the fewer images need
-    everything, gains = _density(coordinates, box, width), _density(coordinates[gained], box, width)
-    title = f"{count:,} that Elastic gets right, its base wrong"
+    columns = 3 if max(int(rows.sum()) for rows, _, _ in differing) >= FEWEST else 2
     with style():
-        figure = new_figure(9.6 if count >= FEWEST else 6.6, 3.3)
-        cells = figure.subplots(1, 3 if count >= FEWEST else 2)
-        _draw(cells[0], everything, box, f"all {len(table):,} images", cmap="Blues", vmin=0)
-        if count < FEWEST:
-            cells[1].scatter(*coordinates.T, s=2, color="#dddddd", linewidths=0, rasterized=len(table) > RASTER_FROM)
-            cells[1].scatter(*coordinates[gained].T, s=22, marker="x", color=ORANGE)
-            cells[1].set_title(title)
-            _bare(cells[1], box)
-            return figure
-        _draw(cells[1], gains, box, title, cmap="Oranges", vmin=0)
-        cells[1].scatter(*coordinates[gained].T, s=3, color="#00000060", linewidths=0, rasterized=count > RASTER_FROM)
-        share = count / len(table)
-        ratio = (gains + DOUBT * share) / (everything + DOUBT) / share
-        ratio = np.ma.masked_where(everything < 0.02 * everything.max(), np.log2(ratio))
-        image = _draw(cells[2], ratio, box, "how often, against the mean", cmap=DIFFERENCE, vmin=-1, vmax=1)
-        bar = figure.colorbar(image, ax=cells[2], ticks=(-1, 0, 1), shrink=0.7)
-        bar.ax.set_yticklabels(["half", "mean", "twice"])
-        bar.outline.set_visible(False)
+        figure = new_figure(9.6 if columns == 3 else 6.6, 6.6)
+        cells = figure.subplots(2, columns)
+        for line, (rows, words, colours) in zip(cells, differing, strict=True):
+            count = int(rows.sum())
+            width = SMOOTHING * max(count, FEWEST) ** (-1 / 6)  # one kernel for both, as wide as the fewer images need
+            everything, found = _density(coordinates, box, width), _density(coordinates[rows], box, width)
+            _draw(line[0], everything, box, f"all {len(table):,} images", cmap="Blues", vmin=0)
+            title = f"{count:,} that Elastic gets {words}"
+            if count < FEWEST:
+                _mark(line[1], coordinates, rows, box, title)
+                for cell in line[2:]:
+                    cell.set_axis_off()
+                continue
+            _draw(line[1], found, box, title, cmap=colours, vmin=0)
+            line[1].scatter(*coordinates[rows].T, s=3, color="#00000060", linewidths=0, rasterized=count > RASTER_FROM)
+            share = count / len(table)
+            ratio = (found + DOUBT * share) / (everything + DOUBT) / share
+            ratio = np.ma.masked_where(everything < 0.02 * everything.max(), np.log2(ratio))
+            image = _draw(line[2], ratio, box, "how often, against the mean", cmap=DIFFERENCE, vmin=-1, vmax=1)
+            bar = figure.colorbar(image, ax=line[2], ticks=(-1, 0, 1), shrink=0.7)
+            bar.ax.set_yticklabels(["half", "mean", "twice"])
+            bar.outline.set_visible(False)
     return figure
+
+
+def _mark(axes: Any, coordinates: np.ndarray, rows: np.ndarray, box: tuple[float, ...], title: str) -> None:
+    """Few images: crosses at their places, all others as grey points."""
+    axes.scatter(*coordinates.T, s=2, color="#dddddd", linewidths=0, rasterized=len(coordinates) > RASTER_FROM)
+    axes.scatter(*coordinates[rows].T, s=22, marker="x", color=ORANGE)
+    axes.set_title(title)
+    _bare(axes, box)
 
 
 def _frame(coordinates: np.ndarray) -> tuple[float, float, float, float]:

@@ -1,7 +1,8 @@
-// The page: reads the state, filters and sorts, and keeps grid, map and dialogs in step.
+// The page: controls, keys, and keeping grid, map, charts and dialogs in step.
 "use strict";
 (function (E) {
   const { byId, el } = E;
+  const NARROW = "(max-width: 700px)";
 
   function options(select, list) {
     E.clear(select, list.map(([value, text]) => el("option", { value }, text)));
@@ -12,40 +13,53 @@
       this.store = store;
       this.rows = new Uint32Array(0);
       this.matching = null;
+      this.matcher = new E.Matcher(store);
       this.marks = [];
       this.typed = null; // in the search field and not yet searched for
       this.timing = { filter: 0, sort: 0 };
-      const open = (row) => this.state.set({ photo: row, pair: [], classes: [] });
+      document.body.classList.toggle("no-policy", !store.hasPolicy);
+      const set = (patch, quiet) => this.state.set(patch, quiet);
+      const open = (row) => set({ photo: row, pair: [], classes: [] });
       const mark = (row) => this.mark(row);
+      const tag = (row) => this.selection.toggle(row);
       this.#controls();
-      this.grid = new E.Grid(store, { open, mark });
-      this.map = new E.Map(store, { open, view: (view) => this.state.set({ view }), lasso: (lasso) => this.state.set({ lasso }) });
+      this.grid = new E.Grid(store, { open, mark, tag });
+      this.map = new E.Map(store, { open, view: (view) => set({ view }), lasso: (lasso) => set({ lasso }) });
       this.detail = new E.Detail(store, {
-        open, mark, step: (by) => this.step(by), category: (category) => this.state.set({ category, photo: -1 }),
-        closed: () => this.state.set({ photo: -1 }),
+        open, mark, tag, step: (by) => this.step(by), category: (category) => set({ category, photo: -1 }), closed: () => set({ photo: -1 }),
       });
-      this.compare = new E.Compare(store, {
-        open, classes: (classes) => this.state.set({ classes }), closed: () => this.state.set({ pair: [], classes: [] }),
-      });
+      this.compare = new E.Compare(store, { open, classes: (classes) => set({ classes }), closed: () => set({ pair: [], classes: [] }, true) });
+      this.histogram = new E.Histogram(store, { chart: (chart) => set({ chart }), brush: (brush, quiet) => set({ brush }, quiet) });
+      this.confusion = new E.Confusion(store, (cell) => set({ cell }));
+      this.slider = new E.RangeSlider("confidence", "confidence, per cent", { min: 0, max: 100, step: 1, change: (low, high) => set({ low, high }) });
+      byId("confidence").append(this.slider.element);
       this.state = new E.State(store, (changed) => this.update(changed));
+      if (matchMedia(NARROW).matches && !location.hash.includes("map=")) this.state.now.map = false;
+      this.selection = new E.Selection(store, {
+        rows: () => this.rows, tag: () => this.state.now.tag, filter: (name) => set({ tag: name }), changed: () => this.#tagged(),
+      });
       this.#listen();
+      E.intro(store);
       this.update(null);
     }
 
     #controls() {
       const { store } = this;
       const { info } = store;
-      byId("subtitle").textContent = [info.network, `${E.count(store.rows)} photos`, `${store.blocks.length} elastic blocks`].filter(Boolean).join(" \u00b7 ");
-      document.title = `Scale policies of ${info.network || "a network"}`;
-      const blocks = store.blocks.map((block, i) => [`b${i}`, `block ${i + 1}: ${E.blockTitle(block)}`]);
+      const blocks = store.hasPolicy ? `${store.blocks.length} elastic blocks` : "no elastic blocks";
+      const sampled = info.sampled_of ? `${E.count(store.rows)} photos, a random sample of ${E.count(info.sampled_of)}` : `${E.count(store.rows)} photos`;
+      byId("subtitle").textContent = [info.network, sampled, blocks].filter(Boolean).join(" \u00b7 ");
+      byId("subtitle").title = byId("subtitle").textContent;
+      byId("title").textContent = store.hasPolicy ? "Scale policies" : "Predictions";
+      document.title = `${byId("title").textContent} of ${info.network || "a network"}`;
       options(byId("filter-class"), [["", "all classes"], ...E.classOptions(store).map((name) => [name, name])]);
-      const base = info.has_base ? [["base", "base network's confidence"]] : [];
-      options(byId("sort-key"), [["table", "order of the table"], ["category", "category, by name"], ["category-mean", "category, by mean score"],
-        ["prediction", "prediction"], ["confidence", "confidence"], ...base, ["mean", "mean score"], ...blocks]);
-      const known = info.has_outcomes ? [["outcome", "outcome"]] : [];
-      options(byId("map-color"), [["category", info.has_labels ? "class" : "prediction"], ...known, ["confidence", "confidence"], ["mean", "mean score"], ...blocks]);
+      const scores = E.scoreKeys(store);
+      options(byId("sort-key"), [["table", "order of the table"], ["category", "category, by name"], ...(store.hasPolicy ? [["category-mean", "category, by mean score"]] : []),
+        ["prediction", "prediction"], ...scores]);
+      options(byId("map-color"), [["category", info.has_labels ? "class" : "prediction"], ...(info.has_outcomes ? [["outcome", "outcome"]] : []), ...scores]);
       for (const option of byId("filter-outcome").options) {
-        option.hidden = option.disabled = (!info.has_outcomes && option.value !== "all") || (!info.has_base && ["gain", "loss"].includes(option.value));
+        const pairs = !["all", "right", "wrong"].includes(option.value);
+        option.hidden = option.disabled = (!info.has_outcomes && option.value !== "all") || (!info.has_base && pairs);
       }
       byId("map-title").textContent = info.map.method;
       byId("map-note").textContent = info.map.note;
@@ -65,19 +79,16 @@
         this.typed = byId("search").value;
         search();
       });
-      on("filter-outcome", "change", (event) => set({ outcome: event.target.value }));
-      on("filter-class", "change", (event) => set({ category: event.target.value }));
-      on("confidence-low", "input", (event) => set({ low: Math.min(+event.target.value, this.state.now.high) }));
-      on("confidence-high", "input", (event) => set({ high: Math.max(+event.target.value, this.state.now.low) }));
-      on("sort-key", "change", (event) => set({ sort: event.target.value }));
+      const selects = { "filter-outcome": "outcome", "filter-class": "category", "filter-tag": "tag", "sort-key": "sort", "ribbon-scale": "ribbon", "map-color": "color" };
+      for (const [id, field] of Object.entries(selects)) on(id, "change", (event) => set({ [field]: event.target.value }));
       on("sort-direction", "click", () => set({ descending: !this.state.now.descending }));
-      on("ribbon-scale", "change", (event) => set({ ribbon: event.target.value }));
       for (const id of ["reset", "empty-clear"]) on(id, "click", () => { this.typed = null; this.state.clear(); });
       on("toggle-map", "click", () => set({ map: !this.state.now.map }));
+      on("toggle-filters", "click", () => byId("toggle-filters").setAttribute("aria-expanded", String(document.body.classList.toggle("with-filters"))));
       on("toggle-theme", "click", () => this.#turnTheme());
       on("open-help", "click", () => byId("help").showModal());
       on("open-classes", "click", () => this.#openClasses());
-      on("map-color", "change", (event) => set({ color: event.target.value }));
+      on("open-selection", "click", () => this.selection.open());
       on("map-photos", "change", (event) => set({ photos: event.target.checked }));
       on("map-home", "click", () => set({ view: [] }));
       on("map-clear", "click", () => set({ lasso: [] }));
@@ -98,7 +109,7 @@
       if (["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName)) return;
       const keys = {
         "/": () => byId("search").focus(), "?": () => byId("help").showModal(), m: () => this.state.set({ map: !this.state.now.map }),
-        t: () => this.#turnTheme(), s: () => this.state.set({ descending: !this.state.now.descending }),
+        t: () => this.#turnTheme(), s: () => this.state.set({ descending: !this.state.now.descending }), e: () => this.selection.open(),
       };
       const action = keys[event.key.toLowerCase()];
       if (!action) return;
@@ -130,6 +141,13 @@
       if (this.state.now.photo >= 0) this.#dialogs();
     }
 
+    // After tags changed: what is shown, if a tag decides on it, and every place that tells them.
+    #tagged() {
+      this.state.set({ tagged: this.state.now.tagged + 1 }, true);
+      this.grid.refresh();
+      if (this.state.now.photo >= 0) this.#dialogs();
+    }
+
     #tray() {
       const { store, marks } = this;
       byId("tray").hidden = !marks.length;
@@ -155,19 +173,28 @@
         byId("side").hidden = !now.map;
         byId("toggle-map").setAttribute("aria-pressed", String(now.map));
       }
-      const filtered = any("query", "outcome", "category", "low", "high", "lasso");
+      const filtered = any(...E.FILTER_FIELDS) && (any(...E.FILTER_FIELDS.filter((field) => field !== "tagged")) || Boolean(now.tag));
       const sorted = filtered || any("sort", "descending");
-      if (filtered) this.matching = this.#timed("filter", () => E.filter(this.store, now));
+      if (filtered) this.matching = this.#timed("filter", () => this.matcher.update(now, changed));
       if (sorted) this.rows = this.#timed("sort", () => E.sort(this.store, this.matching, now.sort, now.descending));
       if (any("sort")) this.grid.valueOf = this.#valueOf(now.sort);
-      if (any("ribbon")) this.grid.scale = now.ribbon;
+      if (any("ribbon")) this.grid.shades = now.ribbon;
       if (sorted) this.grid.show(this.rows, false);
       else if (any("ribbon")) this.grid.refresh();
       this.#syncControls(now);
       this.#updateMap(any, filtered, now);
       if (filtered || any("ribbon")) this.#meanChart(now);
+      if (filtered || any("chart", "map")) this.#charts();
       if (any("photo", "pair", "classes", "ribbon")) this.#dialogs();
     }
+
+    // Histogram and matrix come a frame later, so that the photos are there first.
+    #charts = E.everyFrame(() => {
+      const { now } = this.state;
+      if (!now.map) return;
+      this.histogram.show(now, this.matcher);
+      this.confusion.show(now, this.matcher);
+    });
 
     #timed(name, action) {
       const before = performance.now();
@@ -178,18 +205,15 @@
 
     #valueOf(key) {
       const { store } = this;
-      if (/^b\d+$/.test(key)) return (row) => E.number(store.score(row, +key.slice(1)));
-      if (key === "mean" || key === "category-mean") return (row) => E.number(store.means[row]);
-      if (key === "base") return (row) => E.percent(store.base_confidence[row], 0);
-      return (row) => E.percent(store.confidence[row], 0);
+      const value = E.valueOf(store, key === "category-mean" ? "mean" : key);
+      if (/^(b\d+|mean|category-mean|size)$/.test(key)) return (row) => E.number(value(row), key === "size" ? 0 : 3);
+      return (row) => E.percent(value(row), 0);
     }
 
     #updateMap(any, filtered, now) {
       const { map } = this;
-      if (any("color")) {
-        this.#colors(now.color);
-        byId("map-color").value = now.color;
-      }
+      if (any("color", "outcome", "among")) E.paintMap(this.store, map.colors, now, (patch) => this.state.set(patch));
+      byId("map-color").value = now.color;
       if (any("view")) map.projection.set(now.view.length ? now.view : [0.5, 0.5, 1]);
       map.polygon = now.lasso;
       map.withPhotos = now.photos;
@@ -201,38 +225,9 @@
       map.draw();
     }
 
-    #colors(key) {
-      const { store, map } = this;
-      const legend = byId("map-legend");
-      const item = (color, text) => el("span", { class: "swatch" }, el("i", { style: { background: color } }), el("bdi", {}, text));
-      if (key === "category") {
-        const place = new Map(store.classes.map((name, i) => [name, i]));
-        for (let row = 0; row < store.rows; row++) map.colors[row] = E.categoryPacked(place.get(store.category(row)) ?? -1);
-        const shown = store.classes.slice(0, 12).map((name, i) => item(E.categoryCss(i), store.names[name]));
-        E.clear(legend, shown, store.classes.length > 12 && el("span", { class: "note" }, `and ${E.count(store.classes.length - 12)} more`));
-      } else if (key === "outcome") {
-        const colors = Object.fromEntries(Object.entries(E.OUTCOMES).map(([name, hex]) => [name, E.packHex(hex)]));
-        for (let row = 0; row < store.rows; row++) map.colors[row] = colors[store.outcome(row)];
-        const gain = store.info.has_base ? [item(E.OUTCOMES.gain, "Elastic right, base wrong")] : [];
-        E.clear(legend, item(E.OUTCOMES.right, "right"), item(E.OUTCOMES.wrong, "wrong"), gain);
-      } else {
-        this.#shades(key, legend);
-      }
-    }
-
-    #shades(key, legend) {
-      const { store, map } = this;
-      const block = /^b\d+$/.test(key) ? +key.slice(1) : -1;
-      const value = block >= 0 ? (row) => store.score(row, block) : (row) => (key === "mean" ? store.means[row] : store.confidence[row]);
-      const range = block >= 0 ? store.blocks[block] : key === "mean" ? store.info.mean_range : { low: 0, high: 1 };
-      for (let row = 0; row < store.rows; row++) map.colors[row] = E.ramp[E.level(value(row), range.low, range.high)];
-      const canvas = el("canvas", { class: "ribbon", width: 64, height: 1 });
-      E.paintRibbon(canvas, Array.from({ length: 64 }, (_, i) => Math.round((i * 255) / 63)));
-      E.clear(legend, el("span", {}, E.number(range.low, 2)), canvas, el("span", {}, E.number(range.high, 2)));
-    }
-
     #meanChart(now) {
       const { store, matching } = this;
+      if (!store.hasPolicy) return undefined;
       byId("mean-note").textContent = matching.length === store.rows ? "of all photos" : `of the ${E.count(matching.length)} photos shown`;
       if (!matching.length) return E.clear(byId("mean-chart"));
       const series = [{ name: matching.length === store.rows ? "all photos" : "photos shown", policy: E.summary(store, matching).mean, kind: "" }];
@@ -240,15 +235,17 @@
     }
 
     #syncControls(now) {
-      const values = { search: this.typed ?? now.query, "filter-outcome": now.outcome, "filter-class": now.category, "confidence-low": now.low,
-        "confidence-high": now.high, "sort-key": now.sort, "ribbon-scale": now.ribbon };
+      const values = { search: this.typed ?? now.query, "filter-outcome": now.outcome, "filter-class": now.category, "sort-key": now.sort, "ribbon-scale": now.ribbon };
       for (const [id, value] of Object.entries(values)) if (byId(id).value !== String(value)) byId(id).value = value;
+      this.slider.set(now.low, now.high);
+      this.selection.refresh();
       byId("confidence-text").textContent = `${now.low} to ${now.high}%`;
       byId("sort-direction").textContent = now.descending ? "\u2193" : "\u2191";
       byId("sort-direction").setAttribute("aria-label", now.descending ? "Descending; turn to ascending" : "Ascending; turn to descending");
-      byId("reset").disabled = !(now.query || now.outcome !== "all" || now.category || now.low > 0 || now.high < 100 || now.lasso.length);
+      byId("reset").disabled = !this.state.isFiltered;
       const all = this.rows.length === this.store.rows;
       byId("status").textContent = all ? `${E.count(this.rows.length)} photos` : `${E.count(this.rows.length)} of ${E.count(this.store.rows)} photos`;
+      byId("accuracy").textContent = E.accuracyText(this.store, this.matching);
     }
 
     #dialogs() {

@@ -2,8 +2,10 @@
 "use strict";
 (function (E) {
   const { svg, el } = E;
-  const HEIGHT = 200;
-  const MARGIN = { left: 46, right: 8, top: 10, bottom: 40 };
+  const HEIGHT = 248;
+  const MARGIN = { left: 58, right: 8, top: 10, bottom: 88 };
+  const NAME = 13; // pixels that the name of a block takes along the axis
+  const LONGEST = 12; // letters of it that are shown
 
   function extent(store, series) {
     let low = 0;
@@ -57,8 +59,22 @@
       parts.push(svg("line", { class: "group", x1: left, x2: right, y1: y, y2: y }));
       parts.push(svg("text", { class: "tick-text", x: (left + right) / 2, y: y + 14, "text-anchor": "middle" }, group.text));
     }
-    parts.push(svg("text", { class: "axis", x: (width + MARGIN.left) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "block, first to last (resolution of its fine branch)"));
+    const middle = (MARGIN.top + HEIGHT - MARGIN.bottom) / 2;
+    parts.push(...blockNames(store, place));
+    parts.push(svg("text", { class: "axis", x: (width + MARGIN.left) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "block, first to last, below the resolution of its fine branch"));
+    parts.push(svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(11,${middle}) rotate(-90)` }, "score: fine \u2212 coarse"));
     return parts;
+  }
+
+  // The names of the blocks, or of every few of them where they would touch; the whole name is its title.
+  function blockNames(store, place) {
+    const every = Math.max(1, Math.ceil(NAME / place.step));
+    return store.blocks.flatMap(({ name }, i) => {
+      if (i % every) return [];
+      const text = name.length > LONGEST ? `\u2026${name.slice(1 - LONGEST)}` : name;
+      return [svg("text", { class: "tick-text block-name", "text-anchor": "end", transform: `translate(${place.x(i + 0.5) + 3},${HEIGHT - MARGIN.bottom + 28}) rotate(-50)` },
+        text, svg("title", {}, E.blockTitle(store.blocks[i])))];
+    });
   }
 
   function bars(store, place, { policy }, scale) {

@@ -5,7 +5,7 @@
   const STOPS = ["#ffffd9", "#edf8b1", "#c7e9b4", "#7fcdbb", "#41b6c4", "#1d91c0", "#225ea8", "#253494", "#081d58"];
   // Okabe and Ito's set, without black; then golden-angle hues.
   const CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#7a5195", "#8c564b", "#6b8e23"];
-  E.OUTCOMES = { right: "#0072b2", wrong: "#d55e00", gain: "#009e73", unknown: "#8a8f98" };
+  E.OUTCOMES = { right: "#0072b2", wrong: "#d55e00", gain: "#009e73", loss: "#b5508f", unknown: "#8a8f98" };
 
   const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const pack = (r, g, b) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0; // ImageData's order on little-endian machines

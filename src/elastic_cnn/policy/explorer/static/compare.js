@@ -41,7 +41,7 @@
         short: "AB"[i], policy: store.policy(row), kind: "ab"[i],
       }));
       const columns = pair.map((row, i) => el("div", {}, el("h3", { class: `key ${series[i].kind}`, dir: "auto" }, series[i].name),
-        E.pictureOf(store, row), E.ribbon(store, series[i].policy, scale), E.facts(store, row)));
+        E.pictureOf(store, row), store.hasPolicy && E.ribbon(store, series[i].policy, scale), E.topClasses(store, row), E.facts(store, row)));
       this.#show("Two photos", null, columns, series);
     }
 
@@ -57,16 +57,16 @@
 
     #class(name, rows, series, scale) {
       const { store } = this;
-      const typical = E.nearest(store, series.policy, SAMPLE, rows).map((item) => item.row);
+      const typical = E.nearest(store, store.hasPolicy ? series.policy : E.middle(store, rows), SAMPLE, rows).map((item) => item.row);
       const { deviation } = E.summary(store, rows);
       const mean = series.policy.reduce((sum, value) => sum + value, 0) / series.policy.length;
-      return el("div", {}, el("h3", { class: `key ${series.kind}`, dir: "auto" }, name), E.ribbon(store, series.policy, scale),
+      return el("div", {}, el("h3", { class: `key ${series.kind}`, dir: "auto" }, name), store.hasPolicy && E.ribbon(store, series.policy, scale),
         el("dl", { class: "facts" }, el("dt", {}, "photos"), el("dd", {}, E.count(rows.length)),
           el("dt", {}, "right"), el("dd", {}, E.percent(share(store, rows))),
-          el("dt", {}, "mean score"), el("dd", {}, E.number(mean, 4)),
-          el("dt", {}, "spread"), el("dd", {}, `${E.number(deviation.reduce((sum, value) => sum + value, 0) / deviation.length, 4)} (deviation within the class, mean of the blocks)`)),
-        el("p", { class: "note" }, "Most typical policies of the class:"),
-        E.strip(store, typical, scale, this.actions.open, (row) => `mean ${E.number(store.means[row])}`));
+          ...(store.hasPolicy ? [el("dt", {}, "mean score"), el("dd", {}, E.number(mean, 4)),
+            el("dt", {}, "spread"), el("dd", {}, `${E.number(deviation.reduce((sum, value) => sum + value, 0) / deviation.length, 4)} (deviation within the class, mean of the blocks)`)] : [])),
+        el("p", { class: "note" }, store.hasPolicy ? "Most typical policies of the class:" : "Most typical photos of the class:"),
+        E.strip(store, typical, scale, this.actions.open, (row) => (store.hasPolicy ? `mean ${E.number(store.means[row])}` : E.percent(store.confidence[row], 0))));
     }
 
     #choice(names) {
@@ -83,8 +83,7 @@
       E.clear(this.dialog,
         el("div", { class: "dialog-head" }, el("h2", { id: "compare-title" }, title), choice,
           el("button", { type: "button", class: "close", id: "compare-close", onclick: () => this.dialog.close() }, "Close")),
-        difference(store, series[0], series[1]),
-        E.policyChart(store, series, { width: 900 }), E.scoreTable(store, series),
+        store.hasPolicy && [difference(store, series[0], series[1]), E.policyChart(store, series, { width: 900 }), E.scoreTable(store, series)],
         el("div", { class: "two even" }, ...columns));
       if (!this.dialog.open) this.dialog.showModal();
       E.byId(focused || "compare-close")?.focus();

@@ -3,6 +3,7 @@
 (function (E) {
   const { el } = E;
   const GAP = 10;
+  const LETTER = 7.4; // pixels of a letter of a name, about
   const SPARE = 3; // rows drawn above and below the window
 
   function makeCard() {
@@ -13,18 +14,21 @@
       mark: el("span", { class: "mark" }),
       detail: el("span", { class: "guess", dir: "auto" }),
       number: el("span", { class: "value" }),
+      tags: el("span", { class: "tags", dir: "auto" }),
       row: -1,
     };
-    card.element = el("div", { class: "card", role: "gridcell" }, card.thumb, card.ribbon,
+    card.element = el("div", { class: "card", role: "gridcell" }, card.thumb, card.tags, card.ribbon,
       el("div", { class: "line" }, card.label, card.mark), el("div", { class: "line small" }, card.detail, card.number));
     return card;
   }
 
-  // A thumbnail as the background of an element.
-  E.setThumb = function (store, element, row) {
+  // A thumbnail as the background of an element, enlarged by `scale`.
+  E.setThumb = function (store, element, row, scale = 1) {
     const { url, x, y } = store.sprite(row);
+    const { columns, side } = store.info.thumbnails;
     element.style.backgroundImage = `url("${url}")`;
-    element.style.backgroundPosition = `${-x}px ${-y}px`;
+    element.style.backgroundSize = `${columns * side * scale}px auto`;
+    element.style.backgroundPosition = `${-x * scale}px ${-y * scale}px`;
   };
   E.thumb = function (store, row) {
     const { side } = store.info.thumbnails;
@@ -33,7 +37,7 @@
     return element;
   };
 
-  const MARKS = { right: ["\u2713", "right"], wrong: ["\u2717", "wrong"], gain: ["\u2713\u2191", "right, base wrong"], unknown: ["", ""] };
+  const MARKS = { right: ["\u2713", "right"], wrong: ["\u2717", "wrong"], gain: ["\u2713\u2191", "right, base wrong"], loss: ["\u2717\u2193", "wrong, base right"], unknown: ["", ""] };
 
   E.Grid = class {
     constructor(store, actions) {
@@ -41,16 +45,16 @@
       this.actions = actions;
       this.rows = new Uint32Array(0);
       this.active = 0;
-      this.scale = "relative";
+      this.shades = "relative";
+      this.scale = 1; // of the thumbnails
       this.valueOf = null;
       this.marked = new Set();
       this.lines = new Map(); // pool of row elements by place
       this.scroller = E.byId("grid");
       this.body = E.byId("rows");
-      this.cardWidth = store.info.thumbnails.side + 18;
-      this.lineHeight = store.info.thumbnails.side + 82;
-      this.scroller.style.setProperty("--thumb", `${store.info.thumbnails.side}px`);
-      this.scroller.style.setProperty("--line", `${this.lineHeight - GAP}px`);
+      this.side = store.info.thumbnails.side;
+      this.cardWidth = this.side + 18;
+      this.longest = store.classes.reduce((most, name) => Math.max(most, store.names[name].length), 0);
       const draw = E.everyFrame(() => this.draw());
       this.scroller.addEventListener("scroll", draw, { passive: true });
       new ResizeObserver(() => this.#resize()).observe(this.scroller);
@@ -63,11 +67,18 @@
       this.width = this.scroller.clientWidth;
       this.height = this.scroller.clientHeight;
       const columns = Math.max(1, Math.floor((this.width - GAP) / (this.cardWidth + GAP)));
-      const spare = this.width - GAP - columns * (this.cardWidth + GAP);
-      this.scroller.style.setProperty("--gap", `${GAP + Math.max(0, spare) / Math.max(1, columns - 1)}px`);
-      if (columns !== this.columns) {
-        const first = Math.floor(this.scroller.scrollTop / this.lineHeight) * (this.columns || 1);
+      const card = Math.max(this.cardWidth, Math.floor((this.width - GAP) / columns) - GAP); // cards fill the width
+      this.scale = (card - 18) / this.side;
+      const lines = this.longest * LETTER > card - 50 ? 2 : 1; // of the class's name, where one is too short for it
+      const height = Math.round(this.side * this.scale) + (this.store.hasPolicy ? 65 : 46) + 17 * lines;
+      for (const [name, value] of Object.entries({ thumb: this.side * this.scale, line: height - GAP, gap: GAP })) {
+        this.scroller.style.setProperty(`--${name}`, `${value}px`);
+      }
+      this.scroller.style.setProperty("--lines", lines);
+      if (columns !== this.columns || height !== this.lineHeight) {
+        const first = Math.floor(this.scroller.scrollTop / (this.lineHeight || height)) * (this.columns || 1);
         this.columns = columns;
+        this.lineHeight = height;
         this.lines.forEach((line) => line.element.remove());
         this.lines.clear();
         this.#measure();
@@ -143,18 +154,22 @@
       const guess = store.predictionText(row);
       const [mark, markText] = MARKS[store.outcome(row)];
       const value = this.valueOf ? this.valueOf(row) : "";
-      E.setThumb(store, card.thumb, row);
-      E.paintRibbon(card.ribbon, store.levels(store.policy(row), this.scale));
+      E.setThumb(store, card.thumb, row, this.scale);
+      card.ribbon.hidden = !store.hasPolicy;
+      if (store.hasPolicy) E.paintRibbon(card.ribbon, store.levels(store.policy(row), this.shades));
       card.label.textContent = store.isKnown ? label : guess;
       card.mark.textContent = mark;
       card.mark.className = `mark ${store.outcome(row)}`;
       card.detail.textContent = store.isKnown ? guess : "";
       card.number.textContent = value;
       card.element.id = `card-${at}`;
-      card.element.title = store.paths[row];
+      card.element.title = `${store.isKnown ? `${label}\n` : ""}predicted ${guess}\n${store.paths[row]}`;
+      const tags = store.tags.of(row);
+      card.tags.textContent = tags.length ? `#${tags.join(" #")}` : "";
       card.element.classList.toggle("marked", this.marked.has(row));
-      const said = [store.isKnown ? label : "", `predicted ${guess}`, markText, `confidence ${E.percent(store.confidence[row], 0)}`,
-        `mean score ${E.number(store.means[row])}`, this.marked.has(row) ? "marked for comparison" : ""];
+      // begins with what the card shows, as speech control needs
+      const said = [card.tags.textContent, store.isKnown ? label : "", `${guess} ${value} predicted`, markText, `confidence ${E.percent(store.confidence[row], 0)}`,
+        store.hasPolicy ? `mean score ${E.number(store.means[row])}` : "", this.marked.has(row) ? "marked for comparison" : ""];
       card.element.setAttribute("aria-label", said.filter(Boolean).join(", "));
       card.element.setAttribute("aria-colindex", (at % this.columns) + 1);
     }
@@ -191,6 +206,7 @@
       else if (event.key === "End") this.move(this.rows.length - 1);
       else if (event.key === "Enter" || event.key === " ") this.#open(this.active);
       else if (event.key.toLowerCase() === "c" && this.rows.length) this.actions.mark(this.rows[this.active]);
+      else if (event.key.toLowerCase() === "g" && this.rows.length) this.actions.tag(this.rows[this.active]);
       else return;
       event.preventDefault();
     }

@@ -41,14 +41,14 @@
 
     #build() {
       const { info } = this;
-      this.input = el("input", { type: "file", id: "live-file", accept: info.types.join(","), class: "visually-hidden", onchange: () => this.#take(this.input.files) });
+      this.input = el("input", { type: "file", id: "live-file", accept: [...info.types, ...(info.types.includes("image/heic") ? [".heic"] : [])].join(","), class: "visually-hidden", onchange: () => this.#take(this.input.files) });
       this.message = el("p", { id: "live-message", role: "status" });
       this.answer = el("div", { id: "live-answer" });
       E.clear(this.dialog,
         el("div", { class: "dialog-head" }, el("h2", { id: "live-title" }, "Try a photo"),
           el("button", { type: "button", class: "close", onclick: () => this.dialog.close() }, "Close")),
         el("label", { class: "drop", for: "live-file" }, el("strong", {}, "Drop a photo here"), " or choose a file", this.input,
-          el("span", { class: "small" }, `JPEG, PNG, WebP or BMP up to ${Math.floor(info.max_bytes / 2 ** 20)} MB and ${Math.floor(info.max_pixels / 1e6)} megapixels; it goes to ${info.network} on this machine and is not kept.`)),
+          el("span", { class: "small" }, `${info.kinds} up to ${Math.floor(info.max_bytes / 2 ** 20)} MB and ${Math.floor(info.max_pixels / 1e6)} megapixels; it goes to ${info.network} on this machine and is not kept.`)),
         this.message, this.answer);
     }
 
@@ -81,7 +81,8 @@
       this.message.textContent = `${answer.width} by ${answer.height} pixels, looked at in ${answer.sizes.length} sizes.`;
       const store = blocksFor(answer, this.store);
       const address = URL.createObjectURL(file);
-      const image = el("img", { src: address, alt: "The photo that you gave", onload: () => URL.revokeObjectURL(address) });
+      const image = el("img", { src: address, alt: "The photo that you gave", onload: () => URL.revokeObjectURL(address),
+        onerror: () => image.replaceWith(el("p", { class: "note" }, "This browser does not show pictures of this kind; the network read it.")) });
       E.clear(this.answer, el("div", { class: "two" }, el("div", { class: "picture" }, image),
         el("div", {}, ...answer.sizes.map((size) => this.#size(size, store)))));
     }
@@ -91,8 +92,8 @@
       const guesses = size.predictions.map((guess) => el("li", {}, el("bdi", {}, guess.name), ` ${E.percent(guess.confidence)}`));
       return el("section", { class: "size" },
         el("h3", {}, `${size.height}\u00d7${size.width} `, el("span", { class: "note" }, size.trained ? "the size it was trained for" : "")),
-        el("ol", { class: "guesses" }, ...guesses), E.ribbon(store, size.scores, "relative"),
-        el("details", {}, el("summary", {}, "Block by block"), E.policyChart(store, series, { scale: "relative", width: 560 }), E.scoreTable(store, series)));
+        el("ol", { class: "guesses" }, ...guesses), ...(size.scores.length ? [E.ribbon(store, size.scores, "relative"),
+          el("details", {}, el("summary", {}, "Block by block"), E.policyChart(store, series, { scale: "relative", width: 560 }), E.scoreTable(store, series))] : []));
     }
   };
 })(window.ElasticExplorer);

@@ -1,63 +1,7 @@
-// Which photos are shown, and in which order; and the nearest in policy space.
+// In which order photos are shown, the numbers that they are ordered by, and the nearest ones.
 "use strict";
 (function (E) {
   const SHIFT = 2 ** 21; // a row number fits below; a sortable 32-bit key above it: 53 bits, exact in a double
-
-  function insidePolygon(polygon, x, y) {
-    let inside = false;
-    for (let i = 0, j = polygon.length - 2; i < polygon.length; j = i, i += 2) {
-      const above = polygon[i + 1] > y;
-      if (above !== polygon[j + 1] > y) {
-        const cross = polygon[i] + ((y - polygon[i + 1]) / (polygon[j + 1] - polygon[i + 1])) * (polygon[j] - polygon[i]);
-        if (x < cross) inside = !inside;
-      }
-    }
-    return inside;
-  }
-
-  function outcomeTest(store, outcome) {
-    const { correct, base_correct: base } = store;
-    if (outcome === "right") return (row) => correct[row] === 1;
-    if (outcome === "wrong") return (row) => correct[row] === 0;
-    if (outcome === "gain") return (row) => correct[row] === 1 && base[row] === 0;
-    if (outcome === "loss") return (row) => correct[row] === 0 && base[row] === 1;
-    return null;
-  }
-
-  function tests(store, state) {
-    const list = [];
-    const outcome = outcomeTest(store, state.outcome);
-    if (outcome) list.push(outcome);
-    if (state.category) {
-      const name = store.names.indexOf(state.category);
-      list.push((row) => store.isOf(row, name));
-    }
-    const { confidence, x, y } = store;
-    const low = state.low / 100;
-    const high = state.high / 100;
-    if (state.low > 0) list.push((row) => confidence[row] >= low);
-    if (state.high < 100) list.push((row) => confidence[row] <= high);
-    if (state.lasso.length) list.push((row) => insidePolygon(state.lasso, x[row], y[row]));
-    const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length) {
-      const text = store.text;
-      list.push((row) => words.every((word) => text[row].includes(word)));
-    }
-    return list;
-  }
-
-  // Rows that match the state, in table order: Uint32Array.
-  E.filter = function (store, state) {
-    const checks = tests(store, state);
-    const rows = new Uint32Array(store.rows);
-    let count = 0;
-    for (let row = 0; row < store.rows; row++) {
-      let keep = true;
-      for (let i = 0; keep && i < checks.length; i++) keep = checks[i](row);
-      if (keep) rows[count++] = row;
-    }
-    return rows.slice(0, count);
-  };
 
   // Mean over blocks and photos of each name: Float64Array, NaN where no photo has it.
   E.nameMeans = function (store) {
@@ -72,14 +16,29 @@
     return sums.map((sum, name) => sum / counts[name]);
   };
 
-  function keyOf(store, key) {
+  // The number of a row under a key, NaN where it is unknown: what is sorted by, drawn as a histogram and brushed.
+  E.valueOf = function (store, key) {
     const block = /^b(\d+)$/.exec(key);
     if (block) return (row) => store.score(row, Number(block[1]));
     if (key === "mean") return (row) => store.means[row];
-    if (key === "confidence") return (row) => store.confidence[row];
     if (key === "base") return (row) => store.base_confidence[row];
+    if (key === "margin") return (row) => store.margin(row);
+    if (key === "size") return (row) => store.largest(row);
+    return (row) => store.confidence[row];
+  };
+
+  // [[key, title]] of the numbers that this table has.
+  E.scoreKeys = function (store) {
+    const { info } = store;
+    return [["confidence", "confidence"], info.has_top && ["margin", "margin of the best class over the second"],
+      info.has_base && ["base", "base network's confidence"], store.size_values && ["size", `largest object (${info.size_unit})`],
+      store.hasPolicy && ["mean", "mean score"], ...store.blocks.map((block, i) => [`b${i}`, `block ${i + 1}: ${E.blockTitle(block)}`])].filter(Boolean);
+  };
+
+  function keyOf(store, key) {
+    if (key === "table") return null;
     if (key === "category") return (row) => { const name = store.category(row); return name < 0 ? NaN : store.rank[name]; };
-    if (key === "prediction") return (row) => { const list = store.predictions(row); return list.length ? store.rank[list[0]] : NaN; };
+    if (key === "prediction") return (row) => { const name = store.first("prediction", row); return name < 0 ? NaN : store.rank[name]; };
     if (key === "category-mean") {
       const means = E.nameMeans(store);
       const order = [...means.keys()].sort((a, b) => means[a] - means[b] || a - b);
@@ -87,7 +46,7 @@
       order.forEach((name, i) => { place[name] = i; });
       return (row) => { const name = store.category(row); return name < 0 ? NaN : place[name]; };
     }
-    return null; // order of the table
+    return E.valueOf(store, key);
   }
 
   const float = new Float32Array(1);
@@ -112,16 +71,16 @@
     return Uint32Array.from(packed, (item) => item % SHIFT);
   };
 
-  // The `count` photos of `rows` whose policies are nearest to `policy`, each block measured in its spread over the table.
-  E.nearest = function (store, policy, count, rows) {
-    const width = store.blocks.length;
-    const weight = store.blocks.map((block) => (block.deviation > 0 ? 1 / block.deviation ** 2 : 0));
+  // The `count` photos of `rows` that are nearest to `point` in policy space (of a plain network: in feature space), each
+  // dimension measured in its spread over the table.
+  E.nearest = function (store, point, count, rows) {
+    const { values, width, weight } = store.space;
     const best = []; // the nearest so far, in order
     for (const row of rows) {
       let distance = 0;
-      for (let block = 0, at = row * width; block < width; block++, at++) {
-        const difference = store.scores[at] - policy[block];
-        distance += difference * difference * weight[block];
+      for (let i = 0, at = row * width; i < width; i++, at++) {
+        const difference = values[at] - point[i];
+        distance += difference * difference * weight[i];
       }
       if (best.length === count && distance >= best[count - 1].distance) continue;
       let place = best.length;
@@ -130,6 +89,13 @@
       best.length = Math.min(best.length, count);
     }
     return best.map(({ row, distance }) => ({ row, distance: Math.sqrt(distance / width) }));
+  };
+
+  // The mean of rows in the space of `E.nearest`.
+  E.middle = function (store, rows) {
+    const sum = new Float64Array(store.space.width);
+    for (const row of rows) store.point(row).forEach((value, i) => { sum[i] += value; });
+    return sum.map((value) => value / rows.length);
   };
 
   // Mean and deviation of each block over rows.

@@ -24,6 +24,8 @@
       this.paths = paths;
       this.scores = decode(scores); // rows x blocks, row by row
       for (const [name, column] of Object.entries(columns)) this[name] = decode(column);
+      this.hasPolicy = this.blocks.length > 0;
+      this.space = this.#space();
       this.means = this.#means();
       this.classes = table.classes; // indices of names that occur as a label (where none is known: as a prediction)
       this.isKnown = table.has_labels;
@@ -33,9 +35,20 @@
       const collator = new Intl.Collator("en", { numeric: true });
       const order = this.names.map((_, i) => i).sort((a, b) => collator.compare(this.names[a], this.names[b]) || a - b);
       order.forEach((name, place) => { this.rank[name] = place; });
+      this.tags = new E.Tags(this);
     }
 
     #text = [];
+
+    // Where photos are near each other: the policies, or the features of a plain network (bytes, row by row).
+    #space() {
+      if (this.hasPolicy) {
+        return { values: this.scores, width: this.blocks.length, weight: this.blocks.map(({ deviation }) => (deviation > 0 ? 1 / deviation ** 2 : 0)) };
+      }
+      const width = this.info.feature_width;
+      return { values: this.features, width, weight: new Float64Array(width).fill(1 / 64 ** 2) };
+    }
+    point(row) { return this.space.values.subarray(row * this.space.width, (row + 1) * this.space.width); }
 
     #means() {
       const count = this.blocks.length;
@@ -43,7 +56,7 @@
       for (let row = 0, at = 0; row < this.rows; row++) {
         let sum = 0;
         for (let block = 0; block < count; block++, at++) sum += this.scores[at];
-        means[row] = sum / count;
+        means[row] = count ? sum / count : NaN;
       }
       return means;
     }
@@ -54,13 +67,32 @@
     #list(kind, row) {
       return this[`${kind}_names`].subarray(this[`${kind}_starts`][row], this[`${kind}_starts`][row + 1]);
     }
+    // The first name of a kind in a row; -1 for none.
+    first(kind, row) {
+      const start = this[`${kind}_starts`][row];
+      return start < this[`${kind}_starts`][row + 1] ? this[`${kind}_names`][start] : -1;
+    }
+    // [[name's number, probability]], best first; empty where only the best was kept
+    top(row) {
+      if (!this.info.has_top) return [];
+      const [start, end] = [this.top_starts[row], this.top_starts[row + 1]];
+      return Array.from({ length: end - start }, (_, i) => [this.top_names[start + i], this.top_values[start + i]]);
+    }
+    margin(row) {
+      const start = this.top_starts[row];
+      return this.top_starts[row + 1] - start < 2 ? NaN : this.top_values[start] - this.top_values[start + 1];
+    }
+    // The size of the photo's largest object, NaN where it is unknown.
+    largest(row) {
+      let most = NaN;
+      for (let at = this.size_starts[row]; at < this.size_starts[row + 1]; at++) if (!(this.size_values[at] <= most)) most = this.size_values[at];
+      return most;
+    }
     labels(row) { return this.#list("label", row); }
     predictions(row) { return this.#list("prediction", row); }
+    basePredictions(row) { return this.#list("base_prediction", row); }
     // The class by which a photo is filed: its first label, else its first prediction, else none (-1).
-    category(row) {
-      const first = this.filedStarts[row];
-      return first < this.filedStarts[row + 1] ? this.filedNames[first] : -1;
-    }
+    category(row) { return this.first(this.isKnown ? "label" : "prediction", row); }
     isOf(row, name) {
       for (let at = this.filedStarts[row]; at < this.filedStarts[row + 1]; at++) if (this.filedNames[at] === name) return true;
       return false;
@@ -69,11 +101,12 @@
     labelText(row) { return this.nameList(this.labels(row)) || "no label"; }
     predictionText(row) { return this.nameList(this.predictions(row)) || "nothing"; }
 
-    // "right", "wrong", "gain" (Elastic right and base wrong) or "unknown"
+    // "right", "wrong", "gain" (right, and the base network wrong), "loss" (wrong, and the base right) or "unknown"
     outcome(row) {
       if (this.correct[row] > 1) return "unknown";
-      if (!this.correct[row]) return "wrong";
-      return this.info.has_base && this.base_correct[row] === 0 ? "gain" : "right";
+      const base = this.info.has_base ? this.base_correct[row] : 2;
+      if (this.correct[row]) return base === 0 ? "gain" : "right";
+      return base === 1 ? "loss" : "wrong";
     }
 
     // What the search looks through: path, classes and predictions in lower case.
