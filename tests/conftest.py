@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -16,7 +17,7 @@ SLOW = (  # what trains networks, exports or compiles them, starts processes or 
     "conversion/", "data/test_remote", "demo/test_report_page", "demo/test_run", "export/", "fast/test_native",
     "fast/test_optimize_networks", "faults/", "fuzz/", "kernels/", "policy/explorer/test_explorer_facets",
     "policy/explorer/test_explorer_hostile", "policy/explorer/test_explorer_limits",
-    "policy/explorer/test_explorer_page", "policy/explorer/test_explorer_serve", "policy/test_collect",
+    "policy/explorer/test_explorer_page", "policy/explorer/test_explorer_serve", "policy/test_collect", "serve/",
     "study/test_study_runner", "surgery/test_foreign", "tasks/test_broken", "tasks/test_fused", "tasks/test_launched",
     "cli/test_finetune", "cli/test_first_hour", "cli/test_functions", "tasks/test_finetune",
     "tasks/test_multilabel_task", "tasks/test_resume", "tasks/test_segmentation", "tasks/test_training",
@@ -41,6 +42,20 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright drives the browser")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium found: install it (Debian: apt-get install chromium) to test the page itself")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "conversion": {"surgery", "nn", "data", "measure", "analysis", "policy"} | UTILITIES,
     "functions": {"evaluation", "tasks", "policy"} | UTILITIES,
+    "serve": {"policy", "data", "fast"} | UTILITIES,
     "extras": set(),
     "files": set(),
     "fonts": set(),

@@ -21,6 +21,7 @@ COMMANDS = {
     "policy": "collect the scale policy of every photo in a table, and draw it",
     "figures": "draw the figures of a policy table again",
     "explore": "look at scale policies in a browser: a folder that opens from disk, and photos of your own",
+    "serve": "answer over HTTP what photos show: a page to drop them on, and an interface for programs",
     "segment": "colour photos by what each pixel shows, whole or in tiles",
     "stress": "test a network at other resolutions than it was trained at, beside its base",
     "study": "run a grid of trainings over networks and seeds, and report it with intervals",

@@ -21,6 +21,7 @@ from elastic_cnn.data.folders import (
 )
 from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.listings import Row, has_splits, is_listing, read_listing
+from elastic_cnn.data.photo_list import ChosenReader
 from elastic_cnn.data.pixels import Source
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
@@ -84,13 +85,28 @@ class ImageFolder:
                 f"{self.name} holds {listed(unknown)}, which the {len(self.classes)} classes to choose from lack "
                 f"({listed(self.classes)}): remove it, or add it to the training images"
             )
-        self.found = tuple(found)
+        self._split, self.found = split, tuple(found)
         self._number = {index: numbers[same_name(name)] for index, name in enumerate(found)}
-        self.counts = self._count()
-        self.found_line = f"{split}: {len(self)} photos"
-        if found != [""]:
-            self.found_line += f" in {describe_counts(self.counts)}" if self.counts else f" in {len(found)} classes"
+        self._describe()
         self.notices = self._notices(split)
+
+    def choose(self, indices: Sequence[int], why: str) -> None:
+        """Keep these samples alone, in the order given; `why` is told in the notices."""
+        before = len(self)
+        self.reader = ChosenReader(self.reader, tuple(indices))
+        self._describe()
+        self.notices += (f"{self._split}: {len(self)} of {before} photos by {why}",)
+        names = [self.classes[number] for number in sorted(set(self._number.values()))]
+        if self.counts and (lost := [name for name in names if name not in self.counts]):
+            self.notices += (f"{self._split}: no photo is left of {listed(lost)}",)
+
+    def _describe(self) -> None:
+        self.counts = self._count()
+        self.found_line = f"{self._split}: {len(self)} photos"
+        if list(self.found) != [""]:
+            self.found_line += (
+                f" in {describe_counts(self.counts)}" if self.counts else f" in {len(self.found)} classes"
+            )
 
     def _count(self) -> dict[str, int]:
         targets = getattr(self.reader, "targets", None)
@@ -156,8 +172,11 @@ class ImageFolder:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Fetch these samples' files together where they lie on a server."""
-        if isinstance(self.reader, ShardReader):
-            self.reader.prefetch(indices)
+        reader = self.reader
+        if isinstance(reader, ChosenReader):
+            reader, indices = reader.reader, [reader.indices[index] for index in indices]
+        if isinstance(reader, ShardReader):
+            reader.prefetch(indices)
 
     def path(self, index: int) -> str:
         """The picture's path below the split's folder, with it where it is a file."""

@@ -19,6 +19,7 @@ EXTRAS = {  # extra: packages that it brings
     "data": ("webdataset", "datasets", "simplejpeg", "tifffile"),
     "seg": ("segmentation_models_pytorch", "scipy"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+    "serve": ("starlette", "uvicorn", "python_multipart"),
 }
 KERNELS = "native kernels"  # how the topics about them begin
 ALLOCATORS = ("tcmalloc", "jemalloc", "mimalloc")

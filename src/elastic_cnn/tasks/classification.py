@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
+from elastic_cnn.data.photo_list import keep_listed
 from elastic_cnn.data.transforms import eval_transform, train_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
@@ -42,7 +43,8 @@ class Options(GeometryOptions):
     split: the part of each class's photos to test on where the data has no `val`; the run's split.csv lists them.
     skew: against classes of unequal numbers of photos, `weights` (the loss of a photo counts as the mean number of
     photos a class over that of its class) or `sampling` (all classes are drawn equally often); `ignore` by default.
-    The other keys are those of `GeometryOptions`.
+    only, without: a list of photos (paths a line, or a CSV with a column `path`, as the explorer writes them): train on
+    these alone, or on all but these. The other keys are those of `GeometryOptions`.
     """
 
     label_smoothing: float = 0.0
@@ -59,6 +61,8 @@ class Options(GeometryOptions):
     classes_from: Literal["folder", "path"] = "folder"
     split: float | None = None
     skew: Literal["ignore", "weights", "sampling"] = "ignore"
+    only: str | None = None
+    without: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +172,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     ways: dict[str, Any] = {"classes_from": options.classes_from, "held_out": held_out}
     train = ImageFolder(data, options.train_split, eval_transform(), **ways)
     train.require_several_classes()
+    keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
     spec = card.input
     prepare_test = eval_transform(**asdict(spec))
@@ -199,7 +204,7 @@ def _against_skew(train: ImageFolder, skew: str) -> tuple[Tensor | None, list[in
     if skew == "sampling":
         return None, targets
     counts = torch.bincount(torch.tensor(targets), minlength=len(train.classes)).float()
-    return counts.sum() / (len(counts) * counts), None
+    return counts.sum() / (len(counts) * counts.clamp(min=1)), None  # a list of photos may leave a class none
 
 
 def _lists(train: ImageFolder, val: ImageFolder) -> Callable[[Path], None]:

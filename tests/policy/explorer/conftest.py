@@ -1,6 +1,4 @@
-"""A built explorer, and a headless browser to open it in."""
-
-import shutil
+"""A built explorer, and a page that is watched."""
 
 import pytest
 from explorer_tables import Explorer, build
@@ -9,19 +7,6 @@ from explorer_tables import Explorer, build
 @pytest.fixture(scope="session")
 def explorer(tmp_path_factory) -> Explorer:
     return build(tmp_path_factory.mktemp("explorer"))
-
-
-@pytest.fixture(scope="session")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright drives the browser")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium found: install it (Debian: apt-get install chromium) to test the page itself")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=flags)
-        yield browser
-        browser.close()
 
 
 class Watched:

@@ -49,7 +49,7 @@ def test_losses_stand_beside_gains(page, explorer):
     assert len({colors[row] for row in np.flatnonzero(counts["only the base right"])}) == 1
     assert len(set(colors)) == 4
     lost = int(np.flatnonzero(counts["only the base right"])[0])
-    assert "wrong, base right" in page.get_attribute(f"#card-{lost}", "aria-label")
+    assert "wrong, base right" in page.inner_text(f"#card-{lost} .said")
     page.click(f"#card-{lost}")
     assert "Elastic wrong, base right" in page.inner_text("#detail .facts")
 
@@ -186,6 +186,7 @@ def test_tags_and_files_of_a_selection(page, explorer):
     assert shown(page) == [0]
     page.select_option("#filter-tag", "<b>odd</b>")
     assert shown(page) == bees.tolist()
+    wait_until(page, f"location.hash === ElasticExplorer.formatHash({NOW})")
     page.reload()
     page.wait_for_selector("html[data-ready='1']")
     assert shown(page) == bees.tolist()  # the browser kept them
@@ -316,7 +317,7 @@ def test_axe_finds_no_serious_fault(browser, explorer, scheme):
         page.wait_for_selector("html[data-ready='1']")
         charts(page)
         page.evaluate(AXE.read_text("utf-8"))
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
         serious = [
             (entry["id"], [node["html"] for node in entry["nodes"]][:3], entry["nodes"][0]["failureSummary"])
             for entry in found["violations"]

@@ -14,11 +14,13 @@
       mark: el("span", { class: "mark" }),
       detail: el("span", { class: "guess", dir: "auto" }),
       number: el("span", { class: "value" }),
-      tags: el("span", { class: "tags", dir: "auto" }),
+      tags: el("span", { class: "tags", dir: "auto", "aria-hidden": "true" }),
+      said: el("span", { class: "visually-hidden said" }), // the card in words; what is seen of it is hidden from readers
       row: -1,
     };
-    card.element = el("div", { class: "card", role: "gridcell" }, card.thumb, card.tags, card.ribbon,
-      el("div", { class: "line" }, card.label, card.mark), el("div", { class: "line small" }, card.detail, card.number));
+    card.element = el("div", { class: "card", role: "gridcell" }, card.said, card.thumb, card.tags, card.ribbon,
+      el("div", { class: "line", "aria-hidden": "true" }, card.label, card.mark),
+      el("div", { class: "line small", "aria-hidden": "true" }, card.detail, card.number));
     return card;
   }
 
@@ -37,7 +39,7 @@
     return element;
   };
 
-  const MARKS = { right: ["\u2713", "right"], wrong: ["\u2717", "wrong"], gain: ["\u2713\u2191", "right, base wrong"], loss: ["\u2717\u2193", "wrong, base right"], unknown: ["", ""] };
+  const MARKS = { right: ["\u2713", "right"], wrong: ["\u2717", "wrong"], gain: ["\u2713", "right, base wrong"], loss: ["\u2717", "wrong, base right"], unknown: ["", ""] };
 
   E.Grid = class {
     constructor(store, actions) {
@@ -167,10 +169,9 @@
       const tags = store.tags.of(row);
       card.tags.textContent = tags.length ? `#${tags.join(" #")}` : "";
       card.element.classList.toggle("marked", this.marked.has(row));
-      // begins with what the card shows, as speech control needs
-      const said = [card.tags.textContent, store.isKnown ? label : "", `${guess} ${value} predicted`, markText, `confidence ${E.percent(store.confidence[row], 0)}`,
+      const said = [tags.length ? `tagged ${tags.join(", ")}` : "", store.isKnown ? label : "", `predicted ${guess}`, markText, `confidence ${E.percent(store.confidence[row], 0)}`,
         store.hasPolicy ? `mean score ${E.number(store.means[row])}` : "", this.marked.has(row) ? "marked for comparison" : ""];
-      card.element.setAttribute("aria-label", said.filter(Boolean).join(", "));
+      card.said.textContent = said.filter(Boolean).join(", ");
       card.element.setAttribute("aria-colindex", (at % this.columns) + 1);
     }
 
