@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--map", default="pca", choices=("pca", "tsne"))
     parser.add_argument("--picture", type=int, default=0, help="side of the detail view's pictures (0: none)")
     parser.add_argument("--out", default="runs/explorer_bench", type=Path)
+    parser.add_argument("--most", type=int, default=500_000, help="photos shown; a sample of larger tables")
     parser.add_argument("--keep", action="store_true", help="measure the explorer that lies there")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -55,7 +56,9 @@ def build(args: argparse.Namespace) -> dict[str, object]:
     generate(args.out, args.rows, args.distinct)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    options = ExplorerOptions(map=args.map, pictures=PictureOptions(picture=args.picture, workers=os.cpu_count() or 1))
+    options = ExplorerOptions(
+        map=args.map, most=args.most, pictures=PictureOptions(picture=args.picture, workers=os.cpu_count() or 1)
+    )
     report = build_explorer(args.out / "policy.parquet", args.out / "explorer", options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = sum(path.stat().st_size for path in (args.out / "explorer" / "data").iterdir())
@@ -183,6 +186,14 @@ CHANGES = {
     "search": {"low": 0, "high": 100, "query": "star_01"},
     "search_again": {"query": "ring"},
     "lasso": {"query": "", "lasso": [0.2, 0.2, 0.8, 0.25, 0.7, 0.9, 0.4, 0.6, 0.1, 0.7]},
+    "histogram_range": {
+        "lasso": [],
+        "sort": "table",
+        "chart": "b3",
+        "brush": [{"key": "b3", "low": -0.1, "high": 0.2}],
+    },
+    "confusion_cell": {"brush": [], "cell": [0, 1]},
+    "legend_classes": {"cell": [], "among": [0, 2, 5]},
 }
 
 
@@ -210,7 +221,7 @@ def measure(index: Path) -> dict[str, object]:
                 page.close()
         page.wait_for_timeout(1500)
         changes = {name: page.evaluate(CHANGE, patch) for name, patch in CHANGES.items()}
-        page.evaluate(CHANGE, {"lasso": [], "sort": "b3"})
+        page.evaluate(CHANGE, {"among": [], "sort": "b3"})
         page.wait_for_timeout(1000)
         frames = sorted(page.evaluate(SCROLL))
         heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize : 0")

@@ -85,7 +85,7 @@ def encoded(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (60, 44)) 
 def ask(port, method="GET", path="/health", body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
-        connection.request(method, path, body, headers or {})
+        connection.request(method, path, body, headers or {}, encode_chunked=True)
         reply = connection.getresponse()
         return reply.status, dict(reply.headers), reply.read()
     finally:
@@ -276,11 +276,7 @@ def test_dropping_photos_on_the_page(browser, port, tmp_path):
 
 
 def test_bad_input_is_said_before_anything_listens(tmp_path, checkpoint, capsys):
-    segments = save_checkpoint(
-        tmp_path / "s.safetensors",
-        elastic_cnn.create_model("deeplabv3", backbone="resnet18", num_classes=2),
-        NetworkCard("deeplabv3", {"backbone": "resnet18", "num_classes": 2}, task="segmentation", classes=("a", "b")),
-    )
+    segments = save(tmp_path / "s.safetensors", task="segmentation")
     for words, said in (
         ([str(tmp_path / "none.safetensors")], "none.safetensors"),
         ([str(segments)], "elastic segment"),

@@ -58,13 +58,14 @@ def make_app(engine: Engine) -> Any:
     applications = require("starlette.applications", "serve")
     routing, responses = require("starlette.routing", "serve"), require("starlette.responses", "serve")
     service = _Service(engine)
-    static = files("elastic_cnn.serve") / "static"
+    static, icon = files("elastic_cnn.serve") / "static", files("elastic_cnn.policy.explorer") / "static" / "icon.svg"
     routes = [
         routing.Route("/predict", service.predict, methods=["POST"]),
         routing.Route("/health", service.health),
         routing.Route("/model", service.model),
         routing.Route("/openapi.json", service.openapi),
     ]
+    routes.append(routing.Route("/icon.svg", _constant(responses.Response, icon.read_bytes(), "image/svg+xml")))
     for path, (name, kind) in PAGE.items():
         body = (static / name).read_bytes()
         routes.append(routing.Route(path, _constant(responses.Response, body, kind)))

@@ -98,7 +98,7 @@
 
     #chip({ key, low, high }) {
       const title = E.scoreKeys(this.store).find(([other]) => other === key)[1];
-      return el("button", { type: "button", class: "chip", "aria-label": `Drop the range of ${title}`, onclick: () => this.#set(key, null, false) },
+      return el("button", { type: "button", class: "chip", title: "Drop this range", onclick: () => this.#set(key, null, false) },
         `${title}: ${E.number(low)} to ${E.number(high)} \u00d7`);
     }
 
