@@ -22,7 +22,7 @@ SLOW = (  # what trains networks, exports or compiles them, starts processes or 
     "cli/test_finetune", "cli/test_first_hour", "cli/test_functions", "tasks/test_finetune",
     "tasks/test_multilabel_task", "tasks/test_resume", "tasks/test_segmentation", "tasks/test_training",
     "test_docs.py::test_python_examples", "zoo/test_any_backbone", "zoo/test_citizenship", "zoo/test_distributed",
-    "zoo/test_encoders", "zoo/test_graphs", "zoo/test_released",
+    "zoo/test_detectors", "zoo/test_encoders", "zoo/test_graphs", "zoo/test_released",
 )  # fmt: skip
 
 # Continuous integration draws the same cases each time; at a desk they are new ones each time.
