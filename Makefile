@@ -56,7 +56,7 @@ lint: $(READY)
 eslint:
 	test -x $(ESLINT) -a -d $(VENV)/eslint/node_modules/axe-core || \
 		npm install --prefix $(VENV)/eslint --no-audit --no-fund --silent eslint@9.39.5 axe-core@4.14.1
-	$(ESLINT) -c src/elastic_cnn/policy/explorer/eslint.config.mjs src/elastic_cnn/policy/explorer/static
+	$(ESLINT) -c src/elastic_cnn/policy/explorer/eslint.config.mjs src/elastic_cnn/policy/explorer/static src/elastic_cnn/serve/static
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ def protocol() -> type:
     """Uvicorn's HTTP with a deadline for the head of each request: one that drips in byte by byte loses its place."""
     base: Any = require("uvicorn.protocols.http.h11_impl", "serve").H11Protocol
 
-    class Deadlines(base):  # type: ignore[misc]
+    class Deadlines(base):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._arm()

@@ -1,7 +1,7 @@
 // make eslint (part of make lint)
 const browser = [
   "window", "document", "location", "history", "performance", "getComputedStyle", "matchMedia", "requestAnimationFrame",
-  "requestIdleCallback", "localStorage", "Blob", "setTimeout", "clearTimeout", "ResizeObserver", "Image", "URL", "fetch", "atob",
+  "requestIdleCallback", "localStorage", "Blob", "FormData", "setTimeout", "clearTimeout", "ResizeObserver", "Image", "URL", "fetch", "atob",
 ];
 
 export default [
