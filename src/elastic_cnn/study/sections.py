@@ -123,7 +123,8 @@ def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compare
         if found.difference.count == 1:
             difference = show_difference(found.metric, found.difference)
             names = f"{title_of(study, found.network)} - {title_of(study, found.against)}{where}"
-            lines.append(f"- {names}: {difference} under one seed, which decides nothing.")
+            alone = f"- {names}: {difference} under one seed, which decides nothing."
+            lines.append(alone + _timing(study, found, results))
             continue
         text = f"- {title_of(study, found.network)} {VERBS[found.verdict]} {title_of(study, found.against)}{where}."
         loss = losses.get((found.network, found.against, found.label))
