@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageDraw, TiffImagePlugin, features
 
 from elastic_cnn.data import left_out, pixels
-from elastic_cnn.data.pixels import BadSize, NoPicture, Reading, opened, read_bands, read_rgb
+from elastic_cnn.data.picture_kinds import BadSize, NoPicture, Reading
+from elastic_cnn.data.pixels import opened, read_bands, read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 
 RAMP = np.tile(np.linspace(0, 1, 64), (8, 1))

@@ -7,7 +7,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import functional as F
 
-from elastic_cnn.data.pixels import Reading
+from elastic_cnn.data.picture_kinds import Reading
 from elastic_cnn.data.sampler import seed_generators
 from elastic_cnn.data.transforms import Geometry, RandomCrop, check_picture, eval_transform, train_transform
 

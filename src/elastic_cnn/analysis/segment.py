@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torchvision.transforms.v2 import functional as F
 
 from elastic_cnn.data.mask_transforms import normalize
+from elastic_cnn.data.transforms import Picture
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 STEP = 32  # tiles are multiples of the stride of the deepest stage
@@ -63,15 +63,16 @@ def _spans(length: int, tile: int, margin: int) -> Iterator[tuple[int, int, int,
 
 @torch.inference_mode()
 def segment_photo(
-    network: nn.Module, photo: Image.Image, spec: InputSpec, tile: int | None = None, margin: int | None = None
+    network: nn.Module, photo: Picture, spec: InputSpec, tile: int | None = None, margin: int | None = None
 ) -> np.ndarray:
     """The class of every pixel: uint8 (H, W) of the photo's size.
 
-    network: in eval mode, images (N, 3, H, W) -> logits (N, classes, H, W). spec: its mean and deviation. tile: side of
-    the tiles in pixels; None computes the whole photo at once. margin: a quarter of the tile by default, at most 128.
+    network: in eval mode, images (N, C, H, W) -> logits (N, classes, H, W). photo: of Pillow's, or floats (C, H, W) in
+    0..1. spec: its mean and deviation. tile: side of the tiles in pixels; None computes the whole photo at once.
+    margin: a quarter of the tile by default, at most 128.
     """
     device = next(network.parameters()).device
-    pixels = F.pil_to_tensor(photo.convert("RGB"))  # uint8 (3, H, W)
+    pixels = photo if isinstance(photo, torch.Tensor) else F.pil_to_tensor(photo.convert("RGB"))  # (C, H, W)
     height, width = pixels.shape[1:]
     mask = np.empty((height, width), np.uint8)
     side = tile or max(height, width)
@@ -89,22 +90,22 @@ def default_margin(tile: int) -> int:
     return min(tile // 4, 128)
 
 
-def tile_for_memory(network: nn.Module, max_bytes: int, longest: int) -> int | None:
+def tile_for_memory(network: nn.Module, max_bytes: int, longest: int, channels: int = 3) -> int | None:
     """The largest tile whose computation needs at most `max_bytes` beyond the network's weights; None for whole photos.
 
-    longest: the longest side of the photos. The need is estimated by `bytes_needed`.
+    longest: the longest side of the photos; channels: theirs. The need is estimated by `bytes_needed`.
     `ValueError` where not even the smallest tile fits.
     """
     sides = range(SMALLEST, max(longest, SMALLEST) + STEP, STEP)
     low, high = 0, len(sides)  # the first `low` sides fit, those from `high` on do not
     while low < high:
         middle = (low + high) // 2
-        if bytes_needed(network, sides[middle]) <= max_bytes:
+        if bytes_needed(network, sides[middle], channels) <= max_bytes:
             low = middle + 1
         else:
             high = middle
     if low == 0:
-        need = bytes_needed(network, SMALLEST)
+        need = bytes_needed(network, SMALLEST, channels)
         raise ValueError(
             f"a memory bound of {max_bytes / 2**20:.0f} MiB is too small: the smallest tile, {SMALLEST} pixels, needs "
             f"about {need / 2**20:.0f} MiB"
@@ -112,18 +113,18 @@ def tile_for_memory(network: nn.Module, max_bytes: int, longest: int) -> int | N
     return None if low == len(sides) else sides[low - 1]
 
 
-def bytes_needed(network: nn.Module, side: int) -> int:
+def bytes_needed(network: nn.Module, side: int, channels: int = 3) -> int:
     """An estimate of the memory for a tile, weights apart: `peak_bytes`, and the work space of the libraries."""
-    return int(HEADROOM * peak_bytes(network, side) + WORK_SPACE)
+    return int(HEADROOM * peak_bytes(network, side, channels) + WORK_SPACE)
 
 
-def peak_bytes(network: nn.Module, side: int) -> int:
-    """The most bytes of tensors alive at once, besides weights, while `network` classifies (1, 3, side, side).
+def peak_bytes(network: nn.Module, side: int, channels: int = 3) -> int:
+    """The most bytes of tensors alive at once, besides weights, while `network` classifies (1, channels, side, side).
 
     Counted by running it on tensors without data.
     """
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
-        images = torch.empty(1, 3, side, side, device=next(network.parameters()).device)
+        images = torch.empty(1, channels, side, side, device=next(network.parameters()).device)
         with _AliveBytes() as alive:
             torch.func.functional_call(network, _fake_state(network, fake), images).argmax(1)
     return alive.peak + images.nbytes

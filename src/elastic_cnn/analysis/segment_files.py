@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from elastic_cnn.analysis.segment import segment_photo, tile_for_memory
 from elastic_cnn.data.folders import find_pictures
-from elastic_cnn.data.mask_pictures import colour_mask, overlay, save_picture, side_by_side
+from elastic_cnn.data.mask_pictures import colour_mask, overlay, save_picture, side_by_side, visible
 from elastic_cnn.data.masks import Labels
-from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.pixels import read_picture
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.transforms import Picture, height_width
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.tasks.mask_labels import card_labels
 from elastic_cnn.tasks.spec import task_spec
@@ -86,29 +86,29 @@ def segment_files(
     known: dict[int, int | None] = {}  # tile by longest side
     for photo in photos:
         try:
-            picture = read_rgb(photo)
+            picture = read_picture(photo, None, card.input.reading)
         except UnreadableSample as broken:
             yield broken
             continue
         side = tile
         if max_bytes is not None:
-            longest = max(picture.size)
+            longest = max(height_width(picture))
             if longest not in known:
-                known[longest] = tile_for_memory(network, max_bytes, longest)
+                known[longest] = tile_for_memory(network, max_bytes, longest, card.input.reading.channels)
             side = known[longest]
         try:
             mask = segment_photo(network, picture, card.input, side)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            size = f"{picture.width} x {picture.height}"
+            size = "{1} x {0}".format(*height_width(picture))
             raise ValueError(f"out of memory on {photo} ({size}): set --max-memory, or a smaller --tile") from error
         yield _write(photo, picture, mask, labels, targets[photo], strength, side)
 
 
 def _write(
     photo: Path,
-    picture: Image.Image,
+    picture: Picture,
     mask: np.ndarray,
     labels: Labels,
     targets: tuple[Path, Path],
@@ -117,8 +117,11 @@ def _write(
 ) -> SegmentedPhoto:
     coloured = colour_mask(mask, labels.palette)
     save_picture(coloured, targets[0])
-    save_picture(side_by_side([picture, coloured, overlay(picture, mask, labels.palette, strength)]), targets[1])
+    seen = visible(picture) if isinstance(picture, torch.Tensor) else picture
+    save_picture(side_by_side([seen, coloured, overlay(seen, mask, labels.palette, strength)]), targets[1])
     counts = np.bincount(mask.ravel(), minlength=len(labels.classes)) / mask.size
     order = [number for number in np.argsort(-counts) if counts[number] > 0]
     parts = {labels.classes[number]: float(counts[number]) for number in order}
-    return SegmentedPhoto(photo, *targets, parts, tile if tile is not None and tile < max(picture.size) else None)
+    return SegmentedPhoto(
+        photo, *targets, parts, tile if tile is not None and tile < max(height_width(picture)) else None
+    )

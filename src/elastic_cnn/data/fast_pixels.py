@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import Compose, PILToTensor, RandomHorizontalFlip
 
-from elastic_cnn.data.pixels import MOST_ASPECT, RGB, Reading, Source, opened, read_content, read_rgb
+from elastic_cnn.data.picture_kinds import MOST_ASPECT, RGB, Reading
+from elastic_cnn.data.pixels import Source, opened, read_content, read_rgb
 from elastic_cnn.data.transforms import Preparation, Stages, check_picture
 
 try:

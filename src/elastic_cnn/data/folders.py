@@ -14,7 +14,7 @@ from pathlib import Path
 
 from timm.utils.misc import natural_key
 
-from elastic_cnn.data.pixels import ARRAYS, HEIF_ENDINGS, is_picture_name, picture_endings
+from elastic_cnn.data.picture_kinds import ARRAYS, HEIF_ENDINGS, is_picture_name, picture_endings
 from elastic_cnn.text import listed, printable, utf8
 
 OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "@eadir")

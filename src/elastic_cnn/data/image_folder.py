@@ -123,10 +123,12 @@ class ImageFolder:
                 f"{split}: {sum(arrangement.others.values())} files that are no images passed over "
                 f"({count_by_ending(arrangement.others)}){needed_for(arrangement.others)}"
             )
-        if arrangement is not None and arrangement.empty:
-            lines.append(f"{split}: {describe_empty(arrangement.empty)}")
-        known = self.counts or {self.classes[number] for number in self._number.values()}
-        if lacking := [name for name in self.classes if name not in known]:
+        known = set(map(same_name, self.classes))
+        empty = () if arrangement is None else arrangement.empty
+        if no_class := [name for name in empty if not known & {same_name(name), same_name(name.rpartition("/")[2])}]:
+            lines.append(f"{split}: {describe_empty(no_class)}")
+        found = self.counts or {self.classes[number] for number in self._number.values()}
+        if lacking := [name for name in self.classes if name not in found]:
             lines.append(f"{split} lacks {len(lacking)} of the {len(self.classes)} classes: {listed(lacking)}")
         return tuple(lines)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from elastic_cnn.data.left_out import once
 from elastic_cnn.files import atomic_write
@@ -28,6 +29,12 @@ def colour_mask(mask: np.ndarray, palette: Sequence[Colour]) -> Image.Image:
     colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
     picture.putpalette([value for colour in colours for value in colour])
     return picture
+
+
+def visible(bands: Tensor) -> Image.Image:
+    """Floats (C, H, W) in 0..1 as an RGB picture: the first three channels, or the first one as grey."""
+    shown = bands[:3] if len(bands) >= 3 else bands[:1].expand(3, -1, -1)
+    return Image.fromarray((255 * shown).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
 
 
 def overlay(photo: Image.Image, mask: np.ndarray, palette: Sequence[Colour], strength: float = 0.55) -> Image.Image:

@@ -1,7 +1,7 @@
 """Photo and mask together, for training and testing: torchvision's v2 transforms on `tv_tensors`.
 
-A photo is a uint8 `Image` (3, H, W), its mask a uint8 `Mask` (H, W). Photos are resized bilinearly, masks to the
-nearest; new border is the mean colour in the photo and `IGNORE` in the mask.
+A photo is an `Image` (C, H, W), uint8 or floats in 0..1, its mask a uint8 `Mask` (H, W). Photos are resized
+bilinearly, masks to the nearest; new border is the mean colour in the photo and `IGNORE` in the mask.
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,16 @@ class RandomScale(v2.Transform):
             1,
             1,
         ):  # torch's kernel for bytes fails on a single pixel
-            whole = inpt.as_subclass(torch.Tensor).float().mean((-2, -1), keepdim=True).round().to(inpt.dtype)
+            whole = inpt.as_subclass(torch.Tensor).float().mean((-2, -1), keepdim=True)
+            whole = whole if inpt.is_floating_point() else whole.round().to(inpt.dtype)
             return tv_tensors.wrap(whole, like=inpt)
         return F.resize(inpt, params["size"], antialias=True)
 
 
 def _fill(mean: Sequence[float]) -> dict[type, Any]:
-    return {tv_tensors.Image: [255 * value for value in mean], tv_tensors.Mask: IGNORE}
+    """The mean colour, of bytes for 3 channels and of floats for others (as `read_picture` gives them), and void."""
+    white = 255 if len(mean) == 3 else 1
+    return {tv_tensors.Image: [white * value for value in mean], tv_tensors.Mask: IGNORE}
 
 
 def train_transform(
@@ -72,5 +75,5 @@ def pad_to(pair: Pair, size: tuple[int, int], mean: Sequence[float]) -> Pair:
 
 
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 `(3, H, W)` -> float32 `(3, H, W)`, less `mean` and over `std` of each channel."""
+    """uint8, or floats in 0..1, `(C, H, W)` -> float32 of that shape, less `mean` and over `std` of each channel."""
     return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(mean), list(std)).as_subclass(Tensor)

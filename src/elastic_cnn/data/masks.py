@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -18,9 +17,10 @@ from elastic_cnn.data.labels import LABELS_FILE, VOC_CLASSES, VOC_LABELS, Labels
 from elastic_cnn.data.mask_files import classes_not_seen, read_mask
 from elastic_cnn.data.mask_pairs import Layout, Pairs, folder_pairs, voc_pairs
 from elastic_cnn.data.mask_transforms import AS_THE_PAPER, normalize, pad_to, train_transform
-from elastic_cnn.data.pixels import RGB, Reading, opened, read_rgb
+from elastic_cnn.data.picture_kinds import RGB, NoPicture, Reading
+from elastic_cnn.data.pixels import opened, read_picture
 from elastic_cnn.data.sampler import UnreadableSample
-from elastic_cnn.data.transforms import Geometry
+from elastic_cnn.data.transforms import Geometry, Picture, height_width
 
 __all__ = [
     "LABELS_FILE", "VOC_CLASSES", "VOC_LABELS", "Labels", "Layout", "MaskSamples", "Pairs",
@@ -32,16 +32,29 @@ ORIENTATION = 0x0112  # of EXIF; 5 to 8 are turned by a quarter
 
 def orientation(path: Path) -> int:
     """EXIF's, 1 where there is none; 5 to 8 are turned by a quarter."""
-    with opened(path) as file:
-        return int(file.getexif().get(ORIENTATION, 1))
+    try:
+        with opened(path) as file:
+            return int(file.getexif().get(ORIENTATION, 1))
+    except NoPicture:  # an array of numbers
+        return 1
+
+
+def upright_sides(path: Path, reading: Reading) -> tuple[int, int]:
+    """Height and width of a photo, told by its file's head where that is one of Pillow's."""
+    try:
+        with opened(path) as file:
+            height, width = file.size[::-1]
+            return (width, height) if file.getexif().get(ORIENTATION, 1) > 4 else (height, width)
+    except NoPicture:
+        return height_width(read_picture(path, None, reading))
 
 
 class MaskSamples:
-    """A split as samples: `image` float32 (3, H, W), normalised, and `target` int64 (H, W) with `IGNORE` for void.
+    """A split as samples: `image` float32 (C, H, W), normalised, and `target` int64 (H, W) with `IGNORE` for void.
 
     scale: the range of random scales in training; None to test. geometry: mirroring and turning in training. size: the
     crop (height, width) in training; in testing photos are padded to it at the right and bottom, or left at their own
-    size where it is None. reading: how photos are read.
+    size where it is None. reading: how photos are read, and of how many channels.
     """
 
     def __init__(
@@ -68,17 +81,19 @@ class MaskSamples:
     def path(self, index: int) -> str:
         return str(self.pairs.images[index])
 
-    def read(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """The photo and its mask as they are. `ValueError` where their sizes differ."""
-        photo, mask = (
-            read_rgb(self.pairs.images[index], reading=self.reading),
-            read_mask(self.pairs.masks[index], self.labels),
-        )
-        if photo.size != mask.shape[::-1]:
-            turned = photo.size == mask.shape and orientation(self.pairs.images[index]) > 4
+    def read(self, index: int) -> tuple[Picture, np.ndarray]:
+        """The photo (RGB; floats for other than 3 channels) and its mask as they are.
+
+        `ValueError` where their sizes differ.
+        """
+        path = self.pairs.images[index]
+        photo, mask = read_picture(path, None, self.reading), read_mask(self.pairs.masks[index], self.labels)
+        height, width = height_width(photo)
+        if (height, width) != mask.shape:
+            turned = (width, height) == mask.shape and orientation(path) > 4
             raise ValueError(
-                f"the mask {self.pairs.masks[index]} is {mask.shape[1]} x {mask.shape[0]}, its photo "
-                f"{self.pairs.images[index]} {photo.width} x {photo.height}"
+                f"the mask {self.pairs.masks[index]} is {mask.shape[1]} x {mask.shape[0]}, its photo {path} "
+                f"{width} x {height}"
                 + (", turned upright as its EXIF data says" if turned else "")
                 + ": they must have the same size"
             )
@@ -101,12 +116,12 @@ class MaskSamples:
         first: tuple[tuple[int, int], Path] | None = None
         for path in self.pairs.images:
             try:
-                with opened(path) as file:
-                    size = file.size[::-1] if file.getexif().get(ORIENTATION, 1) > 4 else file.size
+                height, width = upright_sides(path, self.reading)
             except UnreadableSample:
                 continue  # met again, and reported, when it is read
             if self.size is not None:
-                size = max(size[0], self.size[1]), max(size[1], self.size[0])
+                height, width = max(height, self.size[0]), max(width, self.size[1])
+            size = width, height
             first = first or (size, path)
             if size != first[0]:
                 raise ValueError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elastic_cnn.data.folders import arrange, is_of_the_system, numbers
-from elastic_cnn.data.pixels import picture_endings
+from elastic_cnn.data.picture_kinds import picture_endings
 from elastic_cnn.data.remote import RemoteFile, describe, is_url, read_range, read_whole
 from elastic_cnn.files import write_text
 from elastic_cnn.text import utf8

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode, RandomRotation
 from torchvision.transforms import functional as F
 
-from elastic_cnn.data.pixels import Reading, Source, read_picture, read_rgb
+from elastic_cnn.data.picture_kinds import Reading
+from elastic_cnn.data.pixels import Source, read_picture, read_rgb
 
 CROP_MODES = ("center", "border", "squash")
 WIDEST = 32  # times the input's own aspect; of longer pictures the middle is enough for a centre crop
@@ -200,7 +201,7 @@ def fill_colour(mean: Sequence[float]) -> Any:
     return [round(255 * value) for value in mean] if len(mean) == 3 else list(mean)
 
 
-def _sides(picture: Picture) -> tuple[int, int]:
+def height_width(picture: Picture) -> tuple[int, int]:
     """Height and width."""
     _, height, width = F.get_dimensions(picture)
     return height, width
@@ -228,7 +229,7 @@ class Middle:
         self.most = most  # the long side, in short ones
 
     def __call__(self, picture: Picture) -> Picture:
-        height, width = _sides(picture)
+        height, width = height_width(picture)
         most = math.ceil(self.most * min(height, width))
         return picture if max(height, width) <= most else F.center_crop(picture, [min(height, most), min(width, most)])
 
@@ -240,7 +241,7 @@ class Fit:
         self.size, self.mean, self.interpolation = size, mean, str_to_interp_mode(interpolation)
 
     def __call__(self, picture: Picture) -> Picture:
-        height, width = _sides(picture)
+        height, width = height_width(picture)
         scale = min(self.size[0] / height, self.size[1] / width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         small = F.resize(picture, [rows, columns], self.interpolation, antialias=True)
@@ -291,7 +292,7 @@ class RandomCrop(RandomResizedCropAndInterpolation):
         return down - top, right - left, rows, columns
 
     def __call__(self, img: Picture) -> Picture:
-        height, width = _sides(img)
+        height, width = height_width(img)
         top, left, rows, columns = self.draw(height, width, img)
         if top >= 0 and left >= 0 and top + rows <= height and left + columns <= width:
             return F.resized_crop(img, top, left, rows, columns, list(self.size), self.interpolation)

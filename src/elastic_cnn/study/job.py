@@ -89,6 +89,8 @@ class StudyJob:
         """The recipe's network for the images in memory; `data` is but their name."""
         changes = {"crop_mode": "squash"} if self.data.kind == "coco" else {}
         network, card = make_network(recipe, self.train_store.classes, crop_pct=1.0, **changes)
+        if len(card.input.mean) != 3:
+            raise ValueError("studies keep pictures in memory as RGB: leave out network_kwargs.in_chans")
         task = make_task(network, recipe, self.train_store, self.val_store, card.input.mean, card.input.std)
         train = make_views(self.data, recipe, self.train_store, self.views)
         return Job(task, card, train, Views(self.val_store))

@@ -17,10 +17,9 @@ from elastic_cnn.data.labels import LABELS_FILE, VOC_LABELS, Labels, read_labels
 from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.mask_files import classes_not_seen
 from elastic_cnn.data.mask_pairs import Layout, Pairs, folder_pairs, voc_pairs
-from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, save_picture
+from elastic_cnn.data.mask_pictures import colour_mask, contact_sheet, overlay, save_picture, visible
 from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import MaskSamples
-from elastic_cnn.data.pixels import Reading
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
 from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
@@ -137,7 +136,7 @@ class Segmentation(Task):
         return (module for module in backbone.modules() if isinstance(module, NORMS))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """batch: image (N, 3, H, W), target (N, H, W) -> the mean cross-entropy of the pixels that count, ()."""
+        """batch: image (N, C, H, W), target (N, H, W) -> the mean cross-entropy of the pixels that count, ()."""
         return pixel_loss(self(batch["image"]), batch["target"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -154,10 +153,9 @@ class Segmentation(Task):
                 self._shown.append((self._photo(batch["image"][position]), *masks))
 
     def _photo(self, image: Tensor) -> Image.Image:
-        """(3, H, W) normalised -> the photo."""
+        """(C, H, W) normalised -> the photo."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.spec.mean, self.spec.std))
-        pixels = (255 * (image.float().cpu() * std + mean)).round().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        return visible(image.float().cpu() * std + mean)
 
     def validation_results(self) -> dict[str, Any]:
         """loss, miou, pixel_accuracy, and `iou_CLASS` of each class; None for a class that did not occur."""
@@ -245,7 +243,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
 
 def _reading(spec: InputSpec) -> dict[str, Any]:
     """What `MaskSamples` needs of a network's input."""
-    return {"mean": spec.mean, "std": spec.std, "reading": Reading(3, spec.max_value, spec.background)}
+    return {"mean": spec.mean, "std": spec.std, "reading": spec.reading}
 
 
 def build_test(

@@ -41,7 +41,7 @@ def deeplabv3(num_classes: int = 21, backbone: str = "resnet50", pretrained: boo
 
 
 class EncoderDecoder(nn.Module):
-    """images (N, 3, H, W) -> logits (N, num_classes, H, W), any height and width.
+    """images (N, in_chans, H, W) -> logits (N, num_classes, H, W), any height and width.
 
     `backbone` is smp's encoder (its timm network is `backbone.model`), `decoder` and `head` follow. Images are padded
     with zeros at the right and bottom to multiples of the stride, and logits cropped.
@@ -61,17 +61,20 @@ class EncoderDecoder(nn.Module):
 
 
 def _builder(decoder: str) -> Callable[..., nn.Module]:
-    def build(num_classes: int = 21, backbone: str = "resnet50", pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    def build(
+        num_classes: int = 21, backbone: str = "resnet50", pretrained: bool = False, in_chans: int = 3, **kwargs: Any
+    ) -> nn.Module:
         smp = require("segmentation_models_pytorch", "seg")
         if unknown := sorted(set(kwargs) - set(ARGUMENTS)):
             raise TypeError(
-                f"smp_{decoder} takes backbone, pretrained and some of {', '.join(ARGUMENTS)}, not {unknown}"
+                f"smp_{decoder} takes backbone, pretrained, in_chans and some of {', '.join(ARGUMENTS)}, not {unknown}"
             )
         try:
             network = smp.create_model(
                 decoder,
                 encoder_name=f"tu-{backbone}",
                 encoder_weights="imagenet" if pretrained else None,
+                in_channels=in_chans,
                 classes=num_classes,
                 **kwargs,
             )

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from elastic_cnn.data.pixels import RGB, BadSize, NoPicture, Reading, opened, picture_formats, read_picture
+from elastic_cnn.data.picture_kinds import RGB, BadSize, NoPicture, Reading, picture_formats
+from elastic_cnn.data.pixels import opened, read_picture
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, eval_transform
 from elastic_cnn.nn import ElasticBranches

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from elastic_cnn.data.pixels import BadSize, opened, to_rgb, upright
+from elastic_cnn.data.picture_kinds import BadSize
+from elastic_cnn.data.pixels import opened, to_rgb, upright
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.text import file_name
 

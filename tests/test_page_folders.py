@@ -1,0 +1,170 @@
+"""Every row of docs/data.md on folders: what it says happens does happen, in the very words that it quotes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from data_page import check_every_case_has_its_row, check_row, rows, save, write
+
+from elastic_cnn.data import left_out
+from elastic_cnn.data.image_folder import ImageFolder
+from elastic_cnn.data.picture_kinds import picture_endings
+
+
+def plain(root: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("red", "green"):
+            save(root / split / name / "0.png")
+    return root
+
+
+def said(root: Path, split: str = "train", **options) -> str:
+    """All that is said of a split, with the message of a refusal; photos that cannot be read too."""
+    try:
+        found = ImageFolder(root, split, lambda picture: picture.width, **options)
+        if split == "train" and options.get("labels", "needed") == "needed":
+            found.require_several_classes()
+    except ValueError as error:
+        return str(error)
+    lines = [found.found_line, *found.notices]
+    for index in range(len(found)):
+        try:
+            found[index]
+        except OSError as error:
+            lines.append(str(error))
+    return "\n".join(lines)
+
+
+def folder(*files: str, **options) -> Callable[[Path], str]:
+    """The plain data set with more files: pictures by their endings."""
+
+    def make(root: Path) -> str:
+        plain(root)
+        for name in files:
+            is_picture = name.endswith((".png", ".jpg"))
+            save(root / name) if is_picture else write(root / name)
+        return said(root, **options)
+
+    return make
+
+
+def system_files(root: Path) -> str:
+    names = (".DS_Store", "._a.jpg", ".ipynb_checkpoints/0.png", "__MACOSX/._0.png", "Thumbs.db", "desktop.ini")
+    text = folder(*(f"train/red/{name}" for name in names))(root)
+    return "passed over in silence" if text == "train: 2 photos in 2 classes (green 1, red 1)" else text
+
+
+def all_endings(root: Path) -> str:
+    row = next(cells for cells in rows("Folders") if cells[0].startswith("endings "))
+    named = row[0].removeprefix("endings ").removesuffix(", in any case").split()
+    assert {f".{name}" for name in named} - {".npy"} == set(picture_endings()) - {".heic", ".heif"}
+    plain(root)
+    for name in named:
+        write(root / "train" / "red" / f"x.{name.upper()}")
+    return "read" if said(root).startswith(f"train: {2 + len(named)} photos") else "not read"
+
+
+def linked(root: Path) -> str:
+    plain(root)
+    (root / "train" / "red" / "up").symlink_to((root / "train").resolve())
+    return said(root)
+
+
+def dead_link(root: Path) -> str:
+    plain(root)
+    (root / "train" / "red" / "a.jpg").symlink_to(root / "gone.jpg")
+    return said(root)
+
+
+def pipe(root: Path) -> str:
+    plain(root)
+    os.mkfifo(root / "train" / "red" / "a.jpg")
+    return said(root)
+
+
+def in_two_forms(root: Path) -> str:
+    for name in ("K\u00e4fer", "Ka\u0308fer", "z"):
+        save(root / "train" / name / f"{len(name)}.png")
+    return "one class" if "in 2 classes (K\u00e4fer 2, z 1)" in said(root) else said(root)
+
+
+def not_utf8(root: Path, where: bytes) -> str:
+    plain(root)
+    path = os.path.join(os.fsencode(root), b"train", where)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write((root / "train/red/0.png").read_bytes())
+    found = said(root)
+    return found if "UTF-8" in found else "shown as `caf\\xe9.jpg`, read, and found again by the explorer"
+
+
+def empty_class(root: Path) -> str:
+    (plain(root) / "train" / "blue").mkdir()
+    return said(root)
+
+
+def empty_known_class(root: Path) -> str:
+    (plain(root) / "val" / "green" / "0.png").unlink()
+    text = said(root, "val", classes=("green", "red"))
+    assert "no class" not in text
+    return text
+
+
+def one_class(root: Path) -> str:
+    save(root / "train" / "images" / "0.png")
+    return said(root)
+
+
+def lone(*names: str, **options) -> Callable[[Path], str]:
+    def make(root: Path) -> str:
+        for name in names:
+            save(root / name)
+        return said(root, **options)
+
+    return make
+
+
+def flat(root: Path) -> str:
+    save(root / "a.jpg")
+    return "read" if said(root, labels="optional") == said(root, labels="unused") == "train: 1 photos" else "refused"
+
+
+FOLDERS: dict[str, Callable[[Path], str]] = {
+    "`.DS_Store`,": system_files,
+    "endings jpg": all_endings,
+    "heic, heif": lambda root: (
+        "read where the package pillow-heif is installed"
+        if ("no image (1 .heic)" in folder("train/b/0.heic")(root)) != (".heic" in picture_endings())
+        else ""
+    ),
+    "files of other endings": folder("train/red/a.txt", "train/b.csv", "train/green/c.txt"),
+    "a class folder whose": folder("train/blue/0.heic", "train/blue/1.heic"),
+    "a picture beside": folder("train/preview.jpg"),
+    "pictures and no class": lone("train/a.jpg"),
+    "the same, for predict": flat,
+    "two folders of one name": folder("train/birds/owl/0.png", "train/toys/owl/0.png"),
+    "names in the two forms": in_two_forms,
+    "a name that is not UTF-8, of a photo": lambda root: not_utf8(root, b"red/caf\xe9.jpg"),
+    "a name that is not UTF-8, of a class": lambda root: not_utf8(root, b"caf\xe9/0.png"),
+    "an empty class": empty_class,
+    "an empty folder of a known": empty_known_class,
+    "one class alone": one_class,
+    "a split without some": folder(split="val", classes=("blue", "green", "red")),
+    "a split with a class": folder("val/grey/0.png", split="val", classes=("green", "red")),
+    "no such split": lone("train/a/0.png", "test/a/0.png", split="val"),
+    "a link that leads": dead_link,
+    "a pipe,": pipe,
+    "a link to a folder": linked,
+}
+
+
+@pytest.mark.parametrize(("case", "happens"), rows("Folders"))
+def test_rows_say_what_happens(case, happens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(left_out, "_said", set())
+    check_row(FOLDERS, case, happens)
+
+
+def test_every_case_has_its_row():
+    check_every_case_has_its_row("Folders", FOLDERS)
