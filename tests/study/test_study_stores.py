@@ -10,8 +10,9 @@ from torch import nn
 
 from elastic_cnn.data.masks import Labels
 from elastic_cnn.study.grid import Data
-from elastic_cnn.study.job import StoredClassification, StoredSegmentation, make_views
-from elastic_cnn.study.stores import Store, Views, box_view, cut_out, load_stores, random_crop, random_scale
+from elastic_cnn.study.job import make_views
+from elastic_cnn.study.kinds import StoredClassification, StoredSegmentation, load_stores
+from elastic_cnn.study.stores import Store, Views, box_view, cut_out, random_crop, random_scale
 from elastic_cnn.tasks.classification import Options
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.segmentation import Options as MaskOptions
@@ -62,7 +63,7 @@ def test_views_depend_on_the_seed_alone_and_repeat_the_pictures():
 def test_what_a_study_would_not_heed_is_refused(options):
     recipe = Recipe(options=options)
     with pytest.raises(ValueError, match=rf"options\.{next(iter(options))}=.* divided and drawn as it is"):
-        make_views(Data("digits"), recipe, store(), store(), None)
+        make_views(Data("digits"), recipe, store(), None)
 
 
 def test_a_batch_is_the_normalised_pictures():

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanAbsoluteError
 
 from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.study.grid import Data
+from elastic_cnn.study.kinds import DataKind
+from elastic_cnn.study.stores import Store, StoreBatches
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.spec import TaskSpec, register_task
@@ -109,6 +113,29 @@ def close(output: Tensor, expected: Tensor) -> float:
     return float(((output - expected).abs() < 0.05).float().mean())
 
 
+class StoredBrightness(StoreBatches, Brightness):
+    """The same on pictures in memory."""
+
+
+def load(data: Data, folder: Path, image_size: int, options: Options) -> tuple[Store, Store]:
+    """For studies: `train` and `val`, squashed to the size."""
+    transform = eval_transform((image_size,) * 2, (0.0,) * 3, (1.0,) * 3, crop_mode="squash")
+    stores = []
+    for split, most in (("train", data.train), (data.test_split, data.test)):
+        levels = Levels(str(folder), split, transform)
+        samples = [levels[index] for index in range(len(levels))[:most]]
+        images = torch.stack([(255 * sample["image"]).round().byte() for sample in samples])
+        targets = {"target": torch.tensor([sample["target"] for sample in samples])}
+        stores.append(Store(split, images, targets, CLASSES))
+    return stores[0], stores[1]
+
+
+LEVELS = DataKind(
+    load,
+    lambda network, store, options: StoredBrightness(network, options),
+    lambda store, side, options: None,
+    card=(("crop_mode", "squash"),),
+)
 TASK = register_task(
     TaskSpec(
         "brightness",
@@ -122,5 +149,6 @@ TASK = register_task(
         photos=photos,
         scores=(("mae", "mean absolute error"), ("mae", "mean absolute error")),
         pipeline="other",
+        studies=(("levels", LEVELS),),
     )
 )

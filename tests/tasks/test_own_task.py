@@ -91,6 +91,45 @@ def test_it_is_explored(run, place, tmp_path):
     assert main(["predict", str(run), str(next((place / "val").iterdir()))]) == 0
 
 
+STUDY = """\
+title: levels
+data: {kind: levels, folder: ., train: 16}
+recipe: {recipe: RECIPE, overrides: [epochs=2]}
+seeds: [0]
+networks:
+  base: {network: resnext_small}
+  elastic: {network: resnext_small_elastic}
+metric: mae
+lower_is_better: true
+comparisons:
+  - {network: elastic, against: base}
+"""
+
+
+def test_it_is_studied(place, tmp_path):
+    study = tmp_path / "levels.yaml"
+    study.write_text(STUDY.replace("RECIPE", str(place / "recipe.yaml")))
+    folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    command = ["study", str(study), *folders, "--data", str(place), "--accelerator", "cpu", "--no-progress"]
+    assert main(command) == 0
+    for name in ("base", "elastic"):
+        record = json.loads((tmp_path / "results" / "levels" / f"{name}-seed0.json").read_text())
+        [weights] = (tmp_path / "work" / "levels").glob(f"{name}-seed0-*/last.safetensors")
+        network, card = load_checkpoint(weights)
+        _, samples = task_spec(card.task).code("build_test")(network, card, str(place), "val", None)
+        with torch.no_grad():
+            errors = [abs(float(network(samples[i]["image"][None])[0, 0]) - samples[i]["target"]) for i in range(10)]
+        assert record["values"]["mae"] == pytest.approx(np.mean(errors), abs=2e-3)  # pictures in memory have 8 bits
+    assert main(["study", "report", str(study), *folders[:2]]) == 0
+
+
+def test_it_has_no_teacher(run, place, tmp_path, capsys):
+    """A loss between class probabilities would be zero for one number, and nothing would be learnt of it."""
+    words = ["train", str(place / "recipe.yaml"), "--data", str(place), "-o", str(tmp_path / "run"), f"teacher={run}"]
+    assert main([*words, *QUIET]) == 2
+    assert "the task brightness says no loss between two networks' answers" in capsys.readouterr().err
+
+
 def test_names_are_known_once(place):
     assert task_names() == ["classification", "multilabel", "segmentation", "brightness"]
     assert register_task(TASK) is TASK

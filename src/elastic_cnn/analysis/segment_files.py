@@ -15,7 +15,7 @@ from elastic_cnn.data.pixels import read_picture
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, height_width
 from elastic_cnn.files import refuse_to_overwrite
-from elastic_cnn.tasks.mask_labels import card_labels
+from elastic_cnn.tasks.mask_labels import card_labels, reading_of
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
@@ -82,11 +82,11 @@ def segment_files(
     network, card = load_checkpoint(checkpoint, device)
     if not task_spec(card.task).per_pixel:
         raise ValueError(f"{checkpoint} is a {card.task} network: masks need one trained for segmentation")
-    labels, _ = card_labels(card)
+    labels, reading = card_labels(card)[0], reading_of(card.input)
     known: dict[int, int | None] = {}  # tile by longest side
     for photo in photos:
         try:
-            picture = read_picture(photo, None, card.input.reading)
+            picture = read_picture(photo, None, reading)
         except UnreadableSample as broken:
             yield broken
             continue
@@ -94,7 +94,7 @@ def segment_files(
         if max_bytes is not None:
             longest = max(height_width(picture))
             if longest not in known:
-                known[longest] = tile_for_memory(network, max_bytes, longest, card.input.reading.channels)
+                known[longest] = tile_for_memory(network, max_bytes, longest, reading.channels)
             side = known[longest]
         try:
             mask = segment_photo(network, picture, card.input, side)

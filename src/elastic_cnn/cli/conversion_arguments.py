@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from elastic_cnn.tasks.spec import task_spec
+
 AIMS = ("budget", "time", "tolerance")
 
 
@@ -107,7 +109,7 @@ def _test(network: nn.Module, elastic: nn.Module, card: Any, data: str) -> tuple
     from elastic_cnn.data.left_out import LeftOut
     from elastic_cnn.export.photos import open_split, top1
 
-    if card.task != "classification" or not card.classes:
+    if not task_spec(card.task).top1 or not card.classes:
         raise ValueError("--test needs a checkpoint of a classifier that knows its classes")
     import torch
 

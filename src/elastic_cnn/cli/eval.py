@@ -9,6 +9,7 @@ from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_o
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_to_overwrite, write_json
+from elastic_cnn.tasks.spec import task_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,7 @@ def describe(results: dict) -> list[str]:
     """The results as lines: as training prints them, then what that line leaves out: fractions in per cent, `-` for
     what does not occur in the data."""
     head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
-    told = ("loss", "top1", "top5", "top1_error", "top5_error") if results["task"] == "classification" else ()
+    told = ("loss", "top1", "top5", "top1_error", "top5_error") if task_spec(results["task"]).top1 else ()
     lines = [
         f"{results['network']} ({results['task']}, {results['classes']} classes): {results['images']} images in "
         f"{results['seconds']} s ({results['images_per_s']} images/s)"

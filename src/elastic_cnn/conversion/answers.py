@@ -6,15 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.tasks.spec import task_spec
+
 Run = Callable[[Tensor], Any]
 
 
 def answers(output: Any, task: str = "classification") -> Tensor:
-    """The decisions in logits (N, classes, ...): the class of each image or pixel, or (task `multilabel`) whether each
-    label applies. `ValueError` for outputs that are no logits."""
+    """The decisions in logits (N, classes, ...): the class of each image or pixel, or (of tasks with several
+    answers) whether each label applies. `ValueError` for outputs that are no logits."""
     if not isinstance(output, Tensor) or output.dim() not in (2, 4):
         raise ValueError(f"answers can be compared of networks that put out logits (N, classes), not {type(output)}")
-    return output > 0 if task == "multilabel" else output.argmax(1)
+    return output > 0 if task_spec(task).several else output.argmax(1)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elastic_cnn.data.folders import Arrangement, FolderReader, numbers, same_name
-from elastic_cnn.data.pixels import picture_endings
+from elastic_cnn.data.picture_kinds import picture_endings
 from elastic_cnn.files import write_text
 from elastic_cnn.text import file_name, listed, printable, utf8
 

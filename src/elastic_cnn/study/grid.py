@@ -19,12 +19,13 @@ Several recipes or data sets stand under `recipes` and `data_sets`, by name: the
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from elastic_cnn.data.digits import DigitsSpec
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
+from elastic_cnn.tasks.spec import study_kind, study_tasks
 from elastic_cnn.zoo.factory import create_model, is_known
 
 ONLY = "only"  # the name of what a study has but one of
@@ -34,14 +35,15 @@ ONLY = "only"  # the name of what a study has but one of
 class Data:
     """What to train and test on, kept in memory as small pictures.
 
-    kind: `digits` (generated), `photos` (class folders), `coco` (COCO's layout), `masks` (photos with index masks).
+    kind: `digits` (generated), `photos` (class folders), `coco` (COCO's layout), `masks` (photos with index masks), or
+    what a task of one's own names (`TaskSpec.studies`).
     folder: of the photos, below the root that the command names. train, test: number of images, all by default (digits:
     6000 and 2000). seed: which images are drawn. sizes: of digits, heights in pixels. store: height and width in pixels
     at which training images are kept, by default 5/4 of the recipe's image size (the digits: the image size).
     test_store: the same for test images of `masks`. test_split: `val`, or another split to test on.
     """
 
-    kind: Literal["digits", "photos", "coco", "masks"]
+    kind: str
     folder: str | None = None
     train: int | None = None
     test: int | None = None
@@ -51,7 +53,9 @@ class Data:
     test_split: str = "val"
 
     def __post_init__(self) -> None:
-        if (self.kind == "digits") != (self.folder is None):
+        if self.kind not in (known := study_tasks()):
+            raise ValueError(f"data.kind must be one of {', '.join(known)}, not {self.kind!r}")
+        if study_kind(self.kind).in_folder != (self.folder is not None):
             raise ValueError(f"data of the kind {self.kind} {'take no' if self.folder else 'need a'} folder")
         for name in ("train", "test"):
             value = getattr(self, name)
@@ -300,7 +304,7 @@ def _check_run(run: Run, source: strict.Source) -> None:
     for name in ("color_jitter", "auto_augment", "erase"):
         if recipe.options.get(name):
             raise ValueError(f"{where}: pictures in memory take no {name}: set options.{name}=0 in the overrides")
-    wanted = {"digits": "classification", "photos": "classification", "coco": "multilabel", "masks": "segmentation"}
+    wanted = study_tasks()
     if recipe.task != wanted[run.material.kind]:
         raise ValueError(
             f"{where}: the recipe {run.training.recipe} is for {recipe.task}, data of the kind {run.material.kind} "

@@ -6,27 +6,14 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.study.grid import Data
-from elastic_cnn.study.stores import Store, StoreBatches, Views, load_stores, random_crop, random_scale
-from elastic_cnn.tasks.classification import Classification
+from elastic_cnn.study.kinds import load_stores
+from elastic_cnn.study.stores import Store, Views
 from elastic_cnn.tasks.geometry import GeometryOptions
-from elastic_cnn.tasks.multilabel import Multilabel
 from elastic_cnn.tasks.recipe import Recipe, task_options
-from elastic_cnn.tasks.segmentation import Segmentation
 from elastic_cnn.tasks.settings import Settings
+from elastic_cnn.tasks.spec import study_kind
 from elastic_cnn.tasks.task import Job, Task
 from elastic_cnn.tasks.weights import make_network
-
-
-class StoredClassification(StoreBatches, Classification):
-    """Classification of pictures in memory."""
-
-
-class StoredMultilabel(StoreBatches, Multilabel):
-    """Multi-label classification of pictures in memory."""
-
-
-class StoredSegmentation(StoreBatches, Segmentation):
-    """Segmentation of pictures in memory."""
 
 
 class StoreShelf:
@@ -46,20 +33,13 @@ class StoreShelf:
 
 def make_task(network: nn.Module, recipe: Recipe, train: Store, val: Store, mean: Any, std: Any) -> Task:
     """The recipe's task on pictures in memory, its training views as large as the recipe says."""
-    options = task_options(recipe)
-    task: Any
-    if train.labels is not None:  # of masks
-        task = StoredSegmentation(network, train.labels, options)
-    elif "size_targets" in train.targets:
-        task = StoredMultilabel(network, train.classes, options)
-    else:
-        task = StoredClassification(network, len(train.classes), options)
+    task: Any = study_kind(train.kind).task(network, train, task_options(recipe))
     task.equip(train, val, recipe.side, mean, std)
     return task
 
 
 def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> Views:
-    """Training samples: random crops as the recipe's options say; digits are taken as they are."""
+    """Training samples: views as the kind of data and the recipe's options say."""
     options = task_options(recipe)
     if isinstance(options, GeometryOptions):
         options.refuse_all_but(("hflip",), "studies keep their pictures in memory as squares and know hflip alone")
@@ -69,11 +49,7 @@ def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> V
                 f"options.{key}={getattr(options, key)}: a study's data is divided and drawn as it is; leave it out"
             )
     length = None if views is None else max(views, recipe.batch_size)
-    if data.kind == "digits":
-        return Views(train, None, length)
-    if data.kind == "masks":
-        return Views(train, random_scale(train.images.shape[-2:], recipe.side, options.scale), length)
-    return Views(train, random_crop(options.min_scale, hflip=options.hflip), length)
+    return Views(train, study_kind(data.kind).view(train, recipe.side, options), length)
 
 
 @dataclass(frozen=True)
@@ -87,8 +63,8 @@ class StudyJob:
 
     def build(self, recipe: Recipe, data: str, settings: Settings) -> Job:
         """The recipe's network for the images in memory; `data` is but their name."""
-        changes = {"crop_mode": "squash"} if self.data.kind == "coco" else {}
-        network, card = make_network(recipe, self.train_store.classes, crop_pct=1.0, **changes)
+        changes = {"crop_pct": 1.0, **dict(study_kind(self.data.kind).card)}
+        network, card = make_network(recipe, self.train_store.classes, **changes)
         if len(card.input.mean) != 3:
             raise ValueError("studies keep pictures in memory as RGB: leave out network_kwargs.in_chans")
         task = make_task(network, recipe, self.train_store, self.val_store, card.input.mean, card.input.std)

@@ -7,30 +7,22 @@ cut out at once where the network is. On a GPU the pictures lie in its memory, s
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from elastic_cnn.data.coco import CocoImages
-from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
-from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.data.masks import Labels, folder_pairs, read_mask
-from elastic_cnn.data.pixels import read_rgb
-from elastic_cnn.study.grid import Data
-
-ROOM_TO_CROP = 1.25
+from elastic_cnn.data.masks import Labels
 
 
 @dataclass
 class Store:
     """images (N, 3, H, W) uint8; targets: tensors (N, ...) by the names under which a task looks for them; masks
-    (N, H, W) uint8 of segmentation; sizes (N,) of digits in pixels. `classes`: names, or `Labels` of masks."""
+    (N, H, W) uint8 of segmentation; sizes (N,) of digits in pixels. `classes`: names, or `Labels` of masks. kind: of
+    the data, as `study.kinds` names them."""
 
     name: str
     images: Tensor
@@ -39,6 +31,7 @@ class Store:
     masks: Tensor | None = None
     sizes: np.ndarray | None = None
     labels: Labels | None = None
+    kind: str = "photos"
     _there: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -154,82 +147,3 @@ class StoreBatches:
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().validation_step(self.fill(batch, False), batch_idx)  # type: ignore[misc]
-
-
-def load_stores(data: Data, root: str | Path, image_size: int, options: Any) -> tuple[Store, Store]:
-    """The stores to train and test on. options: the task's. `ValueError` where images are missing or broken."""
-    side = round(image_size * ROOM_TO_CROP)
-    height, width = data.store or (side, side)
-    if data.kind == "digits":
-        spec = DigitsSpec(image_size=image_size, sizes=data.sizes, seed=data.seed)
-        return _digits("train", data.train or 6000, spec), _digits("val", data.test or 2000, spec)
-    folder = Path(root) / str(data.folder)
-    if data.kind == "photos":
-        train = _photos(folder, "train", data.train, data.seed, side, None)
-        return train, _photos(folder, data.test_split, data.test, data.seed, image_size, train.classes)
-    if data.kind == "coco":
-        train = _coco(folder, options.train_split, data.train, data.seed, (height, width), options)
-        size = (image_size, image_size)
-        return train, _coco(folder, data.test_split, data.test, data.seed, size, options, train.classes)
-    labels = options.labels(str(folder))
-    train = _masks(folder, options.train_split, data.train, data.seed, (height, width), labels)
-    return train, _masks(folder, data.test_split, data.test, data.seed, (height, width), labels)
-
-
-def _digits(split: str, count: int, spec: DigitsSpec) -> Store:
-    digits = make_digits(split, count, spec)
-    sizes = digits.sizes.numpy().astype(np.float64)
-    return Store(f"digits ({split})", digits.images, {"target": digits.labels}, CLASSES, sizes=sizes)
-
-
-def _photos(folder: Path, split: str, most: int | None, seed: int, side: int, classes: Sequence[str] | None) -> Store:
-    photos = ImageFolder(folder, split, lambda photo: _to_tensor(_square(photo, side)), classes)
-    samples = [photos[index] for index in _drawn(len(photos), most, seed)]
-    targets = torch.tensor([sample["target"] for sample in samples])
-    return Store(photos.name, torch.stack([s["image"] for s in samples]), {"target": targets}, photos.classes)
-
-
-def _coco(
-    folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], options: Any,
-    classes: Sequence[str] | None = None,
-) -> Store:  # fmt: skip
-    known = {**options.data, "classes": classes}
-    photos = CocoImages(folder, split, lambda photo: _to_tensor(_resize(photo, size)), options.places, **known)
-    samples = [photos[index] for index in _drawn(len(photos), most, seed)]
-    targets = {name: torch.stack([sample[name] for sample in samples]) for name in ("targets", "size_targets")}
-    return Store(f"{folder.name} ({split})", torch.stack([s["image"] for s in samples]), targets, photos.classes)
-
-
-def _masks(folder: Path, split: str, most: int | None, seed: int, size: tuple[int, int], labels: Labels) -> Store:
-    pairs = folder_pairs(folder, split)
-    images, masks = [], []
-    for index in _drawn(len(pairs), most, seed):
-        images.append(_to_tensor(_resize(read_rgb(pairs.images[index]), size)))
-        mask = Image.fromarray(read_mask(pairs.masks[index], labels).astype(np.uint8))
-        masks.append(torch.from_numpy(np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST)).copy()))
-    return Store(
-        f"{folder.name} ({split})", torch.stack(images), {}, labels.classes, masks=torch.stack(masks), labels=labels
-    )
-
-
-def _drawn(count: int, most: int | None, seed: int) -> list[int]:
-    """At most so many numbers below `count`, drawn under the seed, ascending."""
-    if most is None or most >= count:
-        return list(range(count))
-    return sorted(np.random.default_rng([seed, count]).permutation(count)[:most].tolist())
-
-
-def _square(photo: Image.Image, side: int) -> Image.Image:
-    """The centre square, resized."""
-    short = min(photo.size)
-    left, top = (photo.width - short) / 2, (photo.height - short) / 2
-    return photo.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
-
-
-def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """To (height, width), squashed."""
-    return photo.resize(size[::-1], Image.Resampling.BILINEAR)
-
-
-def _to_tensor(photo: Any) -> Tensor:
-    return torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1).contiguous()

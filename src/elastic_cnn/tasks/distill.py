@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard, load_checkpoint
 
 
@@ -40,6 +41,8 @@ class Teacher:
                 f"teacher={checkpoint} answers another question than the data asks: {own.task} with "
                 f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task})"
             )
+        if task_spec(card.task).teaching is None:
+            raise ValueError(f"teacher={checkpoint}: the task {card.task} says no loss between two networks' answers")
         self.network.requires_grad_(False)
         self.task, self.options = card.task, options
         self._seen: tuple[Tensor, Any] | None = None
@@ -66,7 +69,15 @@ def distillation_loss(logits: Any, wished: Tensor, task: str, temperature: float
     """(), from logits of both networks, (N, classes) or (N, classes, H, W); an auxiliary head's are left out."""
     logits = logits[0] if isinstance(logits, tuple) else logits
     own, other = logits.float() / temperature, wished.float() / temperature
-    if task == "multilabel":
-        return F.binary_cross_entropy_with_logits(own, other.sigmoid()) * temperature**2
-    divergence = F.kl_div(own.log_softmax(1), other.log_softmax(1), log_target=True, reduction="none").sum(1)
-    return divergence.mean() * temperature**2
+    loss: Tensor = task_spec(task).code("teaching")(own, other)
+    return loss * temperature**2
+
+
+def by_classes(logits: Tensor, wished: Tensor) -> Tensor:
+    """(), the mean divergence of the class probabilities of images or pixels: logits (N, classes, ...)."""
+    return F.kl_div(logits.log_softmax(1), wished.log_softmax(1), log_target=True, reduction="none").sum(1).mean()
+
+
+def by_labels(logits: Tensor, wished: Tensor) -> Tensor:
+    """(), the mean cross-entropy of each label's probability: logits (N, classes)."""
+    return F.binary_cross_entropy_with_logits(logits, wished.sigmoid())

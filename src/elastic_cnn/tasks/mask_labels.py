@@ -4,7 +4,8 @@ from typing import Any
 
 from elastic_cnn.data.labels import Labels
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.zoo.checkpoint import NetworkCard
+from elastic_cnn.data.picture_kinds import Reading
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 LABELS_KEY = "labels"  # of a card's `info`
 
@@ -14,3 +15,8 @@ def card_labels(card: NetworkCard) -> tuple[Labels, dict[str, Any]]:
     known = card.info.get(LABELS_KEY, {})
     palette = tuple(map(tuple, known.get("palette", ())))
     return Labels(card.classes, known.get("void", IGNORE), palette, known.get("values", {})), known
+
+
+def reading_of(spec: InputSpec) -> Reading:
+    """How photos are read for a network of that input."""
+    return Reading(len(spec.mean), spec.max_value, spec.background)

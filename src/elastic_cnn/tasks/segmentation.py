@@ -23,7 +23,7 @@ from elastic_cnn.data.masks import MaskSamples
 from elastic_cnn.metrics.segmentation import PixelConfusion, iou_per_class, mean_iou, pixel_accuracy
 from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
 from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
-from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels
+from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels, reading_of
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -243,7 +243,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
 
 def _reading(spec: InputSpec) -> dict[str, Any]:
     """What `MaskSamples` needs of a network's input."""
-    return {"mean": spec.mean, "std": spec.std, "reading": spec.reading}
+    return {"mean": spec.mean, "std": spec.std, "reading": reading_of(spec)}
 
 
 def build_test(

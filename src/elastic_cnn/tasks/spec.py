@@ -31,6 +31,8 @@ class TaskSpec:
     top1: whether top-1 accuracy is a score of it. places: whether data may be an annotation file and a folder.
     scores: (result, title) of the resolution test, the first two are drawn; empty: there is none.
     pipeline: the Hub's word for it.
+    teaching: (logits, a teacher's logits), both over the temperature -> the loss of distillation; None: there is none.
+    studies: (kind of data, its `study.kinds.DataKind`) of what studies train it on.
     """
 
     name: str
@@ -48,6 +50,8 @@ class TaskSpec:
     places: bool = False
     scores: tuple[tuple[str, str], ...] = ()
     pipeline: str = "image-classification"
+    teaching: Code | None = None
+    studies: tuple[tuple[str, Any], ...] = ()
 
     def code(self, field: str) -> Any:
         """The function or class in a field, imported where it is told by name."""
@@ -62,7 +66,7 @@ def loaded(code: Code) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-_HERE = "elastic_cnn.tasks."
+_HERE, _KINDS = "elastic_cnn.tasks.", "elastic_cnn.study.kinds:"
 _SPECS = (
     TaskSpec(
         "classification",
@@ -73,6 +77,8 @@ _SPECS = (
         photos="elastic_cnn.policy.photos:folder_photos",
         top1=True,
         scores=(("top1", "top-1 accuracy"), ("top5", "top-5 accuracy")),
+        teaching=f"{_HERE}distill:by_classes",
+        studies=(("digits", f"{_KINDS}DIGITS"), ("photos", f"{_KINDS}PHOTOS")),
     ),
     TaskSpec(
         "multilabel",
@@ -94,6 +100,8 @@ _SPECS = (
             ("f1_overall_large", "F1 overall, large objects"),
             ("map", "mAP"),
         ),
+        teaching=f"{_HERE}distill:by_labels",
+        studies=(("coco", f"{_KINDS}COCO"),),
     ),
     TaskSpec(
         "segmentation",
@@ -103,6 +111,8 @@ _SPECS = (
         activation="softmax over the classes at each pixel",
         per_pixel=True,
         pipeline="image-segmentation",
+        teaching=f"{_HERE}distill:by_classes",
+        studies=(("masks", f"{_KINDS}MASKS"),),
     ),
 )
 _known = {spec.name: spec for spec in _SPECS}
@@ -128,3 +138,13 @@ def task_spec(name: str) -> TaskSpec:
             f"unknown task {name!r}; choose from {', '.join(_known)} (for your own, import the file that registers it)"
         )
     return _known[name]
+
+
+def study_tasks() -> dict[str, str]:
+    """{kind of data that studies know: the name of the task that is trained on it}."""
+    return {kind: spec.name for spec in _known.values() for kind, _ in spec.studies}
+
+
+def study_kind(kind: str) -> Any:
+    """The `study.kinds.DataKind` of that name. `KeyError` for one that `study_tasks` lacks."""
+    return loaded({name: value for spec in _known.values() for name, value in spec.studies}[kind])

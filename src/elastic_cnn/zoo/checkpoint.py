@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from elastic_cnn.data.picture_kinds import Reading
 from elastic_cnn.files import atomic_write
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks.spec import loaded, task_spec
@@ -75,11 +74,6 @@ class InputSpec:
         colour = self.background
         if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
             raise ValueError(f"the input's background must be three whole numbers in 0..255, not {colour}")
-
-    @property
-    def reading(self) -> Reading:
-        """How pictures are read for the network."""
-        return Reading(len(self.mean), self.max_value, self.background)
 
 
 @dataclass(frozen=True)

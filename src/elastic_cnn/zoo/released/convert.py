@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from elastic_cnn.files import refuse_to_overwrite
-from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, check_finite, save_checkpoint
+from elastic_cnn.zoo.checkpoint import NetworkCard, check_finite, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
-from elastic_cnn.zoo.released.labels import class_names
+from elastic_cnn.zoo.released.labels import COCO, IMAGENET, VOC
 from elastic_cnn.zoo.released.reading import read_released
 from elastic_cnn.zoo.released.recognise import Recognised, recognise, strip
 from elastic_cnn.zoo.released.translate import translate
@@ -92,11 +92,12 @@ def make_card(name: str, num_classes: int, source: Path, content: Mapping[str, A
     info: dict[str, Any] = {"converted_from": source.name}
     if isinstance(content.get("epoch"), int):
         info["epochs"] = content["epoch"]
-    if segments:
-        task, spec = "segmentation", InputSpec(size=(513, 513))
-        info["labels"] = {"dataset": "voc", "void": 255, "test_size": "crop"}
-    elif num_classes == 80:  # COCO; its test images are squashed to the size
-        task, spec = "multilabel", InputSpec(crop_mode="squash", crop_pct=1.0)
-    else:
-        task, spec = "classification", InputSpec()
-    return NetworkCard(name, {"num_classes": num_classes}, task, class_names(task, num_classes), spec, info=info)
+    trained_on = VOC if segments else COCO if num_classes == 80 else IMAGENET
+    return NetworkCard(
+        name,
+        {"num_classes": num_classes},
+        trained_on.task,
+        trained_on.classes(num_classes),
+        trained_on.input,
+        info={**info, **trained_on.info},
+    )
