@@ -16,6 +16,8 @@ from fault_machine import Fault, disk_full, file_limit, read_only, reader_killed
 from fault_ranks import TORCHRUN, rank_killed
 from fault_world import STEPS, World
 
+from elastic_cnn.measure.tables import markdown_table
+
 BEGIN, END = "<!-- table by make faults -->\n", "<!-- end of the table -->\n"
 
 
@@ -69,18 +71,19 @@ def note(what: str, began: float) -> None:
 def format_table(killed: Kills, faults: list[Fault]) -> str:
     """A row a fault: how often, what the user saw, how much was lost."""
     places = ", ".join(f"{place} {count}" for place, count in killed.places.most_common())
-    lines = [
-        f"Made by `make faults` (runs of {STEPS} optimizer steps, a state after each):",
-        "",
-        "| fault | times | what was seen | lost |",
-        "|---|---|---|---|",
-        f"| killed by signal 9 at random moments, resumed, killed again | {killed.count} kills in {killed.chains} runs "
-        f"| where: {places} | {len(killed.lost)} |",
+    rows = [
+        (
+            "killed by signal 9 at random moments, resumed, killed again",
+            f"{killed.count} kills in {killed.chains} runs",
+            f"where: {places}",
+            len(killed.lost),
+        )
     ]
     for fault in faults:
         seen = fault.said.replace("|", "/") if not fault.skipped else f"not run: {fault.skipped}"
-        lines.append(f"| {fault.name} | {fault.runs} | `{shown(seen)}` | {len(fault.lost)} |")
-    return "\n".join(lines)
+        rows.append((fault.name, str(fault.runs), f"`{shown(seen)}`", len(fault.lost)))
+    table = markdown_table(("fault", "times", "what was seen", "lost"), rows)
+    return f"Made by `make faults` (runs of {STEPS} optimizer steps, a state after each):\n\n{table}"
 
 
 def shown(line: str) -> str:

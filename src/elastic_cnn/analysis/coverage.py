@@ -27,6 +27,7 @@ from torch import nn
 
 from elastic_cnn.extras import require
 from elastic_cnn.files import write_text
+from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.surgery.candidates import OF_A_FAMILY
@@ -34,6 +35,7 @@ from elastic_cnn.surgery.places import input_size
 from elastic_cnn.zoo import create_model
 
 OTHER_LIBRARIES = "<!-- networks of other libraries -->"  # what follows it is `tests/peers/foreign_networks.py`'s
+COLUMNS = ("family", "network", "converted / candidates", "by", "parameters", "multiply-adds", "checked", "remark")
 FEWEST_CONVOLUTIONS = 5  # a transformer or perceptron has its patch embedding, not more
 OURS = (
     "elastic_resnext",
@@ -212,15 +214,8 @@ def to_markdown(rows: list[Row], command: str) -> str:
         f"{len(ran)} were also run: outputs and gradients finite at the size and at the odd one that are named, "
         f"exported by torch.export; {len(ran) - len(clean)} of them with the remark in the last column.",
         "",
-        "| family | network | converted / candidates | by | parameters | multiply-adds | checked | remark |",
-        "|---|---|---|---|---|---|---|---|",
+        markdown_table(COLUMNS, [_cells(row) for row in rows]),
     ]
-    for row in rows:
-        ratios = f"{row.parameters_ratio:.4f} | {row.macs_ratio:.3f}" if row.converted else "- | -"
-        lines.append(
-            f"| {row.family} | {row.name} | {row.converted} / {row.candidates} | {row.kinds or '-'} | {ratios} "
-            f"| {row.checks or '-'} | {row.problem.replace('|', '/')} |"
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -228,6 +223,12 @@ def kept_part(page: Path) -> str:
     """What stands on the page from the mark of other libraries' networks on; empty where there is none."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     return "\n" + text[text.index(OTHER_LIBRARIES) :] if OTHER_LIBRARIES in text else ""
+
+
+def _cells(row: Row) -> list[str]:
+    ratios = [f"{row.parameters_ratio:.4f}", f"{row.macs_ratio:.3f}"] if row.converted else ["-", "-"]
+    counts = f"{row.converted} / {row.candidates}"
+    return [row.family, row.name, counts, row.kinds or "-", *ratios, row.checks or "-", row.problem.replace("|", "/")]
 
 
 def main() -> None:
