@@ -88,8 +88,9 @@ def isolated(library: str, case, limit: int) -> dict:
         text = pipe.read()
     _, code = os.waitpid(child, 0)
     if not text:
-        why = f"took longer than {limit} s" if code == signal.SIGALRM else f"the process ended with status {code}"
-        text = json.dumps(dataclasses.asdict(Row(library, case.name, f"WRONG: {why}"))).encode()
+        late = code == signal.SIGALRM
+        why = f"unfinished: took longer than {limit} s" if late else f"WRONG: the process ended with status {code}"
+        text = json.dumps(dataclasses.asdict(Row(library, case.name, why))).encode()
     return {**json.loads(text), "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -106,8 +107,8 @@ def page(rows: list[dict]) -> str:
         f"{tried} networks were tried with random weights: converted, blend 0 against the original (1e-4 of the",
         "largest output in float32, or a few times what the network's own answer is uncertain by), parameters,",
         "gradients, the fast form of network and base, the weights in a second network, restored, policy, an odd",
-        f"size, `torch.export`. **{kinds['ok']} pass everything,",
-        f"{kinds['refused']} are refused in words, {kinds['wrong']} are wrong.**",
+        f"size, `torch.export`. **{kinds['ok']} pass everything, {kinds['refused']} are refused in words,",
+        f"{kinds['wrong']} are wrong; {kinds['unfinished']} did not end within their time.**",
         "",
         "| library | network | converted / candidates | multiply-adds | outcome |",
         "|---|---|---|---|---|",
