@@ -19,7 +19,7 @@ SLOW = (  # what trains networks, exports or compiles them, starts processes or 
     "policy/explorer/test_explorer_hostile", "policy/explorer/test_explorer_limits",
     "policy/explorer/test_explorer_page", "policy/explorer/test_explorer_serve", "policy/test_collect", "serve/",
     "study/test_study_runner", "surgery/test_foreign", "tasks/test_broken", "tasks/test_fused", "tasks/test_launched",
-    "cli/test_finetune", "cli/test_first_hour", "cli/test_functions", "tasks/test_finetune",
+    "cli/test_finetune", "cli/test_functions", "tasks/test_finetune",
     "tasks/test_multilabel_task", "tasks/test_own_task", "tasks/test_resume", "tasks/test_segmentation",
     "tasks/test_training",
     "test_docs.py::test_python_examples", "zoo/test_any_backbone", "zoo/test_citizenship", "zoo/test_distributed",
