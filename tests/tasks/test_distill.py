@@ -55,6 +55,8 @@ def test_a_conversion_is_trained_towards_its_base_without_labels(recipe_path, ph
     [
         (["distill.labels=1"], "nothing to distill"),
         (["distill.temperature=0"], "must be positive"),
+        (["distill.blocks=-1"], "must not be negative"),
+        (["teacher=WHOLE", "distill.blocks=1"], "the network has none"),
         (["teacher=nowhere.safetensors"], "no checkpoint at nowhere"),
         (["network=null", "network_kwargs={}", "weights=WHOLE", "elastic=true"], "taken as it is"),
     ],
@@ -63,6 +65,27 @@ def test_what_cannot_be(recipe_path, photos, whole, tmp_path, keys, word):
     keys = [key.replace("WHOLE", str(whole[0])) for key in keys]
     with pytest.raises(ValueError, match=word):
         train(load_recipe(recipe_path, keys), photos, tmp_path / "run", QUIET)
+
+
+def test_outputs_of_blocks_are_drawn_to_the_teachers(whole):
+    """The value against the definition, over all blocks; its gradient reaches the first block and not the
+    classifier."""
+    base, card = load_checkpoint(whole[0])
+    network: Any = elasticize(base).train()
+    names = network.elastic_report.converted
+    images = torch.randn(3, 3, 32, 32)
+    teacher, plain = (Teacher(whole[0], card, network, Distill(blocks=weight)) for weight in (0.5, 0.0))
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    for each in (network, teacher.network):
+        for name in names:
+            each.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen[name].append(out))
+    network(images)
+    added = teacher.mix(torch.tensor(0.0)) - plain.mix(torch.tensor(0.0))
+    parts = [float(((own - wished).square().mean() / wished.var()).detach()) for own, wished in seen.values()]
+    assert float(added.detach()) == pytest.approx(0.5 * sum(parts) / len(parts), rel=1e-4)
+    added.backward()
+    assert network.get_submodule(names[0]).branches.high.transform[0].weight.grad.abs().max() > 0
+    assert network.fc.weight.grad is None or network.fc.weight.grad.abs().max() < 1e-6
 
 
 def test_labels_count_as_much_as_asked(whole):

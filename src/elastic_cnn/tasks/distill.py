@@ -2,6 +2,7 @@
 
 The teacher sees what the network sees, mixed and cropped as it is. For class scores the loss is the divergence of both
 networks' probabilities at a temperature (Hinton et al., 2015; times its square), for multi-label scores label by label.
+The outputs of elastic blocks can be drawn towards those of the teacher's blocks of the same names, too.
 """
 
 from dataclasses import dataclass
@@ -19,16 +20,20 @@ from elastic_cnn.zoo.checkpoint import NetworkCard, load_checkpoint
 @dataclass(frozen=True)
 class Distill:
     """labels: part of the loss that the labels have; the teacher has the rest. temperature: at which probabilities are
-    compared. `ValueError` for values that make no sense."""
+    compared. blocks: how much is added for each elastic block's output, per variance of the teacher's, averaged over
+    the blocks. `ValueError` for values that make no sense."""
 
     labels: float = 0.0
     temperature: float = 2.0
+    blocks: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.labels < 1:
             raise ValueError(f"distill.labels={self.labels} must lie in 0..1; at 1 there is nothing to distill")
         if self.temperature <= 0:
             raise ValueError(f"distill.temperature={self.temperature} must be positive")
+        if not self.blocks >= 0:
+            raise ValueError(f"distill.blocks={self.blocks} must not be negative")
 
 
 class Teacher:
@@ -47,6 +52,29 @@ class Teacher:
         self.task, self.options = card.task, options
         self._seen: tuple[Tensor, Any] | None = None
         network.register_forward_hook(self._note)
+        self._own: dict[str, Tensor] = {}
+        self._wished: dict[str, Tensor] = {}
+        if options.blocks:
+            self._watch(network)
+
+    def _watch(self, network: Any) -> None:
+        """Note the outputs of elastic blocks, and of those of the same names in the teacher."""
+        report = getattr(network, "elastic_report", None)
+        if report is None:
+            raise ValueError("distill.blocks compares elastic blocks with the teacher's, and the network has none")
+        modules, wished = dict(network.named_modules()), dict(self.network.named_modules())
+        if missing := [name for name in report.converted if name not in wished]:
+            raise ValueError(f"distill.blocks needs the network's blocks in the teacher, which has no {missing[0]}")
+
+        def note(seen: dict[str, Tensor], name: str) -> Any:
+            return lambda block, _, output: seen.__setitem__(name, output) if torch.is_grad_enabled() else None
+
+        def note_wished(name: str) -> Any:
+            return lambda block, _, output: self._wished.__setitem__(name, output)
+
+        for name in report.converted:
+            modules[name].register_forward_hook(note(self._own, name))
+            wished[name].register_forward_hook(note_wished(name))
 
     def _note(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if network.training:
@@ -62,7 +90,22 @@ class Teacher:
         with torch.no_grad():
             wished = self.network(images)
         own = distillation_loss(logits, wished, self.task, self.options.temperature)
+        if self.options.blocks:
+            own = own + self.options.blocks * self._block_loss()
         return own if self.options.labels == 0 else torch.lerp(own, loss, self.options.labels)
+
+    def _block_loss(self) -> Tensor:
+        """(): squared difference of the blocks' outputs over the teacher's variance, mean over the blocks."""
+        losses = []
+        for name, wished in self._wished.items():
+            own = self._own.pop(name)
+            if own.shape != wished.shape:
+                raise ValueError(
+                    f"distill.blocks: {name} puts out {tuple(own.shape)}, the teacher's {tuple(wished.shape)}"
+                )
+            losses.append((own.float() - wished.float()).square().mean() / wished.float().var().clamp_min(1e-12))
+        self._wished.clear()
+        return torch.stack(losses).mean()
 
 
 def distillation_loss(logits: Any, wished: Tensor, task: str, temperature: float) -> Tensor:
