@@ -6,7 +6,7 @@
   const MOST = 16; // classes in the matrix: those with most mistakes
   const LISTED = 8;
   const CELL = 22;
-  const NAMES = 96; // pixels for the names
+  const LETTER = 6.2; // pixels of a letter of a name
 
   const short = (name, most = 14) => (name.length > most ? `${name.slice(0, most - 1)}\u2026` : name);
 
@@ -72,12 +72,14 @@
       const place = new Map(names.map((name, i) => [name, i]));
       const totals = new Map();
       for (const { label, count } of cells) totals.set(label, (totals.get(label) || 0) + count);
-      const side = NAMES + names.length * CELL;
+      const longest = names.reduce((most, name) => Math.max(most, short(store.names[name]).length), 0);
+      const margin = Math.max(40, 14 + LETTER * longest); // for the names
+      const side = margin + names.length * CELL;
       const parts = names.flatMap((name, i) => {
-        const at = NAMES + (i + 0.5) * CELL;
+        const at = margin + (i + 0.5) * CELL;
         return [
-          svg("text", { class: "tick-text", x: NAMES - 6, y: at + 4, "text-anchor": "end" }, short(store.names[name]), svg("title", {}, store.names[name])),
-          svg("text", { class: "tick-text", "text-anchor": "start", transform: `translate(${at + 4},${NAMES - 6}) rotate(-60)` }, short(store.names[name]), svg("title", {}, store.names[name])),
+          svg("text", { class: "tick-text", x: margin - 6, y: at + 4, "text-anchor": "end" }, short(store.names[name]), svg("title", {}, store.names[name])),
+          svg("text", { class: "tick-text", "text-anchor": "start", transform: `translate(${at + 4},${margin - 6}) rotate(-60)` }, short(store.names[name]), svg("title", {}, store.names[name])),
         ];
       });
       for (const cell of cells) {
@@ -86,10 +88,10 @@
         const share = cell.count / totals.get(cell.label);
         const text = `${E.count(cell.count)} of ${E.count(totals.get(cell.label))} photos of ${store.names[cell.label]} taken for ${store.names[cell.guess]}`;
         parts.push(svg("rect", {
-          class: `cell${line === column ? " diagonal" : ""}${chosen(cell) ? " chosen" : ""}`, x: NAMES + column * CELL + 1, y: NAMES + line * CELL + 1,
+          class: `cell${line === column ? " diagonal" : ""}${chosen(cell) ? " chosen" : ""}`, x: margin + column * CELL + 1, y: margin + line * CELL + 1,
           width: CELL - 2, height: CELL - 2, "fill-opacity": 0.08 + 0.92 * share, onclick: () => choose(cell),
         }, svg("title", {}, text)));
-        parts.push(svg("text", { class: `cell-text${share > 0.5 ? " on" : ""}`, x: NAMES + (column + 0.5) * CELL, y: NAMES + (line + 0.5) * CELL + 3.5, "text-anchor": "middle" }, cell.count > 999 ? "" : String(cell.count)));
+        parts.push(svg("text", { class: `cell-text${share > 0.5 ? " on" : ""}`, x: margin + (column + 0.5) * CELL, y: margin + (line + 0.5) * CELL + 3.5, "text-anchor": "middle" }, cell.count > 999 ? "" : String(cell.count)));
       }
       parts.push(svg("text", { class: "axis", x: 2, y: 12 }, "rows: class"), svg("text", { class: "axis", x: 2, y: 26 }, "columns: prediction"));
       return svg("svg", { viewBox: `0 0 ${Math.max(side + 40, 300)} ${side}`, class: "matrix", role: "img", "aria-label": "Confusion matrix; the commonest mistakes follow as buttons" }, ...parts);
