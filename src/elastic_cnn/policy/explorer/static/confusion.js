@@ -73,7 +73,7 @@
       const totals = new Map();
       for (const { label, count } of cells) totals.set(label, (totals.get(label) || 0) + count);
       const longest = names.reduce((most, name) => Math.max(most, short(store.names[name]).length), 0);
-      const margin = Math.max(40, 14 + LETTER * longest); // for the names
+      const margin = Math.max(56, 14 + LETTER * longest); // for the names
       const side = margin + names.length * CELL;
       const parts = names.flatMap((name, i) => {
         const at = margin + (i + 0.5) * CELL;
