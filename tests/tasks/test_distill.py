@@ -58,7 +58,7 @@ def test_a_conversion_is_trained_towards_its_base_without_labels(recipe_path, ph
         (["distill.blocks=-1"], "must not be negative"),
         (["teacher=WHOLE", "distill.blocks=1"], "the network has none"),
         (["teacher=nowhere.safetensors"], "no checkpoint at nowhere"),
-        (["network=null", "network_kwargs={}", "weights=WHOLE", "elastic=true"], "taken as it is"),
+        (["network=null", "network_kwargs={}", "weights=WHOLE", "init=he_fan_in"], "taken as it is"),
     ],
 )
 def test_what_cannot_be(recipe_path, photos, whole, tmp_path, keys, word):
