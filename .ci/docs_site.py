@@ -29,6 +29,11 @@ ROOMS = {  # page: (title, modules whose public names it lists; a package lists 
     "export": ("Export", ("export",)),
     "measure": ("Measuring", tuple(f"measure.{path.stem}" for path in sorted(PACKAGE.glob("measure/[a-z]*.py")))),
 }
+STABLE = (
+    "The names of `elastic_cnn.__all__`, importable from `elastic_cnn`, are stable, as are the commands with their "
+    "flags, the keys of recipes and studies, and the files that are written. What the other pages of the reference "
+    "list is what the package's rooms give each other: it may change with a version, which the changelog tells."
+)
 FIELD = re.compile(r"(`?\w+`?(?:, `?\w+`?)*):(?= |$)")  # "name: what it is", as the docstrings here write arguments
 
 OUTSIDE = re.compile(r"\[([^]]+)\]\((?:(?:\.\./)+(?!index|\w+\.md)|(?=[A-Z]+\.cff))[^)]*\)")  # a file that is no page
@@ -102,9 +107,7 @@ def _entries(paths: dict[str, str], level: int) -> str:
 
 
 def _public() -> str:
-    return "# The stable surface\n\nThe names of `elastic_cnn.__all__`, importable from `elastic_cnn`.\n\n" + _entries(
-        exported(""), 2
-    )
+    return f"# The stable surface\n\n{STABLE}\n\n" + _entries(exported(""), 2)
 
 
 def _room(title: str, modules: tuple[str, ...]) -> str:

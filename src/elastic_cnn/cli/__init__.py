@@ -14,6 +14,7 @@ from typing import NoReturn
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.text import escape_what_streams_cannot_show
 
+__all__ = ["main"]
 COMMANDS = {
     "train": "train a network by a recipe on your photos",
     "eval": "test a checkpoint on a split of the data",

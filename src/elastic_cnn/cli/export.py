@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names and input normalisation, and is left only if it computes what the network does."
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
-    parser.add_argument("--format", choices=("onnx", "openvino", "pt2"), help="default: after the ending of FILE")
+    parser.add_argument("--format", metavar="NAME", help="onnx, openvino or pt2; default: after the ending of FILE")
     parser.add_argument(
         "-o", "--out", metavar="FILE", help=".onnx, .xml (and .bin beside it) or .pt2; default: beside the checkpoint"
     )

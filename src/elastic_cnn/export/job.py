@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +15,15 @@ from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.data.photo_files import draw
 from elastic_cnn.export import check, photos
 from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
-from elastic_cnn.export.load import READERS, SUFFIXES
-from elastic_cnn.export.onnx_file import OPSET, write_onnx
-from elastic_cnn.export.openvino_file import convert, write_openvino
-from elastic_cnn.export.program_file import capture, for_any_size, write_program
+from elastic_cnn.export.formats import FORMATS, Run
+from elastic_cnn.export.onnx_file import OPSET
+from elastic_cnn.export.program_file import capture, for_any_size
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo import NetworkCard, load_checkpoint
 from elastic_cnn.zoo.checkpoint import checkpoint_file
-
-Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def export_checkpoint(
     """Write a checkpoint's network, in the form of `optimize_for_inference`, as a file for another runtime.
 
     out: the file (.onnx, .xml with .bin, .pt2); by default beside the checkpoint, named as it is. format: one of
-    `SUFFIXES`, by default after the ending of `out`. fixed_size: take this (height, width) alone.
+    `FORMATS`, by default after the ending of `out`. fixed_size: take this (height, width) alone.
 
     strict: a photo that cannot be read is an error, else it is left out with a warning and counted.
 
@@ -98,8 +95,9 @@ def export_checkpoint(
     """
     source = checkpoint_file(checkpoint)
     out, format = _target(source, out, format, overwrite)
-    if int8 and format == "pt2":
-        raise ValueError("8-bit files are written in the formats onnx and openvino, not pt2")
+    if int8 and not FORMATS[format].int8:
+        able = " and ".join(name for name, known in FORMATS.items() if known.int8)
+        raise ValueError(f"8-bit files are written in the formats {able}, not {format}")
     network, card = load_checkpoint(source)
     if test and not task_spec(card.task).top1:
         raise ValueError(f"top-1 is measured for classification; this checkpoint is for {card.task}")
@@ -112,7 +110,7 @@ def export_checkpoint(
     with _beside(out) as folder:
         file = Path(folder) / out.name
         _write(file, format, program, metadata(card, sizes, opset=str(OPSET)), images[0] if images else None, int8)
-        run, values = READERS[file.suffix](file)
+        run, values = FORMATS[format].read(file, None)
         if CARD_KEY not in values:
             raise RuntimeError(f"{out.name} lost its metadata")
         result = Exported(out, format, sizes, sum(part.stat().st_size for part in Path(folder).glob(f"{out.stem}.*")))
@@ -125,7 +123,7 @@ def export_checkpoint(
             before, after = photos.top1(runs, tested, test.limit, left_out)
             result.top1 = (before, after)
         result.unreadable = len(left_out.paths)
-        _move(file, out)
+        _move(file, out, FORMATS[format].beside)
     return result
 
 
@@ -149,7 +147,8 @@ def _beside(out: Path) -> Iterator[str]:
 def _target(source: Path, out: str | Path | None, format: str | None, overwrite: bool) -> tuple[Path, str]:
     """The file to write and its format. `ValueError` where they do not fit, or it cannot be written or exists."""
     out, format = _named(source, out, format)
-    for path in (out, out.with_suffix(".bin")) if format == "openvino" else (out,):
+    beside = FORMATS[format].beside
+    for path in (out,) if beside is None else (out, out.with_suffix(beside)):
         if not overwrite:
             refuse_to_overwrite(path)
         refuse_unwritable(path)
@@ -157,17 +156,17 @@ def _target(source: Path, out: str | Path | None, format: str | None, overwrite:
 
 
 def _named(source: Path, out: str | Path | None, format: str | None) -> tuple[Path, str]:
-    endings = {suffix: name for name, suffix in SUFFIXES.items()}
-    if format is not None and format not in SUFFIXES:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(SUFFIXES)}")
+    endings = {known.suffix: name for name, known in FORMATS.items()}
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     if out is None:
         if format is None:
-            raise ValueError(f"name a format ({', '.join(SUFFIXES)}) or a file to write")
-        return source.with_suffix(SUFFIXES[format]), format
+            raise ValueError(f"name a format ({', '.join(FORMATS)}) or a file to write")
+        return source.with_suffix(FORMATS[format].suffix), format
     out = Path(out)
     format = format or endings.get(out.suffix)
-    if format is None or out.suffix != SUFFIXES[format]:
-        wanted = SUFFIXES[format] if format else ", ".join(endings)
+    if format is None or out.suffix != FORMATS[format].suffix:
+        wanted = FORMATS[format].suffix if format else ", ".join(endings)
         raise ValueError(f"{out}: the file's name must end in {wanted}")
     return out, format
 
@@ -185,19 +184,17 @@ def _write(
     file: Path, format: str, program: torch.export.ExportedProgram, values: dict[str, str], images: Tensor | None,
     int8: Int8 | None,
 ) -> None:  # fmt: skip
-    if format == "pt2":
-        return write_program(file, program, values)
-    onnx = file.with_name("float32.onnx")
-    write_onnx(onnx, program, values)
-    if int8 and images is not None:
-        smaller = file.with_name("int8.onnx")
+    if int8 is None or images is None:
+        FORMATS[format].write(file, program, values, None)
+        return
+
+    def shrink(onnx: Path) -> Path:
+        smaller = onnx.with_name("int8.onnx")
         quantize_onnx(onnx, smaller, images, int8.method)
-        onnx = smaller
-        values = {**values, "precision": f"int8, {int8.method} of {len(images)} photos"}
-    if format == "openvino":
-        return write_openvino(file, convert(onnx), values)
-    os.replace(onnx, file)
-    return None
+        return smaller
+
+    precision = f"int8, {int8.method} of {len(images)} photos"
+    FORMATS[format].write(file, program, {**values, "precision": precision}, shrink)
 
 
 def _compare(
@@ -225,14 +222,14 @@ def _plain(network: nn.Module) -> Run:
     return run
 
 
-def _move(file: Path, out: Path) -> None:
-    """Put a finished file in its place; OpenVINO's pair so that a reader never sees two that differ."""
-    weights = file.with_suffix(".bin")
-    for part in (file, weights):
-        if part.exists():
+def _move(file: Path, out: Path, beside: str | None) -> None:
+    """Put a finished file in its place; a pair so that a reader never sees two that differ."""
+    pair = None if beside is None else file.with_suffix(beside)
+    for part in (file, pair):
+        if part is not None:
             with part.open("rb+") as opened:
                 os.fsync(opened.fileno())
-    if out.suffix == ".xml":
+    if pair is not None:
         out.unlink(missing_ok=True)
-        os.replace(weights, out.with_suffix(".bin"))
+        os.replace(pair, out.with_suffix(pair.suffix))
     os.replace(file, out)

@@ -4,3 +4,5 @@
 medians and differences over seeds are, `proportions` and `correlations` compare networks on the same images, `tables`
 writes text and Markdown. Studies, the demo, `elastic benchmark` and the scripts of `benchmarks/` measure with these.
 """
+
+__all__: list[str] = []  # its modules are imported by name
