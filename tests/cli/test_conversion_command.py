@@ -53,6 +53,19 @@ def test_from_a_checkpoint_and_photos_to_a_faster_network(trained, tiny, tmp_pat
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_tolerance_is_kept_on_photos_held_out(trained, tiny, tmp_path, capsys):
+    out = tmp_path / "same.safetensors"
+    photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing"]
+    assert main(["elasticize", str(trained), *photos, "--tolerance", "50%", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    changed = float(re.search(r"(\d+\.\d)% of the answers on photos held out changed", printed)[1])
+    assert changed <= 50
+    done = load_checkpoint(out)[1].info["conversion"]
+    assert done["changed"] == pytest.approx(changed / 100, abs=1e-3)
+    assert done["macs_ratio"] < 1
+    assert done["aim"] == {"budget": None, "time": None, "tolerance": 0.5}
+
+
 def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
     out = tmp_path / "exact.safetensors"
     photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing"]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from elastic_cnn import ElasticSpec, convert
-from elastic_cnn.conversion import Calibration, Refit, search, work
+from elastic_cnn.conversion import Calibration, Refit, search, times, work
 from elastic_cnn.conversion.answers import answers, same_answers
 from elastic_cnn.conversion.photos import collect
 from elastic_cnn.conversion.shares import STEPS, choose_shares
@@ -65,6 +65,15 @@ def test_multiply_adds_stay_within_the_budget(photos, budget):
     assert f"multiply-adds {report.macs_ratio:.3f}" in str(report)
 
 
+def test_an_aim_is_sought_in_all_stages(photos):
+    """Blocks of the last stage and those that change the resolution are chosen from, unless stages are named."""
+    options = Calibration(refit=None)
+    chosen = {b.name for b in convert(network(), photos, budget=0.88, calibration=options).conversion_report.blocks}
+    assert {"layer4.0", "layer2.0"} & chosen
+    usual = convert(network(), photos, budget=0.95, everywhere=False, calibration=options)
+    assert {b.name.split(".")[0] for b in usual.conversion_report.blocks} <= {"layer1", "layer2", "layer3"}
+
+
 def test_several_scales(photos):
     spec = ElasticSpec((1, 2, 4), (0.5, 0.25, 0.25))
     elastic = convert(network(), photos, spec, budget=0.92)
@@ -93,9 +102,10 @@ def test_measured_time(photos, monkeypatch):
         convert(network(), photos, time=0.5, calibration=FAST)
 
 
-def test_time_is_measured_in_the_deployed_form(photos):
+@pytest.mark.parametrize("form", times.FORMS)
+def test_time_is_measured_in_the_deployed_form(photos, form):
     elastic = work.elasticize(network())
-    (ratio,) = search.time_ratios([elastic], network(), photos[:1], "bf16")
+    (ratio,) = search.time_ratios([elastic], network(), photos[:1], form)
     assert 0 < ratio.low <= ratio.median <= ratio.high
 
 
@@ -172,3 +182,33 @@ def test_equal_seeds_give_equal_networks_and_little_memory_changes_nothing(photo
         torch.testing.assert_close(second.state_dict()[key], value, rtol=1e-4, atol=1e-5)
     third = convert(network(), photos, calibration=Calibration(refit=few))
     assert all(torch.equal(value, third.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+def test_a_conversion_that_was_stopped_goes_on(photos, tmp_path):
+    """The same weights as in one go, with the finished blocks taken up; the files are gone at the end, and those of
+    another conversion are left alone."""
+    few = Refit(least=500)
+    whole = convert(network(), photos, calibration=Calibration(refit=few))
+    stopped = Calibration(refit=few, keep=tmp_path)
+
+    def stop(what, done, total):
+        if (what, done) == ("refit", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(network(), photos, calibration=stopped, progress=stop)
+    (file,) = tmp_path.iterdir()
+    convert(network(), photos, calibration=Calibration(refit=Refit(least=600), keep=tmp_path))
+    assert list(tmp_path.iterdir()) == [file]
+    steps = []
+    resumed = convert(network(), photos, calibration=stopped, progress=lambda *step: steps.append(step))
+    assert not list(tmp_path.iterdir())
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[key], value, rtol=1e-4, atol=1e-5)
+    for own, other in zip(resumed.conversion_report.blocks, whole.conversion_report.blocks, strict=True):
+        assert own.error == pytest.approx(other.error, rel=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        convert(network(), photos, calibration=stopped, progress=stop)
+    file.write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="remove it to begin anew"):
+        convert(network(), photos, calibration=stopped)

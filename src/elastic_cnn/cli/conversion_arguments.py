@@ -27,6 +27,9 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="which photos are drawn (default: 0)")
     group.add_argument("--no-order", action="store_true", help="leave the channels in the order that they have")
     group.add_argument("--no-refit", action="store_true", help="leave the weights as they are")
+    group.add_argument(
+        "--keep", metavar="DIR", help="keep finished blocks there until the end: the same command goes on from them"
+    )
     group.add_argument("--test", metavar="DATA", help="also test both on the split val of labelled photos")
     group.add_argument("--no-timing", action="store_true", help="do not time the networks")
 
@@ -41,7 +44,7 @@ def _part(text: str) -> float:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """`ValueError` for what belongs to a conversion where no photos are given, and for what cannot be."""
-    given = [f"--{name}" for name in (*AIMS, "test") if getattr(args, name) is not None]
+    given = [f"--{name}" for name in (*AIMS, "test", "keep") if getattr(args, name) is not None]
     given += [f"--{name.replace('_', '-')}" for name in ("no_order", "no_refit") if getattr(args, name)]
     if args.photos is None and given:
         raise ValueError(f"{given[0]} needs --photos, which the conversion learns from")
@@ -61,14 +64,22 @@ def convert_on_photos(
     from elastic_cnn.conversion.outcome import compare_networks
     from elastic_cnn.conversion.photos import batches, collect
     from elastic_cnn.data.transforms import eval_transform
+    from elastic_cnn.files import refuse_unwritable_folder
 
     network.eval()
     transform = eval_transform(**asdict(card.input))
     count = args.count * (2 if args.tolerance is None else 3)  # as many others are held out
     photos = collect(args.photos, count, transform, network, args.seed)
     own = args.count * (1 if args.tolerance is None else 2)
+    if args.keep is not None:
+        refuse_unwritable_folder(args.keep)
     calibration = Calibration(
-        args.count, not args.no_order, None if args.no_refit else Refit(), seed=args.seed, task=card.task
+        args.count,
+        not args.no_order,
+        None if args.no_refit else Refit(),
+        seed=args.seed,
+        task=card.task,
+        keep=args.keep,
     )
     elastic: Any = convert(
         network,
@@ -77,6 +88,7 @@ def convert_on_photos(
         where,
         stages=args.stages,
         convolutions=args.convolutions,
+        everywhere=args.everywhere,
         **{name: getattr(args, name) for name in AIMS},
         form=args.form,
         calibration=calibration,

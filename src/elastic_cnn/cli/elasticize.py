@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stages", type=int, nargs="+", metavar="N", help="stages to convert (default: all but the last)"
     )
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        default=None,
+        help="also the last stage, and blocks that change the resolution (with an aim such as --budget: the default)",
+    )
     parser.add_argument("--where", metavar="REGEX", help="only blocks whose name matches")
     parser.add_argument(
         "--convolutions", action="store_true", default=None, help="convert single convolutions, not blocks"
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         elastic, card = convert_on_photos(args, network, card, spec, where)
     else:
         options = {"stages": args.stages, "convolutions": args.convolutions, "match": args.match, "example": size}
+        options["everywhere"] = bool(args.everywhere)
         elastic = elasticize(network, spec, where, **options)
         print(_compare(card.network, network, elastic))
     if args.out:

@@ -20,18 +20,36 @@ class Feed:
         self.network, self.images, self.flow, self.memory = network, images, flow, memory
         self.name: str | None = None
         self._stored: list[Call] | None = None
+        self._next: list[Call] | None = None
 
     @property
     def block(self) -> nn.Module:
         assert self.name is not None
         return self.network.get_submodule(self.name)
 
+    @property
+    def stores(self) -> bool:
+        """Whether the block's calls are kept."""
+        return self._stored is not None
+
+    def learn(self, ends: list[Tensor], activation: nn.Module | None) -> None:
+        """The outputs of the present block are known: `activation` of `ends`, batch by batch, or `ends` themselves."""
+        self._next = [Call((end if activation is None else activation(end.clone()),), {}) for end in ends]
+
+    def forget(self) -> None:
+        """The outputs that were told are not those of the block any more."""
+        self._next = None
+
     @torch.no_grad()
     def move(self, name: str) -> None:
         """Go to the block of this name, which runs after the present one."""
+        known, self._next = self._next, None
         if self._stored is not None and self.name is not None and (self.name, name) in self.flow.chained:
-            for number, call in enumerate(self._stored):  # one by one: not twice in memory
-                self._stored[number] = Call((run(self.block, call),), {})
+            if known is not None:
+                self._stored = known
+            else:
+                for number, call in enumerate(self._stored):  # one by one: not twice in memory
+                    self._stored[number] = Call((run(self.block, call),), {})
             self.name = name
             return
         self._stored, self.name = None, name

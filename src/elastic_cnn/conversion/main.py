@@ -5,6 +5,7 @@ Four steps: order (`order.py`), shares (`shares.py`), the exact division (`surge
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -28,8 +29,8 @@ class Calibration:
     photos: how many to take at most. order: put the channels of each block into order first. refit: how to refit the
     weights; None leaves them as they were. memory: bytes for the maps of photos, beyond which they are computed anew.
     seed: of what is drawn at random. transform: prepares the photos of a folder. task: `classification`, `multilabel`
-    or `segmentation`, which says what an answer is.
-    """
+    or `segmentation`, which says what an answer is. keep: a folder for blocks that are finished: where the conversion
+    is stopped, the same call goes on from them; they are removed at the end."""
 
     photos: int = 256
     order: bool = True
@@ -38,6 +39,7 @@ class Calibration:
     seed: int = 0
     transform: Transform | None = None
     task: str = "classification"
+    keep: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.photos < 1:
@@ -52,6 +54,7 @@ def convert(
     *,
     stages: Collection[int] | None = None,
     convolutions: bool | None = None,
+    everywhere: bool | None = None,
     budget: float | None = None,
     time: float | None = None,
     tolerance: float | None = None,
@@ -66,7 +69,9 @@ def convert(
     are as many as the network's.
 
     photos: what the network is used on, or something like it (`conversion.photos.collect` says in which forms).
-    spec, where, stages, convolutions: as for `elasticize`.
+    spec, where, stages, convolutions, everywhere: as for `elasticize`; `everywhere` is True by default where an aim is
+        given and `stages` are not, so that also blocks of the last stage and those that change the resolution are
+        chosen from.
     budget, time, tolerance: at most one of them, with one spec for all blocks, which then says the scales; which blocks
         are converted, and how much of each, is chosen so that the answers change least. budget: multiply-adds over the
         base's, in 0..1. time: measured seconds over the base's, in the form `form`. tolerance: the part of the answers
@@ -83,6 +88,8 @@ def convert(
     if getattr(network, "elastic_report", None) is not None:
         raise ValueError("the network is elastic already; start from its base network")
     _check(spec, budget, time, tolerance, form)
+    if everywhere is None:
+        everywhere = stages is None and (budget, time, tolerance) != (None, None, None)
     wanted = calibration.photos * (1 if tolerance is None else 2)
     found = collect(photos, wanted, calibration.transform, network, calibration.seed)
     if tolerance is not None and len(found) < 2:
@@ -93,11 +100,13 @@ def convert(
         batches(parts[0]),
         spec,
         where,
-        {"stages": stages, "convolutions": convolutions},
+        {"stages": stages, "convolutions": convolutions, "everywhere": everywhere},
         calibration.order,
         calibration.refit,
         calibration.memory,
         calibration.seed,
+        calibration.task,
+        calibration.keep,
         progress or (lambda what, done, total: None),
     )
     if budget is not None:
@@ -108,6 +117,8 @@ def convert(
         elastic = within_tolerance(work, tolerance, batches(parts[1]), calibration.task)
     else:
         elastic = work.build(None)
+    for kept in work.kept:
+        kept.remove()
     elastic.conversion_report = work.report(elastic, perf_counter() - began)
     return elastic.to(dtype).to(memory_format=torch.contiguous_format)
 

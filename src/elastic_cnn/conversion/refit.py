@@ -9,31 +9,32 @@ where they lower its error on the calibration photos.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elastic_cnn.conversion.feed import Feed
-from elastic_cnn.conversion.probe import Call, Flow, Seen, run, tapped
-from elastic_cnn.conversion.ridge import NormalEquations, add_to_weight, rows_of, shifts
-from elastic_cnn.conversion.sites import Piece, Plan, Site, plan_mending, plan_sites
+from elastic_cnn.conversion.keep import Keep
+from elastic_cnn.conversion.pair import Error, Pair
+from elastic_cnn.conversion.probe import Flow, Seen
+from elastic_cnn.conversion.ridge import HOLD_OUT, NormalEquations, add_to_weight, best_ridge, rows_of, shifts
+from elastic_cnn.conversion.sites import Piece, Site, plan_mending, plan_sites
 from elastic_cnn.nn.resample import crop
 from elastic_cnn.surgery.report import Conversion
 
 
 @dataclass(frozen=True)
 class Refit:
-    """ridge: how strongly the trained weights pull, as a part of the features' mean square.
-
+    """ridge: how strongly the trained weights pull, as a part of the features' mean square; None chooses it for each
+    regression, on a quarter of the photos.
     samples: positions that a regression sees, per weight of an output, at least `least` of them; all where there are
     no more. inner: also the grouped convolutions within branches. mend: also one convolution of each block behind the
     first elastic one that is not elastic itself. seed: of the positions drawn.
     """
 
-    ridge: float = 1e-3
+    ridge: float | None = None
     samples: float = 16
     least: int = 32000
     inner: bool = True
@@ -62,114 +63,79 @@ def refit(
     options: Refit,
     memory: float,
     done: Callable[[BlockRefit], None] = lambda block: None,
+    keep: Keep | None = None,
 ) -> list[BlockRefit]:
     """Refit the weights of `elastic` in place, towards what `trained` computes.
 
     Both in eval mode, `trained` with its channels in the order in which `elastic` was made of it. images: batches
     (N, C, H, W). blocks: {name: how it was made elastic}. flow: of all blocks that are worth stopping at. done: called
-    after each block.
+    after each block. keep: where finished blocks are kept, and taken up.
     """
-    feeds = Feed(elastic, images, flow, memory / 2), Feed(trained, images, flow, memory / 2)
-    reports = []
+    finished = {} if keep is None else keep.load(elastic)
+    feeds = Feed(elastic, images, flow, memory / 3), Feed(trained, images, flow, memory / 3)
+    reports: list[BlockRefit] = []
     for name in flow.order:
         for feed in feeds:
             feed.move(name)
-        own, other, call = feeds[0].block, feeds[1].block, next(feeds[0].calls())
+        own, other = feeds[0].block, feeds[1].block
+        if name not in blocks and not (reports and options.mend):
+            continue
+        if name in finished:
+            report = BlockRefit(**{**finished[name], "notes": tuple(finished[name]["notes"])})
+        else:
+            call = next(feeds[0].calls())
+            if name in blocks:
+                plan = plan_sites(own, other, blocks[name], call, options.inner)
+            else:
+                plan = plan_mending(own, other, call)
+            report = _refit_block(name, Pair(plan, feeds, memory / 3), options)
+            finished[name] = asdict(report)
+            if keep is not None:
+                keep.save(elastic, finished)
         if name in blocks:
-            plan = plan_sites(own, other, blocks[name], call, options.inner)
-            reports.append(_refit_block(name, plan, feeds, options))
-            done(reports[-1])
-        elif reports and options.mend:
-            _refit_block(name, plan_mending(own, other, call), feeds, options)
+            reports.append(report)
+            done(report)
     return reports
 
 
-def _refit_block(name: str, plan: Plan, feeds: tuple[Feed, Feed], options: Refit) -> BlockRefit:
-    own = feeds[0].block
+def _refit_block(name: str, pair: Pair, options: Refit) -> BlockRefit:
+    plan, own = pair.plan, pair.feeds[0].block
     saved = copy.deepcopy(own.state_dict())
     before: float | None = None
     for site in plan.sites:
-        error = _refit_site(site, plan, feeds, options)
+        error = _refit_site(site, pair, options)
         before = error if before is None else before
+    after = pair.error()
     if before is None:
-        before = block_error(plan, feeds)
-        return BlockRefit(name, before, before, tuple(plan.notes))
-    after = block_error(plan, feeds)
+        return BlockRefit(name, after, after, tuple(plan.notes))
     if not after <= before:  # not a number, too
         own.load_state_dict(saved)
+        pair.feeds[0].forget()
         return BlockRefit(name, before, before, (*plan.notes, "the refit was no better: left as it was"))
     return BlockRefit(name, before, after, tuple(plan.notes))
 
 
-class _Error:
-    """Mean squared difference over variance, from sums over batches."""
-
-    def __init__(self) -> None:
-        self.difference = self.count = 0.0
-        self.total: Tensor | float = 0.0  # a channel
-        self.square = 0.0
-
-    def add(self, own: Tensor, other: Tensor) -> None:
-        self.difference += float((own - other).double().square().sum())
-        self.square += float(other.double().square().sum())
-        self.total = self.total + other.double().sum((0, 2, 3))
-        self.count += other.numel() / other.shape[1]
-
-    @property
-    def value(self) -> float:
-        mean_square = float(torch.as_tensor(self.total).square().sum()) / self.count
-        return self.difference / max(self.square - mean_square, 1e-30)
-
-
-def block_error(plan: Plan, feeds: tuple[Feed, Feed]) -> float:
-    """The present error of the block's output (of what its last activation function is given, where it has one)."""
-    error = _Error()
-    for calls in zip(feeds[0].calls(), feeds[1].calls(), strict=True):
-        own, other = _see(plan, feeds, calls, {}, {}, {})
-        error.add(own["end"], other["end"])
-    return error.value
-
-
-def _see(
-    plan: Plan,
-    feeds: tuple[Feed, Feed],
-    calls: tuple[Call, Call],
-    inputs: Mapping[str, nn.Module],
-    own_outputs: Mapping[str, nn.Module],
-    other_outputs: Mapping[str, nn.Module],
-) -> tuple[Seen, Seen]:
-    """Run both blocks and note their ends and what else is asked for."""
-    seen = []
-    wished: Any = ((inputs, own_outputs), ({}, other_outputs))
-    for feed, end, call, (entering, leaving) in zip(feeds, plan.ends, calls, wished, strict=True):
-        before: dict[str, nn.Module] = {} if end is None else {"end": end}
-        after: dict[str, nn.Module] = {"end": feed.block} if end is None else {}
-        with tapped({**entering, **before}, {**leaving, **after}) as values:
-            run(feed.block, call)
-        seen.append(values)
-    return seen[0], seen[1]
-
-
-def _refit_site(site: Site, plan: Plan, feeds: tuple[Feed, Feed], options: Refit) -> float:
+def _refit_site(site: Site, pair: Pair, options: Refit) -> float:
     """Refit one convolution; returns the block's error before."""
     constant = site.norm is not None or site.bias is not None
     groups = site.groups
     outputs = site.pieces[0].conv.out_channels // groups
     device = site.pieces[0].conv.weight.device
-    equations = NormalEquations(groups, site.features + constant, outputs, device)
+    fit, held = (NormalEquations.empty(groups, site.features, constant, outputs, device) for _ in range(2))
     generator = torch.Generator().manual_seed(options.seed)
     wanted = max(options.least, options.samples * site.features)
-    images = sum(len(batch) for batch in feeds[0].images)
-    error = _Error()
-    inputs = {str(number): piece.conv for number, piece in enumerate(site.pieces)}
-    target = {} if site.scale is not None else {"target": site.target}
-    for calls, batch in zip(zip(feeds[0].calls(), feeds[1].calls(), strict=True), feeds[0].images, strict=True):
-        own, other = _see(plan, feeds, calls, inputs, {"output": site.output}, target)
+    images = [len(batch) for batch in pair.feeds[0].images]
+    error, begin = Error(), 0
+    for (own, other), count in zip(pair.passes(site), images, strict=True):
         error.add(own["end"], other["end"])
         missing = _missing(site, own, other)  # (N, O, H, W)
         positions = missing.numel() // missing.shape[1]
-        drawn = min(positions, math.ceil(wanted * len(batch) / images))
-        chosen = torch.randperm(positions, generator=generator)[:drawn].to(missing.device)
+        drawn = min(positions, math.ceil(wanted * count / sum(images)))
+        chosen = torch.randperm(positions, generator=generator)[:drawn]
+        photo = begin + chosen // (positions // count)
+        chosen = chosen[(photo % HOLD_OUT == HOLD_OUT - 1).argsort(stable=True)].to(missing.device)  # held out last
+        fitted = int((photo % HOLD_OUT < HOLD_OUT - 1).sum())
+        begin += count
         features = [
             _features(piece, own[str(number)], missing.shape, chosen) for number, piece in enumerate(site.pieces)
         ]
@@ -177,8 +143,12 @@ def _refit_site(site: Site, plan: Plan, feeds: tuple[Feed, Feed], options: Refit
         if constant:
             columns = F.pad(columns, (0, 1), value=1.0)  # (G, M, K + 1)
         wished = rows_of(missing, chosen).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, M, O)
-        equations.add(columns, wished)
-    _apply(site, equations.solve(options.ridge), constant)
+        fit.add(columns[:, :fitted], wished[:, :fitted])
+        held.add(columns[:, fitted:], wished[:, fitted:])
+    ridge = options.ridge
+    if ridge is None:
+        ridge = best_ridge(fit, held)
+    _apply(site, fit.plus(held).solve(ridge).float(), constant)
     return error.value
 
 
@@ -187,7 +157,7 @@ def _missing(site: Site, own: Seen, other: Seen) -> Tensor:
     if site.scale is not None:
         scale = torch.where(site.scale == 0, torch.inf, site.scale)  # an output that is not used stays
         return (other["end"] - own["end"]) / scale[:, None, None]
-    target = other["target"].permute(0, 3, 1, 2) if site.channels_last else other["target"]
+    target = other[site.name].permute(0, 3, 1, 2) if site.channels_last else other[site.name]
     target, output = target[:, site.target_channels], own["output"][:, site.channels]
     if site.pooling > 1:
         target = F.avg_pool2d(target, site.pooling, site.pooling, ceil_mode=True, count_include_pad=False)

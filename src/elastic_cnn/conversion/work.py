@@ -4,17 +4,20 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from elastic_cnn.conversion.influence import influences
+from elastic_cnn.conversion.keep import Keep
 from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.probe import trace
 from elastic_cnn.conversion.refit import BlockRefit, Refit, refit
 from elastic_cnn.conversion.report import BlockConversion, ConversionReport
-from elastic_cnn.conversion.shares import STEPS, Costs, choose_shares, sensitivities, specs_of
+from elastic_cnn.conversion.shares import STEPS, Costs, after_mending, choose_shares, specs_of
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example
@@ -43,10 +46,14 @@ class Work:
         refit: Refit | None,
         memory: float,
         seed: int,
+        task: str,
+        keep: str | Path | None,
         tell: Progress,
     ) -> None:
         self.images, self.options, self.ordered, self.refit_options = images, options, order, refit
-        self.memory, self.seed, self.tell = memory, seed, tell
+        self.memory, self.seed, self.task, self.tell = memory, seed, task, tell
+        self.folder = keep
+        self.kept: list[Keep] = []
         self.trained = copy.deepcopy(network).float().eval().to(memory_format=torch.channels_last)
         elastic: Any = elasticize(self.trained, spec, where, **options)
         self.blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions
@@ -61,7 +68,7 @@ class Work:
         self.spec = elastic.elastic_spec
         self.elastic = self.divided({name: how.spec for name, how in self.blocks.items()})
         self.macs_before = macs_of_modules(self.trained, images[0])
-        self._sensitivity: dict[str, float] = {}
+        self._influence: dict[str, float] = {}
         tell("order", 1, 1)
 
     def saved_macs(self) -> Costs:
@@ -80,19 +87,23 @@ class Work:
     def choose(self, budget: float, saved: Costs | None = None) -> Specs:
         """How to divide which blocks so that the cost is `budget` of the base's; `saved` of it by default in
         multiply-adds. `ValueError` where it cannot be met."""
-        if not self._sensitivity:
+        if not self._influence:
             self.tell("shares", 0, 1)
-            self._sensitivity = sensitivities(self.elastic, list(self.blocks), first(self.images, SHARES_PHOTOS))
+            photos = first(self.images, SHARES_PHOTOS)
+            self._influence = influences(self.elastic, list(self.blocks), photos, self.task, self.seed)
+            if self.refit_options is not None:
+                self._influence = after_mending(self._influence)
             self.tell("shares", 1, 1)
         spec: ElasticSpec = self.spec
-        chosen = choose_shares(self._sensitivity, self.errors, saved or self.saved_macs(), budget, spec.shares[0])
+        chosen = choose_shares(self._influence, self.errors, saved or self.saved_macs(), budget, spec.shares[0])
         return specs_of(chosen, spec)
 
     def divided(self, specs: Specs | None) -> Any:
         """The elastic network by these specs (None: the spec asked for), not refitted."""
         if specs is None:
             return copy.deepcopy(self.elastic)
-        return elasticize(self.trained, specs, convolutions=self.options["convolutions"], verify=False).eval()
+        options = {name: self.options[name] for name in ("convolutions", "everywhere")}
+        return elasticize(self.trained, specs, **options, verify=False).eval()
 
     def build(self, specs: Specs | None) -> Any:
         """The same, refitted."""
@@ -109,7 +120,12 @@ class Work:
         self.tell("refit", 0, len(blocks))
         flow = trace(self.trained, [block.name for block in elastic.elastic_report.blocks], self.images[0][:1])
         options = replace(self.refit_options, seed=self.seed)
-        refit(elastic, self.trained, self.images, blocks, flow, options, self.memory, note)
+        keep = None
+        if self.folder is not None:
+            what = repr((sorted((name, how.spec) for name, how in blocks.items()), options))
+            keep = Keep(self.folder, self.trained, self.images, what)
+            self.kept.append(keep)
+        refit(elastic, self.trained, self.images, blocks, flow, options, self.memory, note, keep)
         elastic.elastic_report.refitted = True
         return elastic
 

@@ -22,7 +22,7 @@ from elastic_cnn.surgery.obstacles import (
     tie,
 )
 from elastic_cnn.surgery.places import Place, Size, Survey, measure_places
-from elastic_cnn.surgery.rules import CONVOLUTION, FAMILIES, LINEAR, Rule, find_rule, find_single_rule
+from elastic_cnn.surgery.rules import CONVOLUTION, FAMILIES, LINEAR, SINGLE, Rule, find_rule, find_single_rule
 
 Where = Callable[[str, nn.Module], bool]
 
@@ -230,19 +230,23 @@ def _stage_at(area: int, areas: dict[int, int]) -> int | None:
 
 
 def choose(
-    candidates: list[Candidate], where: Where | None, stages: Collection[int] | None
+    candidates: list[Candidate], where: Where | None, stages: Collection[int] | None, everywhere: bool = False
 ) -> dict[str, tuple[Candidate, str]]:
     """{name: (candidate, why it is left, empty where it shall be converted)}, in network order.
 
+    everywhere: by default all stages, and blocks (not single layers) that change the resolution are no obstacle.
     `ValueError` where `stages` names one that the network does not have.
     """
     known = sorted({candidate.stage for candidate in candidates if candidate.stage is not None})
     if stages is not None and (unknown := sorted(set(stages) - set(known))):
         raise ValueError(f"no stage {unknown}; the network has the stages {known}")
-    wanted = set((known[:-1] or known) if stages is None else stages)
+    default = known if everywhere else known[:-1] or known
+    wanted = set(default if stages is None else stages)
     outcomes = {}
     for candidate in candidates:
         reason = candidate.obstacle
+        if everywhere and reason == CHANGES_RESOLUTION and candidate.rule not in SINGLE:
+            reason = ""
         if candidate.stage is not None and candidate.stage not in wanted:
             last = stages is None and candidate.stage == known[-1]
             reason = "in the last stage" if last else "in a stage that was not asked for"

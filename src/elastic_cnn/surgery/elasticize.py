@@ -27,6 +27,7 @@ def elasticize(
     *,
     stages: Collection[int] | None = None,
     convolutions: bool | None = None,
+    everywhere: bool = False,
     match: str | None = None,
     example: Any = None,
     verify: bool = True,
@@ -47,6 +48,8 @@ def elasticize(
     where: `(name, block) -> bool`, narrows the eligible blocks.
     stages: numbers of the stages to convert, counted from 1; by default all but the last, or those that `spec` names.
     convolutions: True converts single convolutions even where a rule knows blocks, False never; None as said above.
+    everywhere: True takes the last stage in by default, and blocks that change the resolution: not as the paper has it,
+        but fewer multiply-adds (`convert` chooses among them what loses least).
     match: "macs" also chooses other depths, so that parameters and multiply-adds equal the base's within 2% (timm's
         ResNet and DenseNet families; see `match_budget`): new layers start untrained.
     example: what the network is called with: a tensor, a tuple of arguments, a dict of them by name, a list of images,
@@ -63,13 +66,14 @@ def elasticize(
     _require_network(network)
     spec = read_spec(spec, [name for name, _ in network.named_modules() if name])
     if match is not None:
-        return _match(network, match, spec, where, stages=stages, convolutions=convolutions, example=example)
+        options = {"stages": stages, "convolutions": convolutions, "everywhere": everywhere, "example": example}
+        return _match(network, match, spec, where, **options)
     named = named_blocks(spec)
     if stages is None and isinstance(spec, Mapping) and not named:
         stages = list(spec_stages(spec))
     if not inplace:
         network = copy_module(network)
-    surgery = _Surgery(network, spec, where, stages, Candidates(network, example), verify)
+    surgery = _Surgery(network, spec, where, stages, everywhere, Candidates(network, example), verify)
     report = surgery.perform(convolutions)
     if not report.blocks:
         raise ValueError(f"{type(network).__name__} {_nothing_there(network)}; its modules are left as they are")
@@ -129,6 +133,7 @@ class _Surgery:
         spec: Spec,
         where: Where | None,
         stages: Collection[int] | None,
+        everywhere: bool,
         candidates: Candidates,
         verify: bool,
     ):
@@ -138,6 +143,7 @@ class _Surgery:
         self.narrowed = where is not None
         self.where = _only(self.named, where) if self.named else where
         self.stages = stages
+        self.everywhere = everywhere
         self.candidates = candidates
         self.verification = Verification(network) if verify else None
         self.report = SurgeryReport()
@@ -165,7 +171,7 @@ class _Surgery:
             stages = {c.stage for c in candidates if c.name in self.named and c.stage is not None} or None
         fresh = {candidate.name for candidate in candidates}
         self.report.blocks = [block for block in self.report.blocks if block.name not in fresh]
-        for candidate, given in choose(candidates, self.where, stages).values():
+        for candidate, given in choose(candidates, self.where, stages, self.everywhere).values():
             reason = given
             if not reason:
                 try:

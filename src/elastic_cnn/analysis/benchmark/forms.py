@@ -142,7 +142,7 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     from elastic_cnn.export.openvino_file import compile_model, convert
     from elastic_cnn.export.program_file import capture
 
-    size = (subject.size, subject.size)
+    size = (images.shape[-2], images.shape[-1])
     try:
         fast = optimize_for_inference(network, channels_last=False, native=False)
         program, _ = capture(fast, images.shape[1], size, fixed=size)
