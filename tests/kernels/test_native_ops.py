@@ -79,7 +79,7 @@ def arguments(**changes):
     return {"x": torch.randn(1, 8, 6, 6), "weights": packed.weights, "plan": packed.plan, **changes}
 
 
-GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
+GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0]
         ({"weights": torch.randn(10)}, "packed weights"),
         ({"weights": torch.randn(10).double()}, "of dtype Float"),
         ({"weights": torch.randn(5, 2)}, "a vector"),
-        ({"plan": []}, "11 numbers"),
-        ({"plan": [1, 2, 3]}, "11 numbers"),
+        ({"plan": []}, "12 numbers"),
+        ({"plan": [1, 2, 3]}, "12 numbers"),
         ({"plan": [8, 16, *GOOD[2:]]}, "projection"),
         ({"plan": [8, 8, 3, *GOOD[3:]]}, "stride"),
         ({"plan": [8, 8, 1, 0, *GOOD[4:]]}, "groups"),
         ({"plan": [8, 8, 1, 1 << 40, *GOOD[4:]]}, "groups"),
         ({"plan": [8, 8, 1, 60000, 60000, *GOOD[5:]]}, "inner channels"),
         ({"plan": [*GOOD, 9, 9, *GOOD[2:]]}, "follows"),
-        ({"plan": [*GOOD[:10], -1]}, "hidden"),
+        ({"plan": [*GOOD[:10], -1, 0]}, "hidden"),
         ({"plan": [8, 8, 1, 5, 2, *GOOD[5:]]}, "packed weights"),
     ],
 )
@@ -134,7 +134,7 @@ def test_single_passes_refuse_what_does_not_fit(call, message):
         (lambda x, bottom, children, weights, plan: (x, bottom, [], weights, plan), "takes 1 children, got 0"),
         (lambda x, bottom, children, weights, plan: (x, bottom, [bottom[:1]], weights, plan), "a child must have"),
         (lambda x, bottom, children, weights, plan: (x, bottom, children, weights[1:], plan), "packed weights"),
-        (lambda x, bottom, children, weights, plan: (x, bottom, children, weights, plan[:20]), "more than 22 numbers"),
+        (lambda x, bottom, children, weights, plan: (x, bottom, children, weights, plan[:20]), "more than 24 numbers"),
         (lambda x, bottom, children, weights, plan: (x, bottom, [bottom], weights, [*plan[:-1], 0]), "65536 channels"),
     ],
 )
