@@ -137,10 +137,11 @@ def explore(
     against: str | Path | None = None,
     overwrite: bool = False,
 ) -> Explorer:
-    """Collect the scale policy of every photo of a split and build the explorer of them in the folder `out`.
+    """Collect answers and scale policy for every photo of a split and build the explorer of them in the folder `out`.
 
-    data: of a run folder its own by default. against: its base network, to compare with. Raises `ValueError` as
-    `elastic policy` and `elastic explore` say.
+    checkpoint: of any classifier; one that is not elastic shows its answers and a map of its features. data: of a run
+    folder its own by default. against: its base network, to compare with. Raises `ValueError` as `elastic policy` and
+    `elastic explore` say.
     """
     from elastic_cnn.extras import require
 
@@ -153,6 +154,8 @@ def explore(
     where = str(data_of_run(checkpoint) if data is None else data)
     base = None if against is None else load_subject(against)
     out = Path(out)
-    collect_policy(load_subject(checkpoint), where, out / "policy", split=split, against=base, overwrite=overwrite)
+    collect_policy(
+        load_subject(checkpoint), where, out / "policy", split=split, against=base, overwrite=overwrite, plain=True,
+    )  # fmt: skip
     built = build_explorer(policy_file(out / "policy"), out / "page", overwrite=overwrite)
     return Explorer(built.index, built.rows)

@@ -39,6 +39,8 @@ def test_a_program_trains_tests_and_looks(tiny, tmp_path):
     assert (explorer.index.is_file(), explorer.photos) == (True, 4)
     changed = elastic_cnn.train(recipe, tiny / "photos", tmp_path / "other", CPU, epochs=1, network="resnext_small")
     assert changed.epochs == 1
+    plain = elastic_cnn.explore(tmp_path / "other", out=tmp_path / "plain")
+    assert (plain.index.is_file(), plain.photos) == (True, 4)
 
 
 def test_what_cannot_be_is_refused(tiny, tmp_path):
