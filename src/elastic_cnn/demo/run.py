@@ -26,7 +26,7 @@ from elastic_cnn.zoo import load_checkpoint
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 NETWORKS = {"resnext_small": "ResNeXt small", "resnext_small_elastic": "ResNeXt small + Elastic"}
-RECIPE = "digits_demo"
+RECIPE = "digits_thin"
 FOR_PHOTOS = ("image_size=64", "optimizer.lr=0.001")  # larger than digits need, and the rate of the photo studies
 MINUTES = 8.0
 

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.study.grid import Run
 from elastic_cnn.tasks import strict
-from elastic_cnn.tasks.training_form import obstacle
+from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.training_form import excluded
 
 VERSION = 1  # of what is measured and how: runs of another version count as out of date
 PARQUET = "results.parquet"
@@ -68,10 +67,14 @@ def config_of(run: Run, views: int | None) -> dict[str, Any]:
     made = run.make_recipe()
     recipe = made.to_dict()
     # What changes nothing is left out: older records lack it.
-    if obstacle(made, torch.device("cpu")):  # the plain form
+    if excluded(made):  # the plain form
         del recipe["fused"]
     if made.teacher is None:
         del recipe["teacher"], recipe["distill"]
+    plain = Recipe().to_dict()
+    for name in ("convert", "freeze", "patience"):
+        if recipe[name] == plain[name]:
+            del recipe[name]
     learned = {} if run.entry.shares_from is None else {"shares_from": run.entry.shares_from}
     return {
         "version": VERSION,

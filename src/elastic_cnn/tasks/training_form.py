@@ -6,19 +6,26 @@ from elastic_cnn.fast import FormReport, optimize_for_training, training_ops
 from elastic_cnn.tasks.recipe import Recipe
 
 
-def obstacle(recipe: Recipe, device: torch.device) -> str:
-    """Why a run by this recipe trains in the plain form, empty where it need not."""
+def excluded(recipe: Recipe) -> str:
+    """Why a run by this recipe trains in the plain form on any processor, empty where it need not."""
     if recipe.fused == "never":
         return "fused=never"
-    if device.type != "cpu":
-        return f"the native passes are for the CPU, the run is on {device.type}"
     if recipe.precision not in ("fp32", "bf16-mixed"):
         return f"the native passes compute fp32 and bf16-mixed, the recipe asks for precision={recipe.precision}"
-    if recipe.precision == "bf16-mixed" and not training_ops.bf16_level():
-        return f"precision=bf16-mixed: {training_ops.unavailable() or 'this processor has no AVX-512 BF16'}"
     if not recipe.channels_last:
         return "the native passes need channels_last=true"
     return "the recipe compiles the network" if recipe.compile else ""
+
+
+def obstacle(recipe: Recipe, device: torch.device) -> str:
+    """Why a run by this recipe trains in the plain form here, empty where it need not."""
+    if reason := excluded(recipe):
+        return reason
+    if device.type != "cpu":
+        return f"the native passes are for the CPU, the run is on {device.type}"
+    if recipe.precision == "bf16-mixed" and not training_ops.bf16_level():
+        return f"precision=bf16-mixed: {training_ops.unavailable() or 'this processor has no AVX-512 BF16'}"
+    return ""
 
 
 def use_training_form(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> str:
