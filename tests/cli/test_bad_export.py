@@ -129,7 +129,7 @@ def test_a_file_that_fails_its_check_or_cannot_be_moved_leaves_the_old_one(name,
     out.write_text("mine")
     before = tree(tmp_path)
 
-    def full(file: Path, target: Path) -> None:
+    def full(file: Path, target: Path, beside: str | None) -> None:
         raise OSError(28, "No space left on device", str(file))
 
     monkeypatch.setattr(job, "_move", full)

@@ -21,6 +21,7 @@ from elastic_cnn.export.program_file import capture, for_any_size
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
+from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo import NetworkCard, load_checkpoint
 from elastic_cnn.zoo.checkpoint import checkpoint_file
@@ -158,7 +159,7 @@ def _target(source: Path, out: str | Path | None, format: str | None, overwrite:
 def _named(source: Path, out: str | Path | None, format: str | None) -> tuple[Path, str]:
     endings = {known.suffix: name for name, known in FORMATS.items()}
     if format is not None and format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     if out is None:
         if format is None:
             raise ValueError(f"name a format ({', '.join(FORMATS)}) or a file to write")
