@@ -95,8 +95,10 @@ def evaluate(
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.run_folder import data_of_run
 
-    where = str(data_of_run(checkpoint) if data is None else data)
     options, settings = options or training.DEFAULT_TEST, settings or training.DEFAULT_SETTINGS
+    where, places = data_of_run(checkpoint) if data is None else (str(data), {})
+    annotations, images = (places.get(name, getattr(options, name)) for name in ("annotations", "images"))
+    options = replace(options, annotations=annotations, images=images)
     if report is None:
         if against is not None:
             raise ValueError("against goes with report: the comparison stands there")
@@ -151,11 +153,12 @@ def explore(
     from elastic_cnn.policy.table import policy_file
     from elastic_cnn.tasks.run_folder import data_of_run
 
-    where = str(data_of_run(checkpoint) if data is None else data)
+    where, places = data_of_run(checkpoint) if data is None else (str(data), {})
     base = None if against is None else load_subject(against)
     out = Path(out)
     collect_policy(
-        load_subject(checkpoint), where, out / "policy", split=split, against=base, overwrite=overwrite, plain=True,
+        load_subject(checkpoint), where, out / "policy", split=split, against=base, places=places, overwrite=overwrite,
+        plain=True,
     )  # fmt: skip
     built = build_explorer(policy_file(out / "policy"), out / "page", overwrite=overwrite)
     return Explorer(built.index, built.rows)

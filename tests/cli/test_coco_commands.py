@@ -63,6 +63,13 @@ def test_training_names_what_cannot_be_learnt(place, tmp_path, capsys):
     assert main(["eval", str(tmp_path / "r"), "--data", str(place), *QUIET]) == 0  # the checkpoint knows the places
 
 
+def test_a_run_is_tested_on_its_own_data_wherever_that_lies(run, place, capsys):
+    assert main(["eval", str(run), *given(place), *QUIET]) == 0
+    told = capsys.readouterr().out.split("\n", 1)[1]
+    assert main(["eval", str(run), *QUIET]) == 0
+    assert capsys.readouterr().out.split("\n", 1)[1] == told
+
+
 def test_what_does_not_occur_has_no_score(run, place, tmp_path, capsys):
     out = tmp_path / "scores.json"
     assert main(["eval", str(run), *given(place), "--json", str(out), *QUIET]) == 0
@@ -98,9 +105,8 @@ def test_one_file_for_both_splits(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["eval", "RUN"], "the data is missing: give --data DIR, or --annotations FILE --images DIR"),
         (["eval", "RUN", "--images", "."], "the data is missing"),
-        (["stress", "RUN"], "the data is missing"),
+        (["stress", "RUN"], "the data is missing: give --data DIR, or --annotations FILE --images DIR"),
         (["policy", "RUN"], "the data is missing"),
         (["train", "RECIPE", "-o", "OUT"], "the data is missing"),
         (["train", "small_images", "--annotations", "a.json", "--images", ".", "-o", "OUT"],

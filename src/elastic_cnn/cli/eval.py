@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--against goes with -o: the comparison stands in the report")
     if args.json and not args.overwrite:
         refuse_to_overwrite(args.json)
-    data = data_or_own(args)
-    options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places_of(args), tta=args.tta)
+    data, places = data_or_own(args)
+    options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places, tta=args.tta)
     settings = machine_settings(args)
     console = Console(settings.progress)
     if args.out:
@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> None:
         write_json(Path(args.json), {"checkpoint": str(args.checkpoint), "data": data, "split": args.split, **results})
 
 
-def data_or_own(args: argparse.Namespace) -> str:
-    """The data that is named, else that of the run folder which is tested."""
+def data_or_own(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
+    """The data that is named and its places, else those of the run folder which is tested."""
     from elastic_cnn.tasks.run_folder import data_of_run
 
     named = args.data is not None or args.images is not None or args.annotations is not None
     try:
-        return data_of(args) if named else data_of_run(args.checkpoint)
+        return (data_of(args), places_of(args)) if named else data_of_run(args.checkpoint)
     except ValueError as error:
         if named:
             raise

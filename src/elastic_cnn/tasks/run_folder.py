@@ -117,6 +117,13 @@ class RunFolder:
             return str(self.split_csv)
         return self.data()
 
+    def own_places(self) -> dict[str, str]:
+        """The annotation file and the folder of photos of its data, where the run was told them and no checkpoint
+        keeps them (those that do not lie below its data)."""
+        options = self.recipe().options
+        given = {name: str(options.get(name) or "") for name in ("annotations", "images")}
+        return {name: place for name, place in given.items() if Path(place).is_absolute()}
+
     def data(self) -> str:
         """What the run was given as its data. `ValueError` where that is not known."""
         try:
@@ -172,10 +179,14 @@ class RunFolder:
         return None
 
 
-def data_of_run(checkpoint: str | Path) -> str:
-    """The data of the run that a checkpoint lies in, or that it is. `ValueError` where it is in none."""
+def data_of_run(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
+    """The data of the run that a checkpoint lies in, or that it is, and its own places (`RunFolder.own_places`).
+
+    `ValueError` where it is in none.
+    """
     place = Path(checkpoint)
-    return RunFolder(place if place.is_dir() else place.parent).own_data()
+    folder = RunFolder(place if place.is_dir() else place.parent)
+    return folder.own_data(), folder.own_places()
 
 
 def read_state(path: Path) -> dict[str, Any]:
