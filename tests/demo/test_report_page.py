@@ -1,30 +1,22 @@
 """The report in a real browser: pointing at a run says its value and finds its seed in all charts."""
 
-import shutil
-
 import pytest
 
 from elastic_cnn.demo.report import render
 
 
 @pytest.fixture(scope="module")
-def page(results, tmp_path_factory):
+def page(browser, results, tmp_path_factory):
     """The report, opened from disk; at its end nothing was on the console."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright drives the browser")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium found: install it (Debian: apt-get install chromium) to test the page itself")
     file = tmp_path_factory.mktemp("report") / "report.html"
     file.write_text(render(results), encoding="utf-8")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page, problems = browser.new_page(viewport={"width": 1280, "height": 900}), []
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(file.as_uri())
-        yield page
-        assert problems == []
-        browser.close()
+    page, problems = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(file.as_uri())
+    yield page
+    assert problems == []
+    page.close()
 
 
 def picked(page) -> set[str]:
