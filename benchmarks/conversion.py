@@ -211,7 +211,7 @@ def main() -> None:
             began = time.perf_counter()
             made = make(base, photos, budget, options)
             torch.save((made, time.perf_counter() - began), kept)
-        network, seconds = torch.load(kept, weights_only=False)
+        network, seconds = torch.load(kept, weights_only=False)  # whole networks that this script wrote
         macs = macs_of_modules(network, photos)[""] / macs_of_modules(base, photos)[""]
         report = getattr(network, "conversion_report", None)
         blocks = {} if report is None else {block.name: list(block.shares) for block in report.blocks}

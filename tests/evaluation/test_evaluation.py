@@ -287,3 +287,5 @@ def test_what_a_report_refuses(checkpoints, photos, tmp_path, capsys):
     assert not (tmp_path / "r").exists()
     assert evaluate(checkpoints[0]) == 2
     assert "the data is missing" in capsys.readouterr().err
+    assert evaluate(tmp_path / "nothing") == 2
+    assert f"no checkpoint at {tmp_path / 'nothing'}" in capsys.readouterr().err

@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> None:
 def data_or_own(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
     """The data that is named and its places, else those of the run folder which is tested."""
     from elastic_cnn.tasks.run_folder import data_of_run
+    from elastic_cnn.zoo.checkpoint import checkpoint_file
 
+    checkpoint_file(args.checkpoint)  # one that is missing is told so, not that its data is
     named = args.data is not None or args.images is not None or args.annotations is not None
     try:
         return (data_of(args), places_of(args)) if named else data_of_run(args.checkpoint)

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastic_cnn.cli.collecting import collect_with_bar
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
 
 if TYPE_CHECKING:
-    from elastic_cnn.policy.collect import Photos
     from elastic_cnn.policy.explorer.predict import Predictor
 
 
@@ -75,7 +75,7 @@ def _collect(args: argparse.Namespace) -> Path:
     """The table of the checkpoint's answers, collected unless it is there already."""
     require("pyarrow", "figures")
     from elastic_cnn.policy.collect import Settings
-    from elastic_cnn.policy.run import collect_policy, load_subject
+    from elastic_cnn.policy.run import load_subject
     from elastic_cnn.tasks.console import Console
 
     subject = load_subject(args.policy)
@@ -83,19 +83,10 @@ def _collect(args: argparse.Namespace) -> Path:
     out = subject.checkpoint.parent / "policy"
     settings = Settings(workers=min(2, args.workers))
     console = Console(False if args.no_progress else None)
-    with console.bar("answers", 0) as bar:
-
-        def start(photos: "Photos") -> None:
-            console.tell_found(photos)
-            bar.total = len(photos)
-            bar.refresh()
-
-        done = collect_policy(
-            subject, data_of(args), out, split=args.split, against=against, places=places_of(args), settings=settings,
-            overwrite=args.overwrite, progress=bar.update, started=start, plain=True, reuse=not args.overwrite,
-        )  # fmt: skip
-    for path, reason in done.unreadable:
-        console.warn(f"left out: {path} cannot be read: {reason}")
+    done = collect_with_bar(
+        console, "answers", subject, data_of(args), out, split=args.split, against=against, places=places_of(args),
+        settings=settings, overwrite=args.overwrite, plain=True, reuse=not args.overwrite,
+    )  # fmt: skip
     console.line(f"{done.path}: the answers about {done.rows} photos")
     return done.path
 

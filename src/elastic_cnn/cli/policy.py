@@ -2,13 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from elastic_cnn.cli.collecting import collect_with_bar
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
 from elastic_cnn.extras import require
-
-if TYPE_CHECKING:
-    from elastic_cnn.policy.collect import Photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     from elastic_cnn.policy.collect import Settings
     from elastic_cnn.policy.processes import Processes
-    from elastic_cnn.policy.run import collect_policy, load_subject
+    from elastic_cnn.policy.run import load_subject
     from elastic_cnn.tasks.console import Console
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
@@ -53,29 +50,12 @@ def run(args: argparse.Namespace) -> None:
     processes = Processes.join(device)
     console = Console(False if args.no_progress else None)
     console.shown = processes.is_first
-    with console.bar("policy", 0) as bar:
-
-        def start(photos: "Photos") -> None:
-            console.tell_found(photos)
-            bar.total = len(photos)
-            bar.refresh()
-
-        done = collect_policy(
-            subject,
-            data,
-            out,
-            split=args.split,
-            against=against,
-            places=places_of(args),
-            settings=settings,
-            overwrite=args.overwrite,
-            progress=lambda count: bar.update(count * processes.count),
-            started=start,
-        )
+    done = collect_with_bar(
+        console, "policy", subject, data, out, processes.count, split=args.split, against=against,
+        places=places_of(args), settings=settings, overwrite=args.overwrite,
+    )  # fmt: skip
     if not processes.is_first:
         return
-    for path, reason in done.unreadable:
-        console.warn(f"left out: {path} cannot be read: {reason}")
     fresh = done.rows - done.resumed
     console.line(
         f"{done.path}: {done.rows} images, {len(done.info.blocks)} elastic blocks; {fresh} done now in "
