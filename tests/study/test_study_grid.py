@@ -59,6 +59,8 @@ def test_a_run_is_known_by_its_training_form_only_where_that_can_differ(tmp_path
     assert key("fused=auto") != key("fused=never")
     assert key("fused=auto, precision=bf16-mixed") != key("fused=never, precision=bf16-mixed")
     assert key("fused=auto, precision=16-mixed") == key("fused=never, precision=16-mixed")
+    assert len({key("fused=never"), key("fused=never, freeze=1"), key("fused=never, freeze=2")}) == 3
+    assert key("fused=never, freeze=0") == key("fused=never")
 
 
 def test_runs_of_several_studies_come_seed_by_seed(tmp_path):
