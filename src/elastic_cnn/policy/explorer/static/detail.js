@@ -64,8 +64,8 @@
       const name = store.isKnown ? store.labelText(row) : store.predictionText(row);
       const ribbon = store.hasPolicy && el("canvas", { class: "ribbon", width: 1, height: 1 });
       if (ribbon) E.paintRibbon(ribbon, store.levels(store.policy(row), scale));
-      return el("li", {}, el("button", { type: "button", class: "mini", title: store.paths[row], "aria-label": `Open ${name}, ${caption(row, i)}`, onclick: () => open(row) },
-        E.thumb(store, row), ribbon || "", el("span", { class: "label", dir: "auto" }, name), el("span", { class: "small" }, caption(row, i))));
+      return el("li", {}, el("button", { type: "button", class: "mini", title: store.paths[row], onclick: () => open(row) },
+        E.thumb(store, row), ribbon || "", el("span", { class: "label", dir: "auto" }, name), " ", el("span", { class: "small" }, caption(row, i))));
     }));
   };
 
