@@ -6,18 +6,25 @@ from elastic_cnn.analysis import coverage
 from elastic_cnn.analysis.coverage import SMALL, Row, architectures, measure, measure_all, to_markdown
 
 
+EXPORTED = (  # one or two for each way of being made elastic; `make coverage` exports all of SMALL
+    "repvgg_a0", "convnext_atto", "dla46_c", "cspresnet50", "resnet18", "resnetv2_18", "regnety_002", "nf_resnet26",
+    "mobilevit_xxs", "efficientnet_lite0", "mobilenetv3_small_050", "ghostnet_050", "starnet_s050", "vgg11",
+)  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.filterwarnings("ignore")  # of foreign networks
 def test_family_converts_trains_and_exports(name):
     """Outputs and gradients at the network's own size and at an odd one, where its base takes that."""
-    row = measure("family", name, run=True)
+    row = measure("family", name, run=True, export=name in EXPORTED)
     assert row is not None, "not convolutional"
     assert row.converted > 0
     assert row.parameters_ratio == 1
     assert row.macs_ratio < 1
-    assert row.checks.endswith("export")
-    *passed, _ = row.checks.split(", ")
+    passed = row.checks.split(", ")
+    if name in EXPORTED:
+        assert passed.pop() == "export"
     assert len(passed) == 2 or (len(passed) == 1 and row.problem.endswith("the base fails here as well")), row.problem
 
 
