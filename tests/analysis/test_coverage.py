@@ -5,7 +5,6 @@ import pytest
 from elastic_cnn.analysis import coverage
 from elastic_cnn.analysis.coverage import SMALL, Row, architectures, measure, measure_all, to_markdown
 
-
 EXPORTED = (  # one or two for each way of being made elastic; `make coverage` exports all of SMALL
     "repvgg_a0", "convnext_atto", "dla46_c", "cspresnet50", "resnet18", "resnetv2_18", "regnety_002", "nf_resnet26",
     "mobilevit_xxs", "efficientnet_lite0", "mobilenetv3_small_050", "ghostnet_050", "starnet_s050", "vgg11",
