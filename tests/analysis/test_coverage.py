@@ -5,6 +5,10 @@ import pytest
 from elastic_cnn.analysis import coverage
 from elastic_cnn.analysis.coverage import SMALL, Row, architectures, measure, measure_all, to_markdown
 
+HEAVY = (  # counted here, run by `make coverage`; others of their kinds run
+    "convmixer_768_32", "csatv2", "inception_resnet_v2", "inception_v4", "legacy_xception", "mobilenetv5_base",
+    "nasnetalarge", "pnasnet5large", "vitamin_base_224", "volo_d1_224",
+)  # fmt: skip
 EXPORTED = (  # one or two for each way of being made elastic; `make coverage` exports all of SMALL
     "repvgg_a0", "convnext_atto", "dla46_c", "cspresnet50", "resnet18", "resnetv2_18", "regnety_002", "nf_resnet26",
     "mobilevit_xxs", "efficientnet_lite0", "mobilenetv3_small_050", "ghostnet_050", "starnet_s050", "vgg11",
@@ -16,11 +20,14 @@ EXPORTED = (  # one or two for each way of being made elastic; `make coverage` e
 @pytest.mark.filterwarnings("ignore")  # of foreign networks
 def test_family_converts_trains_and_exports(name):
     """Outputs and gradients at the network's own size and at an odd one, where its base takes that."""
-    row = measure("family", name, run=True, export=name in EXPORTED)
+    row = measure("family", name, run=name not in HEAVY, export=name in EXPORTED)
     assert row is not None, "not convolutional"
     assert row.converted > 0
     assert row.parameters_ratio == 1
     assert row.macs_ratio < 1
+    if name in HEAVY:
+        assert row.problem == ""
+        return
     passed = row.checks.split(", ")
     if name in EXPORTED:
         assert passed.pop() == "export"
