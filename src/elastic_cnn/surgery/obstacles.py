@@ -88,14 +88,17 @@ def tie(block: nn.Module, shared: dict[int, list[nn.Module]]) -> str:
 
 def read_by_parents(network: nn.Module) -> set[str]:
     """Names of children whose `weight` appears in their parent's `forward`, so that they must keep having one."""
-    names = set()
-    for name, parent in network.named_modules():
-        try:
-            source = inspect.getsource(type(parent).forward)
-        except (OSError, TypeError):  # no source at hand: built in, or made at run time
-            continue
-        names |= {f"{name}.{child}".lstrip(".") for child in re.findall(r"self\.(\w+)\.(?:weight|bias)\b", source)}
-    return names
+    read = {kind: _read_by(kind) for kind in {type(module) for module in network.modules()}}
+    return {f"{name}.{child}".lstrip(".") for name, parent in network.named_modules() for child in read[type(parent)]}
+
+
+def _read_by(kind: type[nn.Module]) -> set[str]:
+    """Attributes whose `weight` or `bias` the `forward` of this class reads."""
+    try:
+        source = inspect.getsource(kind.forward)
+    except (OSError, TypeError):  # no source at hand: built in, or made at run time
+        return set()
+    return set(re.findall(r"self\.(\w+)\.(?:weight|bias)\b", source))
 
 
 def kind_of_other_convolution(module: nn.Module) -> tuple[str, str] | None:

@@ -16,6 +16,8 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_is_full_backward_hook",
 )
+_REGISTERS = ("_modules", "_parameters", "_buffers")  # torch's own
+_CONTAINERS = (list, tuple, dict)
 _NEUTRAL = (nn.Sequential, nn.ModuleList, nn.Identity)
 
 
@@ -53,9 +55,13 @@ def hooks_lifted(module: nn.Module) -> Iterator[None]:
 
 def _replace_in_values(values: dict[str, Any], old: nn.Module, new: nn.Module) -> None:
     """What holds modules beside torch's register: plain attributes, lists, tuples and dicts, one in another."""
-    for name, value in list(values.items()):
-        if name not in ("_modules", "_parameters", "_buffers") and _holds(value, old):
-            values[name] = _exchange(value, old, new)
+    found = [
+        name
+        for name, value in values.items()
+        if (value is old or (type(value) in _CONTAINERS and value)) and name not in _REGISTERS and _holds(value, old)
+    ]
+    for name in found:
+        values[name] = _exchange(values[name], old, new)
 
 
 def _holds(value: Any, module: nn.Module) -> bool:
