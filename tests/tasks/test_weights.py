@@ -3,13 +3,18 @@
 import copy
 import math
 import re
+import socket
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from elastic_cnn.tasks import weight_files
+from elastic_cnn.tasks.places import hub_that_answers
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.weight_files import read_state_dict
 from elastic_cnn.tasks.weights import he_fan_in, load_weights, make_network
@@ -277,6 +282,7 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch):
     def offline(*_, **__):
         raise OSError("We couldn't connect\nto load the file")
 
+    monkeypatch.setattr("elastic_cnn.tasks.places._answers", lambda address: True)
     monkeypatch.setattr("elastic_cnn.tasks.weights.create_model", offline)
     says = r"weights=timm: .* of resnet18 cannot be had from here \(We couldn't connect\): .* give weights=FILE"
     with pytest.raises(ValueError, match=says):
@@ -286,3 +292,33 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch):
         ValueError, match=r"network hf-hub:timm/x cannot be had from here \(We couldn't connect\): download"
     ):
         make_network(Recipe(network="hf-hub:timm/x"), ("a", "b"))
+
+
+def test_a_hub_that_does_not_answer_is_asked_nothing(monkeypatch, tmp_path):
+    """By itself, or behind a proxy that is gone; what was downloaded before is taken all the same."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        gone = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with hub_connection(monkeypatch, gone), hub_that_answers():
+            assert not constants.HF_HUB_OFFLINE
+    for endpoint, proxy in ((gone, None), ("http://hub.invalid", gone)):
+        with hub_connection(monkeypatch, endpoint, proxy):
+            for recipe in (Recipe(network="resnet18", weights="timm"), Recipe(network="hf-hub:timm/x")):
+                with pytest.raises(
+                    ValueError, match=r"cannot be had from here \(\S+ does not answer\): .*weights=FILE"
+                ):
+                    make_network(recipe, ("a", "b"))
+            with hub_that_answers():
+                assert constants.HF_HUB_OFFLINE
+            assert not constants.HF_HUB_OFFLINE
+
+
+@contextmanager
+def hub_connection(monkeypatch, endpoint, proxy=None):
+    """The Hub at another address, behind no proxy but `proxy`."""
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(urllib.request, "getproxies", lambda: {"http": proxy} if proxy else {})
+        patch.setattr(urllib.request, "proxy_bypass", lambda host: False)
+        yield

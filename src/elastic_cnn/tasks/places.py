@@ -1,12 +1,21 @@
 """Places that hold a network with its weights: `hf-hub:OWNER/NAME` and `local-dir:FOLDER`, as timm names them."""
 
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
+from huggingface_hub import constants
 from timm.models import load_model_config_from_hf, parse_model_name
 from timm.models._hub import load_model_config_from_path
 
 from elastic_cnn.zoo.card_rules import PLACES
+
+WAIT = 3.0  # seconds, for the Hub's first sign of life
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,52 @@ def find_place(name: str) -> Place:
     try:
         source, place = parse_model_name(name)
         read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
-        config, network, arguments = read(place)
+        with hub_that_answers() if source == "hf-hub" else nullcontext():
+            config, network, arguments = read(place)
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise cannot_be_had(f"the network {name}", error, "give weights=FILE") from error
     return Place(str(network), dict(arguments or {}), config)
+
+
+@contextmanager
+def hub_that_answers() -> Iterator[None]:
+    """Within it the Hub is left alone where it does not answer within `WAIT` seconds.
+
+    What was downloaded before is taken then, and what was not raises `ConnectionError` at once: the Hub's own library
+    tries for up to a minute.
+    """
+    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except OSError as error:
+        raise ConnectionError(f"{urlsplit(constants.ENDPOINT).hostname} does not answer") from error
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _answers(address: str) -> bool:
+    """Whether a connection to an address, or to the proxy that leads there, is there within `WAIT` seconds."""
+    target = urlsplit(address)
+    if not urllib.request.proxy_bypass(target.hostname or ""):
+        proxies = urllib.request.getproxies()
+        target = urlsplit(proxies.get(target.scheme) or proxies.get("all") or address)
+    port = target.port or {"http": 80, "https": 443}.get(target.scheme, 1080)
+    there = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((target.hostname or "", port), WAIT).close()
+        except OSError:
+            return
+        there.set()
+
+    looking = threading.Thread(target=connect, daemon=True)  # a name may take longer to be looked up
+    looking.start()
+    looking.join(WAIT)
+    return there.is_set()
 
 
 def cannot_be_had(what: str, error: Exception, remedy: str) -> ValueError:

@@ -1,5 +1,6 @@
 """The network of a recipe: created by name, initialised, and given what fits of other weights."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from elastic_cnn.data.sampler import Samples
 from elastic_cnn.tasks.elastic_start import make_elastic
-from elastic_cnn.tasks.places import Place, cannot_be_had, find_place, is_place
+from elastic_cnn.tasks.places import Place, cannot_be_had, find_place, hub_that_answers, is_place
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
@@ -180,8 +181,10 @@ def create_network(
     network and says what to do where it cannot be built, there are no such weights, or they cannot be had from here.
     """
     wanted = {"pretrained": True, **({} if config is None else {"pretrained_cfg": config})}
+    local = config is not None and config.get("source") == "local-dir"
     try:
-        return create_model(name, **arguments, **(wanted if published else {}))
+        with hub_that_answers() if published and not local else nullcontext():
+            return create_model(name, **arguments, **(wanted if published else {}))
     except (TypeError, AttributeError, AssertionError, RuntimeError) as error:
         if published and "pretrained weights" in str(error).lower():
             raise ValueError(
