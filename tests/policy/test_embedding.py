@@ -1,11 +1,13 @@
 """t-SNE of policies: repeatable, true to neighbourhoods, and defined for few or equal images."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastic_cnn.policy.embedding import embed
+from elastic_cnn.policy.embedding import embed, embed_by_umap
 
 
 def clusters(count, seed=0):
@@ -14,9 +16,14 @@ def clusters(count, seed=0):
     return kinds, rng.normal(0, 0.1, (count, 6)) + 5 * np.eye(6)[kinds]
 
 
-def test_neighbours_stay_neighbours():
+@pytest.mark.parametrize("method", [embed, embed_by_umap])
+def test_neighbours_stay_neighbours(method):
+    if method is embed_by_umap:
+        pytest.importorskip("umap", reason="maps by UMAP need the package umap-learn")
     kinds, scores = clusters(90)
-    places = embed(scores)
+    places = method(scores)
+    assert places.dtype == np.float32
+    np.testing.assert_array_equal(places, method(scores))
     distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert (kinds[distance.argmin(axis=1)] == kinds).all()
@@ -60,3 +67,11 @@ def test_equal_images_lie_in_one_place():
 def test_too_few_or_broken_scores_are_refused(scores):
     with pytest.raises(ValueError, match="t-SNE needs"):
         embed(scores)
+
+
+def test_umap_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(
+        ValueError, match=r"needs the package umap-learn: pip install umap-learn, or choose tsne or pca"
+    ):
+        embed_by_umap(clusters(20)[1])

@@ -72,7 +72,7 @@ def segment_photo(
     margin: a quarter of the tile by default, at most 128.
     """
     device = next(network.parameters()).device
-    pixels = photo if isinstance(photo, torch.Tensor) else F.pil_to_tensor(photo.convert("RGB"))  # (C, H, W)
+    pixels = to_pixels(photo)
     height, width = pixels.shape[1:]
     mask = np.empty((height, width), np.uint8)
     side = tile or max(height, width)
@@ -83,6 +83,11 @@ def segment_photo(
         up, before, down, behind = part.inner
         mask[up:down, before:behind] = preds[up - top : down - top, before - left : behind - left]
     return mask
+
+
+def to_pixels(photo: Picture) -> torch.Tensor:
+    """(C, H, W): uint8 of a picture of Pillow's, floats as they are."""
+    return photo if isinstance(photo, torch.Tensor) else F.pil_to_tensor(photo.convert("RGB"))
 
 
 def default_margin(tile: int) -> int:

@@ -12,16 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastic_cnn.cli.collecting import collect_with_bar
-from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
+from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.extras import require
+from elastic_cnn.tasks.spec import task_spec
 
 if TYPE_CHECKING:
+    from elastic_cnn.policy.collect import Collection
     from elastic_cnn.policy.explorer.predict import Predictor
+    from elastic_cnn.policy.run import Subject
+    from elastic_cnn.tasks.console import Console
+
+
+METHODS = ("auto", "tsne", "umap", "pca")  # of `policy.explorer.layout`, which is slow to import
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "policy", nargs="?", metavar="POLICY", help="a policy table or the folder it lies in; with --data a checkpoint"
+        "policy",
+        nargs="?",
+        metavar="POLICY",
+        help="a policy table or its folder; a run folder, to ask about its own photos; with --data a checkpoint",
     )
     add_data_arguments(parser, "photos to ask the checkpoint POLICY about first: any classifier's, elastic or not")
     parser.add_argument("--split", default="val", help="of --data: train, val, test or a folder's name (default: val)")
@@ -29,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="DIR", help="folder to write (default: explorer, beside POLICY)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     parser.add_argument("--photos", metavar="DIR", help="folder of the photos (default: the one that the table names)")
-    parser.add_argument("--map", default="auto", choices=("auto", "tsne", "pca"), help="of the photos (default: auto)")
+    parser.add_argument("--map", default="auto", choices=METHODS, help="of the photos (default: auto)")
     parser.add_argument(
         "--map-of",
         default="auto",
@@ -52,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    asked = args.data or args.annotations or args.images
+    asked = bool(args.data or args.annotations or args.images or (args.policy and is_checkpoint(args.policy)))
     if (args.against or asked) and not (asked and args.policy):
         raise ValueError("--data DIR asks the checkpoint that is named first: elastic explore CHECKPOINT --data DIR")
     if args.checkpoint and not args.serve:
@@ -67,8 +78,30 @@ def run(args: argparse.Namespace) -> None:
     index = _build(args) if args.policy else None
     if args.serve:
         _serve(args, index.parent if index else None, predictor)
-    elif args.open and index is not None and not webbrowser.open(index.resolve().as_uri()):
-        print(f"no browser could be started: open {index} yourself")
+    elif index is not None:
+        if not args.open:
+            print(f"open {index} in a browser (or repeat with --open)")
+        elif not webbrowser.open(index.resolve().as_uri()):
+            print(f"no browser could be started: open {index} yourself")
+        if (checkpoint := checkpoint_of(args.policy)) is not None:
+            print(next_line("export", checkpoint, "--format", "onnx"))
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a name means a network and not a policy table: a .safetensors file, or a run folder with one."""
+    place = Path(path)
+    run = (place / "best.safetensors").is_file() and not (place / "policy.parquet").is_file()
+    return run or place.suffix == ".safetensors"
+
+
+def checkpoint_of(policy: str | Path) -> Path | None:
+    """The network that a table is of: its run folder where it is the best of one; None where it is gone."""
+    from elastic_cnn.policy.table import policy_file, read_info
+
+    file = Path(read_info(policy_file(policy)).checkpoint)
+    if not file.is_file():
+        return None
+    return file.parent if file.name == "best.safetensors" else file
 
 
 def _collect(args: argparse.Namespace) -> Path:
@@ -81,14 +114,35 @@ def _collect(args: argparse.Namespace) -> Path:
     subject = load_subject(args.policy)
     against = load_subject(args.against) if args.against else None
     out = subject.checkpoint.parent / "policy"
+    data, places = data_or_own(args, args.policy)
     settings = Settings(workers=min(2, args.workers))
     console = Console(False if args.no_progress else None)
+    if task_spec(subject.task).per_pixel:
+        done = _collect_masks(args, subject, data, out, console)
+        console.line(f"{done.path}: the masks of {done.rows} photos")
+        return done.path
     done = collect_with_bar(
-        console, "answers", subject, data_of(args), out, split=args.split, against=against, places=places_of(args),
+        console, "answers", subject, data, out, split=args.split, against=against, places=places,
         settings=settings, overwrite=args.overwrite, plain=True, reuse=not args.overwrite,
     )  # fmt: skip
     console.line(f"{done.path}: the answers about {done.rows} photos")
     return done.path
+
+
+def _collect_masks(
+    args: argparse.Namespace, subject: "Subject", data: str, out: Path, console: "Console"
+) -> "Collection":
+    """The same of a segmentation network, with masks beside it."""
+    require("lightning", "train")
+    from elastic_cnn.analysis.segment_answers import collect_masks
+
+    if args.against:
+        raise ValueError("--against is for classifiers: a segmentation network is looked at alone")
+    with console.bar("masks", 0) as bar:
+        return collect_masks(
+            subject, data, out, split=args.split, overwrite=args.overwrite, reuse=not args.overwrite,
+            progress=bar.update, started=lambda samples: bar.reset(len(samples)), say=console.warn,
+        )  # fmt: skip
 
 
 def _build(args: argparse.Namespace) -> Path:

@@ -1,4 +1,6 @@
-"""Where images lie in policy space: t-SNE of their score vectors (paper, Figure 6)."""
+"""Where images lie in policy space: t-SNE of their score vectors (paper, Figure 6), or UMAP."""
+
+import warnings
 
 import numpy as np
 
@@ -16,11 +18,7 @@ def embed(scores: np.ndarray, *, perplexity: float = 30.0, seed: int = 0, standa
 
     Raises `ValueError` for fewer than five images, or scores that are not finite.
     """
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 2 or len(scores) < MINIMUM:
-        raise ValueError(f"t-SNE needs scores of at least {MINIMUM} images, (N, blocks), got {scores.shape}")
-    if not np.isfinite(scores).all():
-        raise ValueError("t-SNE needs finite scores")
+    scores = _checked(scores, "t-SNE")
     if standardise:
         deviation = scores.std(axis=0)
         scores = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
@@ -35,3 +33,33 @@ def embed(scores: np.ndarray, *, perplexity: float = 30.0, seed: int = 0, standa
     )
     with require("threadpoolctl", "figures").threadpool_limits(1):  # the order of sums depends on the threads
         return np.asarray(tsne.fit_transform(scores), np.float32)
+
+
+def embed_by_umap(vectors: np.ndarray, *, neighbours: int = 15, seed: int = 0) -> np.ndarray:
+    """UMAP coordinates (N, 2) float32 of vectors (N, D), by the package umap-learn, which no extra brings.
+
+    neighbours: of each point, lowered to N - 1. Seeded, on one thread. `ValueError` as of `embed`, and without
+    umap-learn.
+    """
+    vectors = _checked(vectors, "UMAP")
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ValueError(
+            "a map by UMAP needs the package umap-learn: pip install umap-learn, or choose tsne or pca"
+        ) from error
+    start = "pca" if vectors.shape[1] > 1 else "random"
+    layout = UMAP(n_neighbors=min(neighbours, len(vectors) - 1), random_state=seed, n_jobs=1, init=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba and of few points; what cannot be laid out raises
+        return np.asarray(layout.fit_transform(vectors.astype(np.float32)), np.float32)
+
+
+def _checked(vectors: np.ndarray, method: str) -> np.ndarray:
+    """(N, D) in float64. `ValueError` for fewer than five rows, and for values that are not finite."""
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or len(vectors) < MINIMUM:
+        raise ValueError(f"{method} needs scores of at least {MINIMUM} images, (N, blocks), got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{method} needs finite scores")
+    return vectors

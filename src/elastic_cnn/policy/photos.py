@@ -55,7 +55,7 @@ class FolderPhotos:
 
     def path(self, index: int) -> str:
         """Relative to the data's root, with `/`; `SHARD:MEMBER` in shards."""
-        return _below(self.images.path(index), self.root)
+        return below(self.images.path(index), self.root)
 
     def label(self, index: int, target: int | None = None) -> str | None:
         """The class's name; None for photos that lie in no class folder."""
@@ -153,7 +153,7 @@ def open_or_none(photos: FolderPhotos | CocoPhotos, ids: Sequence[int]) -> Calla
     return open_photo
 
 
-def _below(path: str, root: str) -> str:
+def below(path: str, root: str) -> str:
     """`path` relative to `root`, where it lies below."""
     if is_url(root):
         return path.removeprefix(root.rstrip("/") + "/")

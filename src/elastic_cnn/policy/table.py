@@ -4,11 +4,12 @@
 |---|---|---|
 | `id` | int64 | the image's number in its data set; unique, ascending |
 | `path` | string | relative to `data_root`, with `/` |
-| `label` | string, list<string> for multi-label | null where unknown |
-| `prediction` | string, list<string> for multi-label | the most probable class; all classes above the threshold |
+| `label` | string, list<string> for multi-label and segmentation | null where unknown |
+| `prediction` | the same | the most probable class; all above the threshold; all of the mask, the largest first |
 | `confidence` | float32 | probability of the most probable class |
 | `correct` | bool | prediction equals label (as sets, for multi-label); null where the label is unknown |
 | `base_prediction`, `base_confidence`, `base_correct` | as above | of the network compared against |
+| `iou` | float32, for segmentation | mean IoU of the classes in the photo's mask or the prediction; null for none |
 | `object_sizes` | list<float32> | sizes of the image's objects (`PolicyInfo.size_unit`); null where unknown |
 | `top_classes`, `top_probabilities` | list<string>, list<float32> | the most probable classes, best first, if any |
 | `features` | `PolicyInfo.features` float32 | what the classifier saw (`policy/features.py`), if it was collected |
@@ -41,10 +42,12 @@ SCORE = "score:"
 class PolicyInfo:
     """What all rows of a policy table share.
 
-    task: `classification` or `multilabel`. classes: the network's, in order. blocks: in order of execution.
+    task: `classification`, `multilabel`, `segmentation`. classes: the network's, in order. blocks: in order of
+    execution.
     network, checkpoint: name and file; against: the checkpoint of `base_*`, None without one.
     data_root: the folder (or shards) that paths are relative to. input: how photos were prepared (size, mean, ...).
     features: numbers a row in the column `features`, 0 for no such column. top: whether the columns `top_*` are there.
+    palette: the colours of the classes in masks (red, green, blue), of segmentation alone.
     size_unit: the unit of `object_sizes`. source: what tells this collection from another (resuming compares it).
     """
 
@@ -60,9 +63,10 @@ class PolicyInfo:
     source: dict[str, Any] = field(default_factory=dict)
     features: int = 0
     top: bool = False
+    palette: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in (known := task_names(lambda spec: spec.photos is not None)):
+        if self.task not in (known := task_names(lambda spec: spec.photos is not None or spec.per_pixel)):
             raise ValueError(f"a policy table is of the task {' or '.join(known)}, not {self.task!r}")
 
     @property
@@ -84,6 +88,7 @@ class PolicyInfo:
             known = {entry.name for entry in fields(cls)}
             values = {name: value for name, value in values.items() if name in known}
             values["classes"] = tuple(map(str, values["classes"]))
+            values["palette"] = tuple(tuple(map(int, colour)) for colour in values.get("palette", ()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description is not one of a policy table ({error!r})") from error
         if version != VERSION:
@@ -91,17 +96,25 @@ class PolicyInfo:
         return cls(**values, blocks=blocks)
 
 
+def has_lists(task: str) -> bool:
+    """Whether a photo may have several labels: names of classes, or classes of pixels."""
+    spec = task_spec(task)
+    return spec.several or spec.per_pixel
+
+
 def schema_of(info: PolicyInfo, base: bool | None = None) -> Any:
     """The Arrow schema of a table with this description; `base`: with `base_*` columns, by default as it says."""
     pa = require("pyarrow", "figures")
     if not info.blocks and not info.features:
         raise ValueError("a policy table needs at least one elastic block (or, of a plain network, its features)")
-    answer = pa.list_(pa.string()) if task_spec(info.task).several else pa.string()
+    answer = pa.list_(pa.string()) if has_lists(info.task) else pa.string()
     columns = [("id", pa.int64()), ("path", pa.string()), ("label", answer)]
     base = info.against is not None if base is None else base
     for prefix in ("", "base_") if base else ("",):
         columns += [(f"{prefix}prediction", answer), (f"{prefix}confidence", pa.float32())]
         columns += [(f"{prefix}correct", pa.bool_())]
+    if task_spec(info.task).per_pixel:
+        columns.append(("iou", pa.float32()))
     columns.append(("object_sizes", pa.list_(pa.float32())))
     if info.top:
         columns += [("top_classes", pa.list_(pa.string())), ("top_probabilities", pa.list_(pa.float32()))]
@@ -189,7 +202,7 @@ class PolicyTable:
 
     def labels(self) -> list[str | None]:
         """One class a row: the label or, where it is unknown, None; the first of several labels."""
-        if task_spec(self.info.task).several:
+        if has_lists(self.info.task):
             return [label[0] if label else None for label in self.column("label")]
         return self.column("label")
 

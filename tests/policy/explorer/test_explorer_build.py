@@ -6,6 +6,8 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from explorer_tables import BLOCKS, CLASSES, build, color, write_table
 from hypothesis import given
@@ -131,8 +133,8 @@ def test_maps_of_few_or_equal_photos():
     assert lay_out(np.ones((3, 6), np.float32)).coordinates.tolist() == [[0.5, 0.5]] * 3
     assert lay_out(np.eye(4, 1, dtype=np.float32)).method == "Principal components"
     assert "t-SNE" in lay_out(np.random.default_rng(0).normal(size=(12, 6))).method
-    with pytest.raises(ValueError, match="map 'umap'"):
-        lay_out(np.ones((3, 6)), "umap")
+    with pytest.raises(ValueError, match="map 'isomap'"):
+        lay_out(np.ones((3, 6)), "isomap")
 
 
 def test_each_thumbnail_lies_at_its_slot(explorer):
@@ -266,6 +268,31 @@ def test_a_large_table_is_sampled_and_says_so(tmp_path):
     assert received(tmp_path / "out", "table")["sampled_of"] == 60
     build_explorer(path, tmp_path / "again", options)
     assert received(tmp_path / "again", "paths") == shown
+
+
+def test_a_million_photos_open_as_a_sample_of_them(tmp_path):
+    rows, rng = 1_000_000, np.random.default_rng(0)
+    info = PolicyInfo("classification", ("ant", "bee"), BLOCKS[:2], data_root=str(tmp_path))
+    names = pa.array(np.char.add("photo", np.arange(rows).astype(str)))
+    columns = {
+        "id": np.arange(rows),
+        "path": names,
+        "label": pa.array(["ant", "bee"] * (rows // 2)),
+        "prediction": pa.array(["ant"] * rows),
+        "confidence": rng.random(rows, np.float32),
+        "correct": np.arange(rows) % 2 == 0,
+        "object_sizes": pa.nulls(rows, pa.list_(pa.float32())),
+        **{name: rng.random(rows, np.float32) for name in info.score_columns},
+    }
+    schema = schema_of(info)
+    pq.write_table(pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema), tmp_path / "p.parquet")
+    options = ExplorerOptions(map="pca", most=50, pictures=PictureOptions(thumbnail=32, picture=0, workers=1))
+    grey = Image.new("RGB", (40, 40), "grey")
+    report = build_explorer(tmp_path / "p.parquet", tmp_path / "out", options, open_photo=lambda row, side: grey)
+    assert (report.rows, report.sampled_of) == (50, rows)
+    places = [int(name.removeprefix("photo")) for name in received(tmp_path / "out", "paths")]
+    assert places == sorted(set(places))
+    assert abs(np.mean(places) / rows - 0.5) < 0.15  # from all over it: the mean of 50 has a deviation of 0.04
 
 
 def test_a_plain_networks_table_is_laid_out_by_features(tmp_path):

@@ -317,12 +317,16 @@ def test_axe_finds_no_serious_fault(browser, explorer, scheme):
         page.goto(explorer.url + hash)
         page.wait_for_selector("html[data-ready='1']")
         charts(page)
-        page.evaluate(AXE.read_text("utf-8"))
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
-        serious = [
-            (entry["id"], [node["html"] for node in entry["nodes"]][:3], entry["nodes"][0]["failureSummary"])
-            for entry in found["violations"]
-            if entry["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], hash
+        assert serious_faults(page) == [], hash
     context.close()
+
+
+def serious_faults(page) -> list:
+    """What axe-core finds that is serious or worse: name, elements, summary."""
+    page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
+    return [
+        (entry["id"], [node["html"] for node in entry["nodes"]][:3], entry["nodes"][0]["failureSummary"])
+        for entry in found["violations"]
+        if entry["impact"] in ("serious", "critical")
+    ]

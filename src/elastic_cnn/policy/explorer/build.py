@@ -1,8 +1,9 @@
 """Building the explorer: a policy table and its photos to one folder that opens by double click."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -30,8 +31,8 @@ from elastic_cnn.policy.explorer.sprites import (
     photos_below,
     write_pictures,
 )
-from elastic_cnn.policy.table import PolicyTable, read_policy
-from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.policy.mask_places import KINDS, MASKS, mask_file
+from elastic_cnn.policy.table import PolicyTable, has_lists, policy_file, read_policy
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -107,6 +108,7 @@ def build_explorer(
             reasons = ", ".join(f"{reason} ({count})" for reason, count in pictures.missing.items())
             raise ValueError(f"none of the photos of {policy} can be shown from {root}: {reasons}; see --photos")
         columns["has_picture"] = pictures.has_picture
+        columns["has_masks"] = copy_masks(Path(policy), folder, table.column("id"))
         columns["x"], columns["y"] = layout.coordinates[:, 0], layout.coordinates[:, 1]
         about = _about(table, columns, names.all, layout, options) | {"sampled_of": sampled_of}
         write_static(folder)
@@ -114,6 +116,19 @@ def build_explorer(
     return ExplorerReport(
         out / "index.html", len(table), dict(pictures.missing), pictures.bytes, layout.method, sampled_of
     )
+
+
+def copy_masks(policy: Path, folder: Path, ids: Sequence[int]) -> np.ndarray:
+    """Copy the masks beside a table into `folder/masks`, by row. Returns (N,) uint8: which rows have them."""
+    there, has_masks = policy_file(policy).parent / MASKS, np.zeros(len(ids), np.uint8)
+    for row, number in enumerate(ids) if there.is_dir() else ():
+        files = [(mask_file(there, kind, number), mask_file(folder / MASKS, kind, row)) for kind in KINDS]
+        if all(source.is_file() for source, _ in files):
+            for source, target in files:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+            has_masks[row] = 1
+    return has_masks
 
 
 def _sampled(table: PolicyTable, most: int, say: Callable[[str], None]) -> tuple[PolicyTable, int | None]:
@@ -178,7 +193,8 @@ def _about(
         "has_outcomes": bool((columns["correct"] < 2).any()),
         "has_base": table.has_base,
         "has_top": table.info.top,
-        "several": task_spec(table.info.task).several,
+        "several": has_lists(table.info.task),
+        "palette": [list(colour) for colour in table.info.palette],
         "feature_width": 0 if table.info.blocks else table.info.features,
         "size_unit": table.info.size_unit,
         "blocks": block_summary(table),

@@ -34,7 +34,7 @@ def browser_columns(table: PolicyTable) -> tuple[dict[str, np.ndarray], Names]:
 
     `KIND_names` holds the numbers of the names of all rows in a line, `KIND_starts` (N + 1) where each row's begin.
     `top_*` are the most probable classes, where the table has them; `features` (N x D bytes) is of plain networks.
-    `correct` and `base_correct` are 0, 1 or `UNKNOWN`. Confidence is NaN where it is unknown.
+    `iou` is of segmentation. `correct` and `base_correct` are 0, 1 or `UNKNOWN`. Confidence is NaN where it is unknown.
     """
     names = Names(table.info.classes)
     columns: dict[str, np.ndarray] = {}
@@ -57,6 +57,8 @@ def browser_columns(table: PolicyTable) -> tuple[dict[str, np.ndarray], Names]:
         )
         flat = itertools.chain.from_iterable(table.column("top_probabilities"))
         columns["top_values"] = np.array(list(flat), np.float32)
+    if "iou" in table.rows.column_names:
+        columns["iou"] = np.array([np.nan if value is None else value for value in table.column("iou")], np.float32)
     if not table.info.blocks:
         columns["features"] = quantized(table.features).reshape(-1)
     sizes = [value or [] for value in table.column("object_sizes")]

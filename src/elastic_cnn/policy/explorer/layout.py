@@ -1,13 +1,13 @@
-"""Where the explorer's map puts each photo: t-SNE of the policies or features, or their two principal components."""
+"""Where the explorer's map puts each photo: t-SNE or UMAP of the policies or features, or two principal components."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from elastic_cnn.policy.embedding import MINIMUM, embed
+from elastic_cnn.policy.embedding import MINIMUM, embed, embed_by_umap
 
-METHODS = ("auto", "tsne", "pca")
+METHODS = ("auto", "tsne", "umap", "pca")
 MOST_FOR_TSNE = 20_000  # rows up to which `auto` takes t-SNE
 
 
@@ -27,9 +27,9 @@ def lay_out(
     what: str = "policies",
 ) -> Layout:
     """The map of vectors (N, D), scores or features; `what` names them. `auto`: t-SNE up to `MOST_FOR_TSNE` photos,
-    principal components beyond.
+    principal components beyond; `umap` where umap-learn is installed.
 
-    `ValueError` for an unknown method, or `tsne` with fewer than five photos.
+    `ValueError` for an unknown method, `umap` without its package, and `tsne` or `umap` with fewer than five photos.
     """
     if method not in METHODS:
         raise ValueError(f"unknown map {method!r}; choose from {', '.join(METHODS)}")
@@ -37,6 +37,10 @@ def lay_out(
         say(f"laying out {len(vectors)} photos by t-SNE of {what}")
         note = f"Near points have like {what}; the axes mean nothing."
         return Layout(_to_unit(embed(vectors)), f"t-SNE of {what}", note)
+    if method == "umap":
+        say(f"laying out {len(vectors)} photos by UMAP of {what}")
+        note = f"Near points have like {what}; the axes mean nothing."
+        return Layout(_to_unit(embed_by_umap(vectors)), f"UMAP of {what}", note)
     coordinates, explained = _principal(vectors)
     note = f"The two principal components of the {what} hold {100 * explained:.0f}% of their variance."
     return Layout(_to_unit(coordinates), "Principal components", note)

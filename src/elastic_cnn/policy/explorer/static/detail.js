@@ -50,6 +50,7 @@
       OUTCOME_TEXT[outcome] && ["outcome", OUTCOME_TEXT[outcome], outcome],
       ...missedAndExtra(store, row),
       store.hasPolicy && ["mean score", E.number(store.means[row], 4)],
+      store.iou && ["mean IoU", E.percent(store.iou[row])],
       sizes && sizes.length > 0 && ["objects", `${sizes.length}, of size ${Array.from(sizes.slice(0, 8), (size) => Math.round(size)).join(", ")}${sizes.length > 8 ? ", \u2026" : ""} (${store.info.size_unit})`],
       store.tags.of(row).length > 0 && ["tags", store.tags.of(row).join(", ")],
       ["path", store.paths[row]],
@@ -82,9 +83,11 @@
         else if (event.key === "ArrowRight") actions.step(1);
         else if (event.key.toLowerCase() === "c") actions.mark(this.row);
         else if (event.key.toLowerCase() === "g") actions.tag(this.row);
+        else if (event.key.toLowerCase() === "o" && this.masks) this.masks.turn();
         else return;
         event.preventDefault();
       });
+      this.overlay = "prediction"; // laid over the photos of a segmentation network
     }
 
     show(row, { scale, marked }) {
@@ -98,6 +101,7 @@
       const series = [{ name: "this photo", policy, kind: "" }];
       const nearest = el("section", {}, el("h3", {}, store.hasPolicy ? "Nearest in policy space" : "Nearest in feature space"),
         E.strip(store, near.map((item) => item.row), scale, actions.open, (other) => `distance ${E.number(distance.get(other), 2)}`));
+      this.masks = store.mask(row, "truth") ? new E.Masks(store, row, this.overlay, (kind) => { this.overlay = kind; }) : null;
       const focused = this.dialog.contains(document.activeElement) ? document.activeElement.id : "";
       E.clear(this.dialog,
         el("div", { class: "dialog-head" },
@@ -109,7 +113,7 @@
           category >= 0 && el("button", { type: "button", id: "detail-class", onclick: () => actions.category(store.names[category]) }, "Only this class"),
           el("button", { type: "button", class: "close", id: "detail-close", onclick: () => this.dialog.close() }, "Close")),
         el("div", { class: "two" },
-          el("div", {}, E.pictureOf(store, row), E.topClasses(store, row), E.facts(store, row)),
+          el("div", {}, this.masks ? this.masks.element : E.pictureOf(store, row), E.topClasses(store, row), E.facts(store, row)),
           store.hasPolicy ? el("div", {}, el("h3", {}, "Scale policy"), E.ribbon(store, policy, scale),
             E.policyChart(store, series, { scale, width: 560 }), E.scoreTable(store, series)) : el("div", {}, nearest)),
         store.hasPolicy && nearest);

@@ -32,7 +32,7 @@
           if (number < low) low = number;
           if (number > high) high = number;
         }
-        if (["confidence", "base", "margin"].includes(key)) [low, high] = [0, 1];
+        if (["confidence", "base", "margin", "iou"].includes(key)) [low, high] = [0, 1];
         if (!(high > low)) [low, high] = Number.isFinite(low) ? [low - 0.5, low + 0.5] : [0, 1];
         this.extents.set(key, [low, high]);
       }

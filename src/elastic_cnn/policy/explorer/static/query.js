@@ -23,6 +23,7 @@
     if (key === "mean") return (row) => store.means[row];
     if (key === "base") return (row) => store.base_confidence[row];
     if (key === "margin") return (row) => store.margin(row);
+    if (key === "iou") return (row) => store.iou[row];
     if (key === "size") return (row) => store.largest(row);
     return (row) => store.confidence[row];
   };
@@ -30,7 +31,7 @@
   // [[key, title]] of the numbers that this table has.
   E.scoreKeys = function (store) {
     const { info } = store;
-    return [["confidence", "confidence"], info.has_top && ["margin", "margin of the best class over the second"],
+    return [["confidence", "confidence"], store.iou && ["iou", "mean IoU of the photo"], info.has_top && ["margin", "margin of the best class over the second"],
       info.has_base && ["base", "base network's confidence"], store.size_values && ["size", `largest object (${info.size_unit})`],
       store.hasPolicy && ["mean", "mean score"], ...store.blocks.map((block, i) => [`b${i}`, `block ${i + 1}: ${E.blockTitle(block)}`])].filter(Boolean);
   };

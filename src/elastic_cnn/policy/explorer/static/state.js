@@ -6,7 +6,7 @@
     map: true, photos: false, color: "category", view: [], lasso: [], photo: -1, pair: [], classes: [], theme: "",
     among: [], cell: [], tag: "", brush: [], chart: "confidence", tagged: 0,
   };
-  const KEY = "(?:confidence|margin|base|size|mean|b\\d{1,4})"; // of E.valueOf
+  const KEY = "(?:confidence|margin|base|size|mean|iou|b\\d{1,4})"; // of E.valueOf
   const BRUSH = new RegExp(`^(${KEY})~(-?[\\d.]+(?:e-?\\d+)?)~(-?[\\d.]+(?:e-?\\d+)?)$`);
   // a step of the browser's history; the rest (typing, dragging, going from photo to photo) is none
   const STEPS = ["outcome", "category", "among", "cell", "tag", "lasso", "brush", "pair", "classes"];

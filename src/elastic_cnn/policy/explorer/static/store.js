@@ -146,8 +146,10 @@
       return { url: E.numbered("thumbs", sheet), x: (place % columns) * side, y: Math.floor(place / columns) * side, sheet };
     }
     picture(row) { return this.has_picture[row] ? E.numbered("pictures", row) : null; }
+    // The address of a mask to lay over the picture: "truth", "prediction" or "errors"; null for none.
+    mask(row, kind) { return this.has_picture[row] && this.has_masks[row] ? E.numbered(`masks/${kind}`, row, "png") : null; }
   };
 
   // Files by number, a thousand to a folder. No address is ever made from text of the table.
-  E.numbered = (folder, number) => `${folder}/${String(Math.floor(number / 1000)).padStart(4, "0")}/${String(number).padStart(7, "0")}.webp`;
+  E.numbered = (folder, number, ending = "webp") => `${folder}/${String(Math.floor(number / 1000)).padStart(4, "0")}/${String(number).padStart(7, "0")}.${ending}`;
 })(window.ElasticExplorer);
