@@ -68,6 +68,7 @@ def test_a_run_is_tested_on_its_own_data_wherever_that_lies(run, place, capsys):
     told = capsys.readouterr().out.split("\n", 1)[1]
     assert main(["eval", str(run), *QUIET]) == 0
     assert capsys.readouterr().out.split("\n", 1)[1] == told
+    assert f"next: elastic eval {run} -o {run}/report" in told
 
 
 def test_what_does_not_occur_has_no_score(run, place, tmp_path, capsys):
@@ -107,7 +108,6 @@ def test_one_file_for_both_splits(place, tmp_path, capsys):
     [
         (["eval", "RUN", "--images", "."], "the data is missing"),
         (["stress", "RUN"], "the data is missing: give --data DIR, or --annotations FILE --images DIR"),
-        (["policy", "RUN"], "the data is missing"),
         (["train", "RECIPE", "-o", "OUT"], "the data is missing"),
         (["train", "small_images", "--annotations", "a.json", "--images", ".", "-o", "OUT"],
          "unknown key 'options.annotations'"),

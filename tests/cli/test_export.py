@@ -22,12 +22,13 @@ def test_writes_beside_the_checkpoint_and_says_what_was_checked(run_folder, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"wrote {run_folder / 'best.pt2'} (")
     assert lines[0].endswith("any batch; any height and width from 33 up")
-    assert [line.split(":")[0].split()[-1] for line in lines[1:]] == [
+    assert [line.split(":")[0].split()[-1] for line in lines[1:-1]] == [
         "1x3x40x40",
         "2x3x40x40",
         "1x3x33x51",
         "2x3x33x51",
     ]
+    assert lines[-1] == f"next: elastic serve {run_folder}"
     assert (run_folder / "best.pt2").is_file()
 
 

@@ -60,6 +60,8 @@ def test_from_a_folder_to_a_run_that_goes_on_by_itself(undivided, tmp_path, caps
         ((), "name a recipe (`elastic train finetune"),
         (("epochs=2",), "name a recipe"),
         (("--resume",), "holds no run (no recipe.yaml)"),
+        (("--check-data",), "--check-data goes with a recipe"),
+        (("finetune", "--check-data", "--data", "nowhere"), "there is no folder nowhere"),
         (("--extend", "epochs=3"), "holds no run"),
         (("--extend", "seed=3"), "goes on with epochs, patience, val_every, log_every changed, nothing else"),
         (("finetune", "--extend", "epochs=3"), "leave finetune out"),
@@ -72,6 +74,26 @@ def test_what_cannot_be_begun_or_gone_on_with(arguments, says, tmp_path, capsys)
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "none").exists()
+
+
+def test_data_is_checked_without_a_run_and_a_run_needs_its_folder(undivided, tmp_path, capsys, monkeypatch):
+    """Every photo is read, also by other processes; the last line is the command that trains."""
+    monkeypatch.chdir(tmp_path)
+    (undivided / "dark" / "torn.png").write_bytes(b"\x89PNG")
+    words = ["train", "finetune", "image_size=32", "--data", str(undivided), "--split", "0.25", "--elastic"]
+    try:
+        assert main([*words, "--check-data", "--workers", "1"]) == 0
+        said = capsys.readouterr()
+        assert "16 of 17 photos can be read, 1 are left out" in said.out
+        assert f"left out: {undivided / 'dark' / 'torn.png'} cannot be read" in said.err
+        last = said.out.splitlines()[-1]
+        assert last == f"next: elastic {' '.join(words[:3])} --data {undivided} --split 0.25 --elastic -o runs/mine"
+        assert main([*words, "--check-data", "--workers", "0", "--strict"]) == 2
+    finally:
+        (undivided / "dark" / "torn.png").unlink()
+    assert main(words) == 2
+    assert "-o is missing: name a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_as_long_already_is_not_extended(tiny, tmp_path, capsys):

@@ -1,11 +1,11 @@
 """`elastic eval CHECKPOINT --data DIR`: test a checkpoint."""
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
+from elastic_cnn.cli.next_step import how_to_test, next_line
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_to_overwrite, write_json
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--against goes with -o: the comparison stands in the report")
     if args.json and not args.overwrite:
         refuse_to_overwrite(args.json)
-    data, places = data_or_own(args)
+    data, places = data_or_own(args, args.checkpoint)
     options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places, tta=args.tta)
     settings = machine_settings(args)
     console = Console(settings.progress)
@@ -54,23 +54,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         results = training.evaluate(args.checkpoint, data, args.split, options, settings, console)
         console.line("\n".join(describe(results)))
+        console.line(how_to_test(results["task"], args.checkpoint))
     if args.json and console.shown:
         write_json(Path(args.json), {"checkpoint": str(args.checkpoint), "data": data, "split": args.split, **results})
-
-
-def data_or_own(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
-    """The data that is named and its places, else those of the run folder which is tested."""
-    from elastic_cnn.tasks.run_folder import data_of_run
-    from elastic_cnn.zoo.checkpoint import checkpoint_file
-
-    checkpoint_file(args.checkpoint)  # one that is missing is told so, not that its data is
-    named = args.data is not None or args.images is not None or args.annotations is not None
-    try:
-        return (data_of(args), places_of(args)) if named else data_of_run(args.checkpoint)
-    except ValueError as error:
-        if named:
-            raise
-        raise ValueError("the data is missing: give --data DIR, or --annotations FILE --images DIR") from error
 
 
 def report(args: argparse.Namespace, data: str, options: Any, settings: Any, console: Any) -> dict[str, Any]:
@@ -82,7 +68,7 @@ def report(args: argparse.Namespace, data: str, options: Any, settings: Any, con
         overwrite=args.overwrite,
     )  # fmt: skip
     console.line(str(found))
-    console.line(f"next: elastic predict {shlex.quote(str(args.checkpoint))} PHOTOS -o answers.csv")
+    console.line(next_line("predict", args.checkpoint, "PHOTOS", "-o", "answers.csv"))
     return dict(found.found["results"])
 
 

@@ -2,6 +2,9 @@
 
 import argparse
 
+from elastic_cnn.cli.next_step import next_line
+from elastic_cnn.tasks.spec import task_spec
+
 COUNT, METHOD = 128, "minmax"
 
 
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         strict=args.strict,
     )  # fmt: skip
     print("\n".join(describe(exported)))
+    if not task_spec(read_card(args.checkpoint).task).per_pixel:
+        print(next_line("serve", args.checkpoint))
 
 
 def describe(exported) -> list[str]:

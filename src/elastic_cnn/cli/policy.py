@@ -1,16 +1,22 @@
 """`elastic policy CHECKPOINT --data DIR`: collect the scale policy of every photo, and draw it."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elastic_cnn.cli.collecting import collect_with_bar
-from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
+from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.extras import require
+
+if TYPE_CHECKING:
+    from elastic_cnn.tasks.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an elastic network: a file or a run folder")
-    add_data_arguments(parser, "the data, as for training, or a folder of photos")
+    add_data_arguments(parser, "the data, as for training, or a folder of photos (of a run: its own, by default)")
     parser.add_argument("--split", default="val", help="train, val, test or a folder's name (default: val)")
     parser.add_argument("-o", "--out", metavar="OUT", help="folder to write (default: policy, beside the checkpoint)")
     parser.add_argument("--against", metavar="BASE", help="the base network's checkpoint: its answers stand beside")
@@ -42,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no usable CUDA device here; choose --device cpu")
-    data = data_of(args)
+    data, places = data_or_own(args, args.checkpoint)
     settings = Settings(args.batch_size, args.part_size, args.workers, device, args.precision, args.strict)
     subject = load_subject(args.checkpoint)
     against = load_subject(args.against) if args.against else None
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     console.shown = processes.is_first
     done = collect_with_bar(
         console, "policy", subject, data, out, processes.count, split=args.split, against=against,
-        places=places_of(args), settings=settings, overwrite=args.overwrite,
+        places=places, settings=settings, overwrite=args.overwrite,
     )  # fmt: skip
     if not processes.is_first:
         return
@@ -64,19 +70,18 @@ def run(args: argparse.Namespace) -> None:
         + (f", {len(done.unreadable)} unreadable left out" if done.unreadable else "")
     )
     if not args.no_figures:
-        _draw(args, done.path, console)
+        _draw(args, data, places, done.path, console)
+    console.line(next_line("explore", out, "--open"))
 
 
-def _draw(args: argparse.Namespace, table_path: Path, console: object) -> None:
+def _draw(args: argparse.Namespace, data: str, places: Mapping[str, str], table_path: Path, console: "Console") -> None:
     from elastic_cnn.policy.figures import draw_all
     from elastic_cnn.policy.photos import open_or_none, open_photos
     from elastic_cnn.policy.table import read_policy
 
     table = read_policy(table_path)
-    photos = open_photos(
-        data_of(args), args.split, table.info.task, table.info.classes, table.info.input, places_of(args)
-    )
+    photos = open_photos(data, args.split, table.info.task, table.info.classes, table.info.input, places)
     opener = open_or_none(photos, table.column("id"))
-    for path in draw_all(table, table_path.parent / "figures", opener, seed=args.seed, note=console.line):  # type: ignore[attr-defined]
+    for path in draw_all(table, table_path.parent / "figures", opener, seed=args.seed, note=console.line):
         if path.suffix == ".png":
-            console.line(str(path))  # type: ignore[attr-defined]
+            console.line(str(path))

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from elastic_cnn.cli.data_arguments import has_own_data
+from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
                 print(f"elastic: error: {printable(str(answer))}", file=sys.stderr, flush=True)
     if args.out is not None:
         print(f"{len(answers)} answers written to {write_predictions(args.out, answers)}", file=sys.stderr)
+        own = () if has_own_data(args.checkpoint) else ("--data", "DIR")
+        print(next_line("explore", args.checkpoint, *own, "--open"), file=sys.stderr)
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=not _can_write("\N{GRINNING FACE}")))
     if broken:

@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from dataclasses import replace
 from typing import Any
 
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
+from elastic_cnn.cli.next_step import how_to_test, next_line
 from elastic_cnn.extras import require
 from elastic_cnn.tasks.settings import LOGGERS, Settings, default_workers
 
@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("folder", "path"),
         help="name classes by the folder that holds their photos (default), or by the whole path to it (birds/owl)",
     )
+    parser.add_argument("-o", "--out", metavar="RUN_DIR", help="folder for everything that the run writes")
     parser.add_argument(
-        "-o", "--out", required=True, metavar="RUN_DIR", help="folder for everything that the run writes"
+        "--check-data", action="store_true", help="say what is found, read every photo once, and train nothing"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in RUN_DIR (starts it where there is none)"
@@ -110,6 +111,11 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--resume and --overwrite exclude each other")
     if args.allow_other_data and not args.resume:
         raise ValueError("--allow-other-data goes with --resume")
+    if args.check_data:
+        check(args)
+        return
+    if args.out is None:
+        raise ValueError("-o is missing: name a folder for everything that the run writes (-o runs/mine)")
     restarted = was_restarted()
     recipe, data = recipe_and_data(args)
     settings = replace(
@@ -132,16 +138,26 @@ def run(args: argparse.Namespace) -> None:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     console.line("\n".join(summary.lines()))
-    console.line(next_step(recipe.task, args.out))
+    console.line(how_to_test(recipe.task, args.out))
 
 
-def next_step(task: str, out: str) -> str:
-    """What to do with a run: a report, where its task has one."""
-    from elastic_cnn.tasks.spec import task_spec
+def check(args: argparse.Namespace) -> None:
+    """Read the data that would be trained on, and say how to go on."""
+    from elastic_cnn.tasks.check_data import check_data
+    from elastic_cnn.tasks.console import Console
 
-    spec = task_spec(task)
-    report = f" -o {shlex.quote(os.path.join(out, 'report'))}" if spec.top1 or spec.several else ""
-    return f"next: elastic eval {shlex.quote(out)}{report}"
+    if args.recipe is None or args.resume:
+        raise ValueError("--check-data goes with a recipe: elastic train finetune --data DIR --check-data")
+    args.out = args.out or "runs/mine"
+    given = [args.recipe, *args.overrides]
+    for name in ("data", "annotations", "images", "split", "network", "classes_from"):
+        if (value := getattr(args, name)) is not None:
+            given += [f"--{name.replace('_', '-')}", value]
+    recipe, data = recipe_and_data(args)
+    settings = replace(machine_settings(args), strict=args.strict)
+    console = Console(settings.progress)
+    check_data(recipe, data, settings, console)
+    console.line(next_line("train", *given, *(["--elastic"] if args.elastic else []), "-o", args.out))
 
 
 def recipe_and_data(args: argparse.Namespace) -> tuple[Any, str]:
