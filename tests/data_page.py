@@ -1,4 +1,4 @@
-"""The tables of docs/data.md, and what the tests of their rows share."""
+"""The tables and lists of docs/data.md, and what the tests of their rows share."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,11 +11,17 @@ HEADS = ("what happens", "meaning")
 Cases = Mapping[str, Callable[[Path], str]]  # how a row's first cell begins: what is said of such data in a new folder
 
 
+def section_text(section: str) -> str:
+    return PAGE.read_text(encoding="utf-8").partition(f"## {section}\n")[2].partition("\n## ")[0]
+
+
 def rows(section: str) -> list[tuple[str, str]]:
-    """(first cell, second cell) of every table row in a section."""
-    text = PAGE.read_text(encoding="utf-8").partition(f"## {section}\n")[2].partition("\n## ")[0]
+    """(case, what happens) of every table row in a section, and of every item `- CASE:` with a sentence below it."""
+    text = section_text(section)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    items = re.findall(r"^- (.*(?:\n  .*)*)", text, re.MULTILINE)
+    cells += [[" ".join(part.split()) for part in item.split(":\n", 1)] for item in items]
     return [(first, second) for first, second in cells if second not in HEADS]
 
 

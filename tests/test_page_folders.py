@@ -139,10 +139,10 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
         else ""
     ),
     "files of other endings": folder("train/red/a.txt", "train/b.csv", "train/green/c.txt"),
-    "a class folder whose": folder("train/blue/0.heic", "train/blue/1.heic"),
+    "a class folder whose": folder("train/blue/0.cr2", "train/blue/1.cr2"),
     "a picture beside": folder("train/preview.jpg"),
-    "pictures and no class": lone("train/a.jpg"),
-    "the same, for predict": flat,
+    "pictures and no class folders, where": lone("train/a.jpg"),
+    "pictures and no class folders, for predict": flat,
     "two folders of one name": folder("train/birds/owl/0.png", "train/toys/owl/0.png"),
     "names in the two forms": in_two_forms,
     "a name that is not UTF-8, of a photo": lambda root: not_utf8(root, b"red/caf\xe9.jpg"),

@@ -10,6 +10,8 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 def utf8(text: str) -> str:
     """File names may hold bytes that are not UTF-8; they are shown as \\xNN. Other names as they are."""
+    if text.isascii():  # as most are: this is asked for every photo
+        return text
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 

@@ -112,8 +112,8 @@ def test_a_messy_folder_is_read_the_same_way_by_every_command(name, messy, net, 
 REFUSED = {
     "a stray picture": (lambda root: fill(root / "train", RED, 1), "train/0.png lies beside the class folders"),
     "a class of files that are not read": (
-        lambda root: (root / "train" / "blue").mkdir() or (root / "train" / "blue" / "0.heic").write_bytes(b"x"),
-        "train/blue holds 1 file(s) and no image (1 .heic)",
+        lambda root: (root / "train" / "blue").mkdir() or (root / "train" / "blue" / "0.cr2").write_bytes(b"x"),
+        "train/blue holds 1 file(s) and no image (1 .cr2)",
     ),
     "the same name twice": (
         lambda root: fill(root / "train" / "more" / RED, RED, 1),

@@ -60,6 +60,7 @@ REFUSED = {
     ("accumulate=3",): "batch_size=4 cannot be divided evenly over 1 process(es) x accumulate=3",
     ("accumulate=4",): "batch norm needs two",
     ("precision=fp16",): "precision must be one of fp32, bf16-mixed, 16-mixed, not 'fp16'",
+    ("precision=16-mixed", "--accelerator", "cpu"): "precision=16-mixed is for GPUs, this run is on the CPU: take",
     ("epochs=0",): "epochs",
     ("optimizer.lr=1e9", "epochs=3"): "Lower optimizer.lr",
     ("ema=1",): "ema",

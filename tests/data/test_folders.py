@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from elastic_cnn.data import folders, picture_kinds
 from elastic_cnn.data.folders import arrange, find_pictures, is_of_the_system
 from elastic_cnn.data.image_folder import ImageFolder, split_place
 from elastic_cnn.data.sampler import UnreadableSample
@@ -16,6 +17,13 @@ CLUTTER = (
     *(".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "Desktop.INI", ".ipynb_checkpoints/0-checkpoint.png"),
     *("__MACOSX/red/._0.png", ".Trashes/old.png", ".git/objects/ab.png", "@eaDir/0.png", "THUMBS.DB"),
 )
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """Endings as they are where no reader of HEIC is installed."""
+    for room in (picture_kinds, folders):
+        monkeypatch.setattr(room, "picture_endings", lambda: picture_kinds.ENDINGS)
 
 
 def width(picture: Image.Image) -> int:
@@ -27,7 +35,7 @@ def write(root: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in (".txt", ".csv", ".xml", ".heic", ".json", ""):
+        if path.suffix.lower() in (".txt", ".csv", ".xml", ".heic", ".cr2", ".json", ""):
             path.write_bytes(b"text")
         else:
             kind = {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"}.get(path.suffix.lower())
@@ -104,6 +112,7 @@ def test_other_files_are_counted_by_ending_in_one_notice(tmp_path):
         (["preview.png"], r"train/preview\.png lies beside the class folders and is of no class: move or remove it"),
         (["a.jpg", "b.jpg"], r"train/a\.jpg and 1 more lies beside the class folders"),
         (["blue/0.heic", "blue/1.heic"], r"train/blue holds 2 file\(s\) and no image \(2 \.heic\); .* pillow-heif"),
+        (["blue/0.cr2"], r"train/blue holds 1 file\(s\) and no image \(1 \.cr2\); images are"),
         (["blue/0.txt"], r"train/blue holds 1 file\(s\) and no image \(1 \.txt\)"),
         (["deep/blue/x.xml", "deep/grey/0.png"], r"train/deep/blue holds 1 file\(s\) and no image"),
         (["birds/owl/0.png", "toys/owl/0.png"], r"folders birds/owl and toys/owl have the same .*--classes-from path"),
@@ -111,7 +120,7 @@ def test_other_files_are_counted_by_ending_in_one_notice(tmp_path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["folder", "tar"])
-def test_what_cannot_be_meant_is_refused_by_name(names, says, form, tmp_path):
+def test_what_cannot_be_meant_is_refused_by_name(names, says, form, without_heif, tmp_path):
     root = write(tmp_path / "d", "train/red/0.png", "train/green/0.png", *(f"train/{name}" for name in names))
     place = root if form == "folder" else packed(root, tmp_path)
     with pytest.raises(ValueError, match=says if form == "folder" else says.replace("train/", r"train\.tar/")):
@@ -189,9 +198,11 @@ def test_dead_links_pipes_and_vanished_files_are_unreadable_samples(tmp_path):
             found[index]
 
 
-def test_folders_that_are_not_there(tmp_path):
+def test_folders_that_are_not_there(without_heif, tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         split_place(tmp_path / "none", "train")
+    with pytest.raises(ValueError, match=r"there is no list .*none\.csv"):
+        split_place(tmp_path / "none.csv", "train")
     with pytest.raises(ValueError, match="is not a folder"):
         split_place(write(tmp_path, "d.txt") / "d.txt", "train")
     with pytest.raises(ValueError, match=r"has no folder 'val' or 'validation' or 'valid'.*it holds 'test', 'train'"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_page import rows
 from PIL import Image
 
 from elastic_cnn.data.coco import CocoImages, CocoPlaces
@@ -13,16 +14,13 @@ from elastic_cnn.data.labels import Labels
 from elastic_cnn.data.mask_files import classes_not_seen, read_mask
 from elastic_cnn.data.mask_pairs import Layout, folder_pairs
 
-PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 TWO = Labels(("ground", "disc"))
 DISC = np.array([[0, 0, 1], [0, 1, 1]], np.uint8)
 
 
 def sentences(section: str) -> list[str]:
-    """The texts in the second column of a section's table that are whole sentences of the program."""
-    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [row[1].removesuffix(" |").strip("` ") for row in rows if len(row) == 2 and row[1].startswith("`")]
+    """What happens in the cases of a section, where that is a whole sentence of the program."""
+    return [happens.strip("` ") for _, happens in rows(section) if happens.startswith("`")]
 
 
 def is_shown(said: str, shown: str) -> bool:

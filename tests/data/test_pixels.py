@@ -292,3 +292,43 @@ def test_arrays_never_run_code():
     np.save(buffer, np.array([{}]), allow_pickle=True)
     with pytest.raises(UnreadableSample, match="Object arrays cannot be loaded"):
         read_rgb(buffer.getvalue(), "x.npy")
+
+
+def exif_behind(png: bytes) -> bytes:
+    """The same PNG, its EXIF behind its pixels."""
+    start = png.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", png[start : start + 4])[0]
+    return png[:start] + png[end:-12] + png[start:end] + png[-12:]
+
+
+def turned(kind: str, **options) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("RGB", (9, 5), "white")
+    picture.paste("black", (0, 0, 3, 2))
+    return encoded(picture, kind, **({"exif": exif} | options))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("at_once", [pixels.AT_ONCE, 0], ids=["at once", "as asked"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(turned(kind, quality=95) for kind in ("JPEG", "WEBP")),
+        *(turned("AVIF", quality=95) for _ in "a" if features.check("avif")),
+        *(turned(kind) for kind in ("PNG", "TIFF", "MPO")),
+        exif_behind(turned("PNG")),
+        turned("JPEG", exif=b"", xmp=XMP),
+        turned("WEBP", exif=b"", xmp=XMP),
+    ],
+)
+def test_photos_are_turned_wherever_their_file_tells_it(content, at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels, "AT_ONCE", at_once)
+    (tmp_path / "a").write_bytes(content)
+    for source in (content, tmp_path / "a"):
+        read = read_rgb(source)
+        assert read.size == (5, 9)
+        assert max(read.getpixel((4, 0))) < 60  # type: ignore[type-var]
+        assert min(read.getpixel((0, 0))) > 200  # type: ignore[type-var]

@@ -6,10 +6,10 @@ import re
 import socket
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
+from data_page import rows, section_text
 from huggingface_hub import constants
 from torch import nn
 
@@ -65,8 +65,8 @@ def test_base_weights_can_be_made_elastic(tmp_path):
     assert torch.equal(network.conv1.weight, source.conv1.weight)
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-WEIGHTS = PAGE.partition("## Weights\n")[2].partition("\n## ")[0]
+WEIGHTS = section_text("Weights")
+SENTENCES = {happens for _, happens in rows("Weights")}
 
 
 def test_the_page_names_what_is_taken():
@@ -94,7 +94,7 @@ def test_the_page_has_the_very_sentences(content, tmp_path):
     with pytest.raises(ValueError, match=r"w\.pth") as caught:
         load_weights(network, tmp_path / "w.pth")
     said = str(caught.value).replace(str(tmp_path / "w.pth"), "FILE").replace(str(tmp_path), "FOLDER")
-    assert f"`{re.sub(r'checkpoint .Unsupported.*?.; code', 'checkpoint (...); code', said)}`" in WEIGHTS
+    assert f"`{re.sub(r'checkpoint .Unsupported.*?.; code', 'checkpoint (...); code', said)}`" in SENTENCES
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_page_has_the_very_sentences(content, tmp_path):
 def test_so_it_has_of_recipes(changes):
     with pytest.raises(ValueError, match="weights") as caught:
         make_network(Recipe(**{"network": "resnet18", **changes}), ("a", "b"))
-    assert f"`{caught.value}`" in WEIGHTS
+    assert f"`{caught.value}`" in SENTENCES
 
 
 class Code:

@@ -87,7 +87,9 @@ class FastTrainTransform(Preparation):
 
     def _resized(self, pixels: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (3, *size) uint8, with a filter as wide as the reduction, as Pillow's."""
-        image = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(2, 0, 1)[None]
+        if not (pixels.flags.c_contiguous and pixels.flags.writeable):
+            pixels = pixels.copy()
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
         return functional.interpolate(
             image, size=self.size, mode=self.interpolation, antialias=True, align_corners=False
         )[0]
@@ -112,7 +114,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Width and height of a plain JPEG, from its head; 0 where the file is of another kind or needs Pillow's care."""
-    if content[:2] != b"\xff\xd8" or b"Exif\0" in content[:HEAD]:  # to be turned, perhaps
+    if content[:2] != b"\xff\xd8" or content.find(b"Exif\0", 0, HEAD) >= 0:  # to be turned, perhaps
         return 0, 0
     try:
         if simplejpeg is not None:

@@ -72,7 +72,8 @@ def find_pictures(folder: str | Path, deep: bool = True) -> list[Path]:
 def check_folder(path: Path) -> None:
     """`ValueError` where `path` is no folder."""
     if not path.exists():
-        raise ValueError(f"there is no folder {utf8(str(path))}")
+        what = "list" if path.suffix.lower() == ".csv" else "folder"
+        raise ValueError(f"there is no {what} {utf8(str(path))}")
     if not path.is_dir():
         raise ValueError(f"{utf8(str(path))} is not a folder")
 

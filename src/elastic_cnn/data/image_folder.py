@@ -145,7 +145,8 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         source, target = self._read(index)
-        return {"image": prepare(self.transform, source, self.path(index)), "target": self._number[int(target)]}
+        name = utf8(source) if isinstance(source, str) else self.path(index)
+        return {"image": prepare(self.transform, source, name), "target": self._number[int(target)]}
 
     def _read(self, index: int) -> tuple[Source, int]:
         file, target = self.reader[index]

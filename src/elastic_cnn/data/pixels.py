@@ -35,6 +35,8 @@ from elastic_cnn.data.sampler import UnreadableSample
 
 SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 DEEP = "elastic_cnn: 16 bits a colour"  # in a picture's `info`
+TURNING = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # keys of `info` that may tell an orientation
+AT_ONCE = 2**24  # bytes; larger files are read as their decoders ask
 Source = str | Path | bytes | IO[bytes]
 
 
@@ -78,9 +80,8 @@ def read_content(source: Source, name: str | None = None) -> bytes:
     try:
         if not isinstance(source, str | Path):
             return source.read()
-        _refuse_endless(source, name)
-        with open(source, "rb") as file:
-            return file.read()
+        _bytes_of(source, name)
+        return _all_of(source)
     except OSError as error:
         raise error if isinstance(error, UnreadableSample) else _told(name, error) from error
 
@@ -117,7 +118,9 @@ def upright(image: Image.Image) -> Image.Image:
     """The same, turned as EXIF says; what its file's head tells stays with it."""
     if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):  # forgotten once the pixels are read
         image.info[DEEP] = True
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()  # some files tell it behind the pixels
+    if hasattr(image, "tag_v2") or any(key in image.info for key in TURNING):
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
@@ -155,15 +158,24 @@ def _file(source: Source, name: str) -> Iterator[IO[bytes]]:
     elif not isinstance(source, str | Path):
         yield source
     else:
-        _refuse_endless(source, name)
-        with open(source, "rb") as file:
-            yield file
+        if _bytes_of(source, name) <= AT_ONCE:
+            yield io.BytesIO(_all_of(source))  # decoders ask for a byte at a time
+        else:
+            with open(source, "rb") as file:
+                yield file
 
 
-def _refuse_endless(path: str | Path, name: str) -> None:
-    """`NoPicture` for what is no regular file: to open it may wait for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+def _bytes_of(path: str | Path, name: str) -> int:
+    """The size of a file. `NoPicture` for what is no regular file: to open it may wait for ever."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise NoPicture(name, "it is no regular file (a folder, pipe, socket or device): remove it")
+    return found.st_size
+
+
+def _all_of(path: str | Path) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _head(file: IO[bytes]) -> bytes:

@@ -203,6 +203,8 @@ def fill_colour(mean: Sequence[float]) -> Any:
 
 def height_width(picture: Picture) -> tuple[int, int]:
     """Height and width."""
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
     _, height, width = F.get_dimensions(picture)
     return height, width
 

@@ -203,12 +203,16 @@ def _with_found_rate(job: Job, recipe: Recipe, settings: Settings, folder: RunFo
 def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
     """A launched Fabric. Under torchrun or SLURM its processes are those that they started, whatever `devices` says.
 
-    Raises `ValueError` where the machine has no such devices, and for strategies that divide the weights.
+    Raises `ValueError` where the machine has no such devices, for strategies that divide the weights, and for a
+    precision that they do not have.
     """
     if any(word in settings.strategy for word in ("fsdp", "deepspeed", "model_parallel")):
         raise ValueError(
             f"strategy {settings.strategy!r} divides the weights over processes; these networks fit on one: use ddp"
         )
+    on_cpu = settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available())
+    if recipe.precision == "16-mixed" and on_cpu:  # Lightning would compute in bf16
+        raise ValueError("precision=16-mixed is for GPUs, this run is on the CPU: take precision=bf16-mixed or fp32")
     devices, nodes = launched() or (settings.devices, settings.nodes)
     try:
         fabric = Fabric(
