@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -36,3 +38,17 @@ def escape_what_streams_cannot_show() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in of a test may have none
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def repeated_key(pairs: list[tuple[str, Any]]) -> str:
+    """What to say of a JSON object that holds a key twice: Python would keep the last in silence."""
+    name, count = Counter(key for key, _ in pairs).most_common(1)[0]
+    return f"the key {name!r} stands {'twice' if count == 2 else f'{count} times'} in one object: keep one of them"
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads(..., object_pairs_hook=distinct_keys)`. `ValueError` where a key stands twice."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError(repeated_key(pairs))
+    return values

@@ -125,6 +125,8 @@ def test_lists_as_people_have_them(flat, tmp_path):
             ("path,label,split", "cat/1.png,cat,train", "cat/1.png,cat,val"),
             "line 3: cat/1.png is listed in 'train' and in 'val'",
         ),
+        ((f"path,{'x' * 200_000}", "cat/1.png,cat"), "line 1: field larger than field limit"),
+        (("path,label", "cat/1.png,cat", f"{'x' * 200_000},cat"), "line 3: field larger than field limit"),
         (("path,label", "bird/1.png,bird"), "there is no bird/1.png in .*relative to the list's folder"),
         (("path,label,split", "cat/1.png,cat,test"), "lists no photo of the split 'train'; its splits are 'test'"),
     ],

@@ -61,6 +61,7 @@ def test_both_at_once(data, tmp_path):
         ("l.txt", "val/cat/0.png\n", r"1 of its photos are not in .*'val/cat/0.png'; .* as in 'train/cat/0.png'"),
         ("l.txt", "\n \n", "lists no photo"),
         ("l.csv", "file,label\na,b\n", r"no column `path`"),
+        pytest.param("l.csv", f"path\n{'x' * 200_000}\n", r"l\.csv, line 2: field larger", id="a long field"),
         ("l.txt", None, "cannot be read"),
     ],
 )

@@ -1,12 +1,13 @@
 """Every registered operator called with one argument made wrong: it raises, or takes it, and does the same when traced;
 it never reads or writes what is not its own.
 
-    python tests/kernels/fuzz_operators.py [OPERATOR ...]
+    python tests/kernels/fuzz_operators.py [--seed 0] [OPERATOR ...]
 
 Each tensor's memory ends at a page that may not be touched, and an operator's calls run in a process of their own,
 which may die of a step beyond it. Faults are printed, a line each. For tests: `test_operator_arguments.py`.
 """
 
+import argparse
 import ctypes
 import mmap
 import os
@@ -77,8 +78,8 @@ def wrong_tensors(x: Tensor) -> Iterator[tuple[str, Any]]:
 
 
 def wrong_numbers(plan: list[int]) -> Iterator[tuple[str, Any]]:
-    """Plans with some numbers changed, left out or added."""
-    draw = random.Random(0)
+    """Plans with some numbers changed, left out or added; which, the seed of torch decides."""
+    draw = random.Random(torch.initial_seed())
     for other in ([], [1], plan[:-1], plan + plan, [*plan, 0]):
         yield f"a plan of {len(other)} numbers", other
     for _ in range(120):
@@ -172,19 +173,24 @@ def faults_of(name: str, arguments: list[Any]) -> list[str]:
     return [f"{name}: {fault}" for fault in found]
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
+    """Exit code 1 where there is a fault, 2 where there are no kernels."""
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("names", metavar="OPERATOR", nargs="*", help="by default all")
+    parser.add_argument("--seed", type=int, default=0, help="of the values and of the wrong plans (default: 0)")
+    args = parser.parse_args()
     for part in build.PARTS:
         if not (loaded := native.load(part)):
             print(f"no {part} kernels here: {loaded.reason}")
             return 2
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     faults = 0
     given = list(examples().items())
     if torch.ops.elastic_cnn.train_bf16_level():
         given += [(name, in_bfloat16(arguments)) for name, arguments in given if name in PLAIN]
     for name, arguments in given:
-        if not names or name in names:
+        if not args.names or name in args.names:
             found = faults_of(name, arguments)
             faults += len(found)
             print(
@@ -195,4 +201,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

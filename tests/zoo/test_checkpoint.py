@@ -221,6 +221,7 @@ FILE = {"file": "/etc/hostname"}
                 ("layers", {"layers": [10**9, 1, 1, 1]}),
                 ("stem_width", {"stem_width": -(10**30)}),
                 ("drop_rate", {"drop_rate": float("inf")}),
+                ("drop_path_rate", {"drop_path_rate": "half"}),
             )
         ],
         *[
@@ -230,6 +231,7 @@ FILE = {"file": "/etc/hostname"}
         ({"kwargs": {**SMALL, "num_classes": -1}, "classes": []}, "resnet18"),
         ({"kwargs": {**SMALL, "num_classes": 10**7}, "classes": []}, "larger network than its"),
         ({"kwargs": {**SMALL, "layers": [10**6, 1, 1, 1]}}, "larger network than its"),
+        ({"kwargs": {**SMALL, "channels": [9, 9, 640, 640], "layers": [1, 1, 30, 30]}}, "larger network than its"),
         ({"kwargs": {**SMALL, "layers": "abcd"}}, "cannot be built with"),
         ({"kwargs": {**SMALL, "block": "os.system"}}, "cannot be built with"),
         ({"kwargs": {**SMALL, "act_layer": "__class__"}}, "cannot be built with"),
@@ -243,6 +245,7 @@ FILE = {"file": "/etc/hostname"}
         ({"input": {**INPUT, "interpolation": "random"}}, "interpolation must be one of"),
         ({"input": {**INPUT, "crop_mode": "x"}}, "crop_mode must be one of"),
         ({"classes": ["a"] * 9}, "names 9 classes for 3 outputs"),
+        ({"classes": ["a", "\ud83d", "c"]}, "a lone surrogate"),
         ({"version": True}, "version True"),
         ({"version": float("nan")}, "version nan"),
         ({"elastic": {"x": 1}}, "resnet18"),
@@ -263,9 +266,15 @@ def test_a_card_that_asks_for_too_much_is_refused(changes, says, saved, tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 10**6, '{"a":' * 10**6, '{"version": 1, "kwargs": ' + "[" * 500 + "]" * 500 + "}"]
+    "text",
+    [
+        "[" * 10**6,
+        '{"a":' * 10**6,
+        '{"version": 1, "kwargs": ' + "[" * 500 + "]" * 500 + "}",
+        '{"version": 1, "network": "resnet18", "network": "resnet34"}',
+    ],
 )
-def test_a_card_that_is_nested_deeply(text, tmp_path):
+def test_a_card_that_is_nested_deeply_or_says_two_things(text, tmp_path):
     save_file({"w": torch.zeros(1)}, tmp_path / "deep.safetensors", metadata={"elastic_cnn": text})
     with pytest.raises(ValueError, match=r"deep\.safetensors: (not a network card|its card)"):
         read_card(tmp_path / "deep.safetensors")

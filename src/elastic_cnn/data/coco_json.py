@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elastic_cnn.data.json_keys import repeated_key
+from elastic_cnn.text import repeated_key
 
 # Polygons are most of a file and of no use here; in valid JSON this pattern matches nothing but them.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[-+0-9eE.,\s\[\]]*\]')

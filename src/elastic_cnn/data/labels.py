@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.text import distinct_keys
 
 LABELS_FILE = "labels.json"
 VOID, OTHER = "void", "other"  # words of `values`: what does not count; all values that are not listed

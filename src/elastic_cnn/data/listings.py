@@ -47,16 +47,16 @@ def read_rows(path: Path, labels: str = "needed") -> list[Row]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     head = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), restval="")
-    columns = _columns(path, reader.fieldnames or (), labels)
     rows, seen = [], dict[str, Row]()
     try:
+        columns = _columns(path, reader.fieldnames or (), labels)
         for entry in reader:
             row = Row(*((entry[columns[kind]] if kind in columns else "") or "" for kind in COLUMNS))
             row = Row(row.path.strip(), same_name(row.label.strip()), row.split.strip())
             _check(path, reader.line_num, row, columns, seen)
             rows.append(row)
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
     if not rows:
         raise ValueError(f"{path} lists no photos")
     return rows

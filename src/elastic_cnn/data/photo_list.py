@@ -52,11 +52,14 @@ def read_photo_list(path: str | Path) -> list[str]:
         raise ValueError(f"the list of photos {utf8(str(file))} cannot be read: {error}") from error
     if file.suffix.lower() == ".csv":
         rows = csv.DictReader(io.StringIO(text, newline=""))
-        if "path" not in (rows.fieldnames or ()):
-            raise ValueError(
-                f"{utf8(str(file))} has no column `path`: its first line is {text.split(chr(10))[0]!r:.80}"
-            )
-        names = [row["path"] for row in rows if row["path"]]
+        try:
+            if "path" not in (rows.fieldnames or ()):
+                raise ValueError(
+                    f"{utf8(str(file))} has no column `path`: its first line is {text.split(chr(10))[0]!r:.80}"
+                )
+            names = [row["path"] for row in rows if row["path"]]
+        except csv.Error as error:
+            raise ValueError(f"{utf8(str(file))}, line {rows.reader.line_num}: {error}") from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.data.json_keys import distinct_keys
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
 from elastic_cnn.study.grid import Run
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.training_form import excluded
+from elastic_cnn.text import distinct_keys
 
 VERSION = 1  # of what is measured and how: runs of another version count as out of date
 PARQUET = "results.parquet"

@@ -27,6 +27,8 @@ def check_arguments(network: str, kwargs: Mapping[str, Any]) -> None:
             )
         if isinstance(value, str) and ("://" in value or value.startswith(PLACES)):
             raise ValueError(f"the network's argument {key}={value!r:.60} names a place to load from")
+        if key.endswith("_rate") and isinstance(value, str | Mapping):
+            raise ValueError(f"the network's argument {key}={value!r:.60} must be a number")
         if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST):
             raise ValueError(
                 f"the network's argument {key}={value!r:.60} is no number that a network can be built with"
@@ -48,7 +50,10 @@ def _walk(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]
 
 
 def check_classes(kwargs: Mapping[str, Any], classes: tuple[str, ...]) -> None:
-    """`ValueError` where there are class names, but not one for each output."""
+    """`ValueError` where there are class names, but not one for each output, or one that no file could hold."""
+    for name in classes:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise ValueError(f"the class name {name!r} holds half a character (a lone surrogate): write it anew")
     outputs = kwargs.get("num_classes")
     if classes and isinstance(outputs, int) and len(classes) != outputs:
         raise ValueError(f"the card names {len(classes)} classes for {outputs} outputs")
@@ -62,13 +67,14 @@ def no_larger_than(tensors: int, elements: int) -> Iterator[None]:
     before the memory is used.
     """
     made, most, thread = 0, 4 * tensors + 1000, threading.get_ident()
+    filled, room = 0, 8 * elements + 3 * LARGEST  # of all of them together
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal made
+        nonlocal made, filled
         if parameter is None or threading.get_ident() != thread:
             return
-        made += 1
-        if made > most or parameter.numel() > 4 * elements + LARGEST:
+        made, filled = made + 1, filled + parameter.numel()
+        if made > most or parameter.numel() > 4 * elements + LARGEST or filled > room:
             raise ValueError(f"it describes a larger network than its {tensors} tensors could be of")
 
     hook = register_module_parameter_registration_hook(count)

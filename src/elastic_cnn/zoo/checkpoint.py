@@ -19,6 +19,7 @@ from torch import nn
 from elastic_cnn.files import atomic_write
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks.spec import loaded, task_spec
+from elastic_cnn.text import distinct_keys
 from elastic_cnn.zoo.card_rules import check_arguments, check_classes, no_larger_than
 from elastic_cnn.zoo.factory import create_model, is_known
 
@@ -122,7 +123,7 @@ class NetworkCard:
     def from_json(cls, text: str) -> "NetworkCard":
         """The inverse of `to_json`. `ValueError` says what is wrong with the card."""
         try:
-            values = json.loads(text)
+            values = json.loads(text, object_pairs_hook=distinct_keys)
             version = values.pop("version")
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ValueError(f"not a network card ({error!r:.200})") from error
