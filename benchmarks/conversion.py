@@ -206,7 +206,7 @@ def main() -> None:
             continue
         count = int(options.get("count", args.count))
         photos = collect(options.get("photos", args.photos), count, transform, base, int(options.get("seed", 0)))
-        kept = out.with_suffix(f".{name}.pt")
+        kept = out.with_suffix("." + name.replace("/", "-") + ".pt")
         if not kept.exists():
             began = time.perf_counter()
             made = make(base, photos, budget, options)
