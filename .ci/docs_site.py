@@ -18,16 +18,22 @@ PACKAGE = ROOT / "src" / "elastic_cnn"
 ROOMS = {  # page: (title, modules whose public names it lists; a package lists what its `__init__` exports)
     "surgery": ("Surgery", ("surgery", "nn")),
     "zoo": ("Networks and checkpoints", ("zoo", "zoo.hub", "zoo.released")),
-    "fast": ("Faster forms", ("fast",)),
+    "fast": ("Faster forms", ("fast", "fast.describe", "kernels.triton")),
     "training": (
         "Training and testing",
-        ("tasks.training", "tasks.recipe", "tasks.settings", "tasks.spec", "metrics.multilabel"),
+        ("tasks.training", "tasks.recipe", "tasks.settings", "tasks.spec", "evaluation", "metrics.multilabel"),
     ),
     "conversion": ("Converting trained networks", ("conversion",)),
-    "policy": ("Scale policy", ("policy", "policy.predict", "policy.run", "policy.table")),
+    "policy": (
+        "Scale policy",
+        ("policy", "policy.predict", "policy.run", "policy.table", "policy.figures", "policy.explorer"),
+    ),
     "data": ("Data", ("data.image_folder", "data.coco", "data.masks", "data.digits", "data.sampler")),
-    "export": ("Export", ("export",)),
-    "measure": ("Measuring", tuple(f"measure.{path.stem}" for path in sorted(PACKAGE.glob("measure/[a-z]*.py")))),
+    "export": ("Export and serving", ("export", "serve")),
+    "measure": (
+        "Measuring",
+        (*(f"measure.{path.stem}" for path in sorted(PACKAGE.glob("measure/[a-z]*.py"))), "analysis.benchmark"),
+    ),
 }
 STABLE = (
     "The names of `elastic_cnn.__all__`, importable from `elastic_cnn`, are stable, as are the commands with their "
