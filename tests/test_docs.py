@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from elastic_cnn.cli import COMMANDS, make_parser
+from elastic_cnn.serve.openapi import describe
 from elastic_cnn.zoo import NetworkCard, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,12 +52,71 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
             exec(compile(code, name, "exec"), names)
 
 
-@pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("elastic ")])
+def of_the_command() -> list[tuple[str, str]]:
+    """What stands after `elastic`, also behind a pipe or `torchrun ... -m elastic_cnn`."""
+    found = re.compile(r"(?:^|(?<=\| )|(?<=-m ))elastic(?:_cnn)? ([^|]*)")
+    return [(name, words) for name, line in commands() for words in found.findall(line.replace("'|'", "|"))]
+
+
+@pytest.mark.parametrize(("name", "line"), of_the_command())
 def test_commands_are_accepted(name, line):
-    words = shlex.split(line)[1:]
+    words = shlex.split(line)
     assert words[0] in COMMANDS
     args = make_parser(words).parse_args(words)
     assert callable(args.run)
+
+
+def spans(start: str) -> list[tuple[Path, list[str]]]:
+    """(page, words behind `start`) of every such text in a sentence. What the changelog names may be gone by now."""
+    found = []
+    for page in [page for page in PAGES if page.name != "CHANGELOG.md"]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        found += [(page, words.split()) for words in re.findall(rf"`{start} ([^`]+)`", text)]
+    return found
+
+
+def test_commands_in_sentences_and_their_flags_are_known():
+    for page, (command, *words) in spans("elastic"):
+        if command.startswith("-") or command == "COMMAND":
+            continue
+        assert command in COMMANDS, page
+        flags = [word.partition("=")[0] for word in words if re.match("--?[a-z]", word)]
+        chosen = make_parser([command])._subparsers._group_actions[0].choices[command]
+        assert [flag for flag in flags if flag not in chosen._option_string_actions] == [], (page, command)
+    assert {words[0] for _, words in spans("make")} <= set(MAKE_TARGETS)
+
+
+def test_programs_that_are_run_by_python_know_their_flags():
+    lines = [(page, words) for page, words in spans("python") if words[0] != "-c"]
+    lines += [(name, shlex.split(line)[1:]) for name, line in commands() if line.startswith("python ")]
+    assert len(lines) >= 10
+    for page, words in lines:
+        name = words[1].replace(".", "/").replace("elastic_cnn", "src/elastic_cnn") if words[0] == "-m" else words[0]
+        found = [path for path in (ROOT / name, ROOT / f"{name}.py") if path.exists()]
+        assert found, (page, words)
+        files = sorted(found[0].glob("*.py")) if found[0].is_dir() else found
+        text = "".join(file.read_text() for file in files)
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text] == [], page
+
+
+def test_no_command_stands_where_it_is_not_tried():
+    """Commands stand in blocks of their own; what starts them is one that the tests here know."""
+    known = {"elastic", "make", "pip", "python", "torchrun", "find", "curl", "apt-get", "pre-commit"}
+    assert {line.split()[0] for _, line in commands()} <= known
+    indented = re.compile(rf"^    (?:{'|'.join(known)}) .*", re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text()
+        assert indented.findall(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) == [], page
+        assert set(re.findall(r"^```(\w+)", text, re.MULTILINE)) <= {"sh", "python", "py", "text", "json", "yaml"}, page
+    for name, code in blocks("py"):  # needs what a test has not: a network, a token
+        compile(code, name, "exec")
+
+
+def test_addresses_that_curl_asks_are_served():
+    asked = [line for _, line in commands() if line.startswith("curl ")]
+    paths = {path for line in asked for path in re.findall(r"http://[\d.]+:\d+(/\w+)", line)}
+    assert paths
+    assert paths <= set(describe(1, 1, 1)["paths"])
 
 
 @pytest.mark.parametrize(("name", "line"), [entry for entry in commands() if entry[1].startswith("make ")])
@@ -105,5 +165,5 @@ def test_the_workflows_and_hooks_can_be_read():
 
 
 def test_every_command_is_shown_somewhere():
-    shown = {shlex.split(line)[1] for _, line in commands() if line.startswith("elastic ")}
+    shown = {shlex.split(line)[0] for _, line in of_the_command()}
     assert set(COMMANDS) - shown == set()
