@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from elastic_cnn import save_checkpoint
-from elastic_cnn.cli import main
+from elastic_cnn.cli import main, make_parser
+from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 KWARGS = {"num_classes": 4, "stem_width": 8, "channels": [8, 8, 16, 16]}
@@ -59,3 +60,8 @@ def test_truncated_checkpoint(run_folder, tmp_path, capsys):
     path.write_bytes((run_folder / "best.safetensors").read_bytes()[:-1000])
     assert main(["export", str(path), "--format", "onnx"]) == 2
     assert "cut.safetensors is not a readable safetensors file" in capsys.readouterr().err
+
+
+def test_the_help_names_every_format():
+    help = make_parser(["export"])._subparsers._group_actions[0].choices["export"].format_help()
+    assert [word for name, one in FORMATS.items() for word in (name, one.suffix) if word not in help] == []

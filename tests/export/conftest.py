@@ -10,6 +10,7 @@ from random_norms import random_norms
 
 from elastic_cnn import create_model, elasticize, save_checkpoint
 from elastic_cnn.export import export_checkpoint
+from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 CLASSES = ("bee", "ant", "Käfer")
@@ -56,8 +57,7 @@ def segmentation_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The checkpoint in every format, {format: file}."""
     folder = tmp_path_factory.mktemp("exported")
-    outs = {"onnx": folder / "net.onnx", "openvino": folder / "net.xml", "pt2": folder / "net.pt2"}
-    return {format: export_checkpoint(checkpoint, out).path for format, out in outs.items()}
+    return {name: export_checkpoint(checkpoint, folder / f"net{one.suffix}").path for name, one in FORMATS.items()}
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from elastic_cnn import load_checkpoint
 from elastic_cnn.export import check, export_checkpoint, job, load_exported
 from elastic_cnn.export.description import Sizes
+from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.export.program_file import _suggested
 
 
@@ -50,7 +51,7 @@ def test_existing_files_stay(checkpoint, tmp_path):
     assert (tmp_path / "net.onnx").read_text() == (tmp_path / "net.bin").read_text() == "mine"
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino", "pt2"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_broken_files_are_named(files, tmp_path, format):
     source = files[format]
     broken = tmp_path / source.name

@@ -14,10 +14,10 @@ import torch
 
 from elastic_cnn import load_checkpoint
 from elastic_cnn.export import export_checkpoint, load_exported
+from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.export.onnx_file import OPSET
 from elastic_cnn.export.openvino_file import compile_model, convert, write_openvino
 
-FORMATS = ["onnx", "openvino", "pt2"]
 SHAPES = [(1, 3, 33, 33), (3, 3, 97, 66), (2, 3, 64, 131), (5, 3, 48, 64)]
 # Float32 in another order of sums and with norms folded into weights: 1e-6 seen, of the largest logit.
 TOLERANCE = 2e-5
