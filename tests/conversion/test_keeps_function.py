@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from plain_network import plain
 from timm.models.byobnet import MobileOneBlock, RepVggBlock
 from timm.models.nfnet import NfCfg, NormFreeNet
 from torch import nn
@@ -18,16 +19,6 @@ from elastic_cnn.nn.compare import relative_error
 
 SMALL = {"num_classes": 4}
 SHALLOW = {**SMALL, "layers": (2, 2, 2, 1), "channels": (16, 16, 32, 32)}
-
-
-def plain(**_) -> nn.Module:
-    """VGG's kind: two stages of two convolutions, then a third that is the last."""
-    layers: list[nn.Module] = []
-    for before, width in ((3, 8), (8, 12), (12, 16)):
-        for channels in (before, width):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 
 
 def torchvision_bottlenecks() -> nn.Module:

@@ -5,6 +5,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_network import plain
 from timm.layers import ScaledStdConv2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elastic_cnn import ElasticSpec, elasticize
 from elastic_cnn.nn import ElasticConv2d, convert_convolution, set_blend
+from elastic_cnn.nn.compare import relative_error
 from elastic_cnn.surgery import apply_surgery, describe_surgery, recalibrate, restore
 from elastic_cnn.surgery.places import measure_places
 
@@ -42,16 +44,6 @@ NETWORKS = {
 }
 
 
-def plain() -> nn.Module:
-    """VGG's kind: three stages of two convolutions, each closed by pooling."""
-    layers: list[nn.Module] = []
-    for before, width in ((3, 8), (8, 12), (12, 16)):
-        for channels in (before, width):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
-
-
 def build(name: str) -> nn.Module:
     """A small network with every norm and scale away from its initial value, so that no block hides itself."""
     network = plain() if name == "plain" else timm.create_model(name, num_classes=4, **NETWORKS[name][0])
@@ -62,10 +54,6 @@ def build(name: str) -> nn.Module:
             low = 0.5 if key.endswith(("weight", "var", "gamma", "gain")) else -0.1
             tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 + low)
     return network
-
-
-def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def macs(network: nn.Module, x: torch.Tensor) -> int:

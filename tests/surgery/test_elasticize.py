@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from elastic_cnn import ElasticSpec, create_model, elasticize
+from elastic_cnn.nn.compare import relative_error
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.surgery.residual import ElasticResidual
 from elastic_cnn.surgery.specs import describe_spec, read_spec
@@ -33,10 +34,6 @@ def macs(network: nn.Module, size: int = 64) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, size, size))
     return counter.get_total_flops() // 2
-
-
-def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
