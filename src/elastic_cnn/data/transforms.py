@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,12 @@ def eval_transform(
     return Preparation([*first, *rest.transforms], reading)
 
 
+@lru_cache(maxsize=256)  # many photos are of one size
+def _blank(height: int, width: int) -> Tensor:
+    """A picture without pixels."""
+    return torch.empty((3, height, width), device="meta")
+
+
 def fill_colour(mean: Sequence[float]) -> Any:
     """What borders show: the mean, as a colour for Pillow's pictures."""
     return [round(255 * value) for value in mean] if len(mean) == 3 else list(mean)
@@ -288,7 +295,7 @@ class RandomCrop(RandomResizedCropAndInterpolation):
             top, left = (rows - height) // 2, (columns - width) // 2
             height, width, picture = rows, columns, None
         if picture is None:
-            picture = torch.empty((3, height, width), device="meta")
+            picture = _blank(height, width)
         ratio = tuple(part * shape for part in self.ratio)
         down, right, rows, columns = self.get_params(picture, self.scale, ratio)
         return down - top, right - left, rows, columns
