@@ -1,6 +1,7 @@
 """Every row of docs/data.md on folders: what it says happens does happen, in the very words that it quotes."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from data_page import check_every_case_has_its_row, check_row, rows, save, write
 
 from elastic_cnn.data import left_out
+from elastic_cnn.data.common_photos import common_photos
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.picture_kinds import picture_endings
 
@@ -69,6 +71,14 @@ def linked(root: Path) -> str:
     plain(root)
     (root / "train" / "red" / "up").symlink_to((root / "train").resolve())
     return said(root)
+
+
+def same_photos(root: Path) -> str:
+    plain(root)
+    shutil.rmtree(root / "val")
+    (root / "val").symlink_to("train")
+    train, val = (ImageFolder(root, split, lambda picture: picture.width) for split in ("train", "val"))
+    return "\n".join(common_photos(train, val))
 
 
 def dead_link(root: Path) -> str:
@@ -152,7 +162,10 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "one class alone": one_class,
     "a split without some": folder(split="val", classes=("blue", "green", "red")),
     "a split with a class": folder("val/grey/0.png", split="val", classes=("green", "red")),
+    "the same, written": folder("val/Green /0.png", split="val", classes=("green", "red")),
     "no such split": lone("train/a/0.png", "test/a/0.png", split="val"),
+    "the same one level": lone("mine/train/a/0.png", "mine/val/a/0.png"),
+    "`val` that is": same_photos,
     "a link that leads": dead_link,
     "a pipe,": pipe,
     "a link to a folder": linked,

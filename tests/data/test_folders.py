@@ -10,12 +10,13 @@ from PIL import Image
 
 from elastic_cnn.data import folders, picture_kinds
 from elastic_cnn.data.folders import arrange, find_pictures, is_of_the_system
-from elastic_cnn.data.image_folder import ImageFolder, split_place
+from elastic_cnn.data.image_folder import ImageFolder, split_place, undivided
 from elastic_cnn.data.sampler import UnreadableSample
 
 CLUTTER = (
     *(".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "Desktop.INI", ".ipynb_checkpoints/0-checkpoint.png"),
     *("__MACOSX/red/._0.png", ".Trashes/old.png", ".git/objects/ab.png", "@eaDir/0.png", "THUMBS.DB"),
+    *("Icon\r", "Picasa.ini", "lost+found/0.png"),
 )
 
 
@@ -203,8 +204,18 @@ def test_folders_that_are_not_there(without_heif, tmp_path):
         split_place(tmp_path / "none", "train")
     with pytest.raises(ValueError, match=r"there is no list .*none\.csv"):
         split_place(tmp_path / "none.csv", "train")
-    with pytest.raises(ValueError, match="is not a folder"):
-        split_place(write(tmp_path, "d.txt") / "d.txt", "train")
+    for read in (lambda root: split_place(root, "train"), lambda root: undivided(str(root))):
+        with pytest.raises(ValueError, match=r"one has no folder 'train'.* is .*one.mine meant\?"):
+            read(write(tmp_path / "one", "mine/train/a/0.png", "mine/val/a/0.png"))
+    assert undivided(str(write(tmp_path / "rail", "big/train/0.png", "big/car/0.png"))) == tmp_path / "rail"
+    for name, says in (
+        ("d.txt", "is not a folder$"),
+        ("d.json", "is not a folder$"),
+        ("d.ZIP", "not a folder: unpack"),
+    ):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ValueError, match=says):
+            split_place(tmp_path / name, "train")
     with pytest.raises(ValueError, match=r"has no folder 'val' or 'validation' or 'valid'.*it holds 'test', 'train'"):
         split_place(write(tmp_path / "e", "train/a/0.png", "test/a/0.png"), "val")
     with pytest.raises(ValueError, match=r"holds no images \(2 \.heic\); images are .*\.heic needs the package"):

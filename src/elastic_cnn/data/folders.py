@@ -17,7 +17,11 @@ from timm.utils.misc import natural_key
 from elastic_cnn.data.picture_kinds import ARRAYS, HEIF_ENDINGS, is_picture_name, picture_endings
 from elastic_cnn.text import listed, printable, utf8
 
-OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "@eadir")
+OF_THE_SYSTEM = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"),
+    *("__macosx", "$recycle.bin", "system volume information", "@eadir", "lost+found"),
+)
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 LABELS = ("needed", "optional", "unused")
 CLASSES_FROM = ("folder", "path")
 
@@ -75,7 +79,8 @@ def check_folder(path: Path) -> None:
         what = "list" if path.suffix.lower() == ".csv" else "folder"
         raise ValueError(f"there is no {what} {utf8(str(path))}")
     if not path.is_dir():
-        raise ValueError(f"{utf8(str(path))} is not a folder")
+        remedy = ": unpack it" if path.suffix.lower() in ARCHIVES else ""
+        raise ValueError(f"{utf8(str(path))} is not a folder{remedy}")
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,11 @@ class ImageFolder:
         self.classes = tuple(found if classes is None else classes)
         numbers = {same_name(name): number for number, name in enumerate(self.classes)}
         if unknown := [name for name in found if same_name(name) not in numbers]:
+            near = [name for name in self.classes if _loosely(name) == _loosely(unknown[0]) != ""]
+            remedy = f"is {listed(near)} meant?" if near else "remove it, or add it to the training images"
             raise ValueError(
                 f"{self.name} holds {listed(unknown)}, which the {len(self.classes)} classes to choose from lack "
-                f"({listed(self.classes)}): remove it, or add it to the training images"
+                f"({listed(self.classes)}): {remedy}"
             )
         self._split, self.found = split, tuple(found)
         self._number = {index: numbers[same_name(name)] for index, name in enumerate(found)}
@@ -208,7 +210,10 @@ def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, A
 
 
 def undivided(data: str) -> Path | None:
-    """The folder of class folders, or the list, that is to be divided, where `data` has no `val`; else None."""
+    """The folder of class folders, or the list, that is to be divided, where `data` has no `val`; else None.
+
+    `ValueError` where a folder of `data` holds both `train` and `val`.
+    """
     root = Path(data)
     if data.startswith(("hfds/", "wds/")) or is_url(data):
         return None
@@ -220,6 +225,8 @@ def undivided(data: str) -> Path | None:
         return None
     train = _named(root, there, SPLITS["train"])
     if train is None:
+        if _divided_below(root, there) is not None:
+            raise _no_split(root, SPLITS["train"], there)
         return root
     return train if train.is_dir() or is_listing(train) else None
 
@@ -257,11 +264,34 @@ def split_place(data: Path, split: str, alone: bool = False) -> Path:
     usual = [name for group in SPLITS.values() for name in group]
     if alone and _named(data, there, usual) is None:
         return data
-    raise ValueError(
+    raise _no_split(data, names, there)
+
+
+def _no_split(data: Path, names: Sequence[str], there: Sequence[str]) -> ValueError:
+    meant = _divided_below(data, there)
+    return ValueError(
         f"{utf8(str(data))} has no folder {' or '.join(map(repr, names))}: it should hold train/CLASS/IMAGE and "
-        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'}); to train on photos that "
-        "nobody divided, --split 0.2 holds out a fifth"
+        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'}); "
+        + (
+            "to train on photos that nobody divided, --split 0.2 holds out a fifth"
+            if meant is None
+            else f"is {utf8(str(meant))} meant?"
+        )
     )
+
+
+def _divided_below(data: Path, there: Sequence[str]) -> Path | None:
+    """A folder of `data`, among the first, that holds `train` and `val`: what a user may have meant."""
+    for folder in (data / name for name in there[:8] if (data / name).is_dir()):
+        inside = _entries(folder)
+        if all(_named(folder, inside, SPLITS[split]) is not None for split in ("train", "val")):
+            return folder
+    return None
+
+
+def _loosely(name: str) -> str:
+    """A class's name without what people write one way here and another way there."""
+    return "".join(letter for letter in same_name(name).casefold() if letter.isalnum())
 
 
 def _entries(folder: Path) -> list[str]:

@@ -23,6 +23,15 @@ OTHERS = {  # how files begin that people take for photos
     b"\xc5\xd0\xd3\xc6": "a PostScript drawing: save it as PNG",
     b"<svg": "an SVG drawing: save it as PNG",
     b"<?xml": "an XML file, perhaps an SVG drawing: save it as PNG",
+    b"<!doctype html": "a web page, perhaps of a download that failed: download the photo again",
+    b"<html": "a web page, perhaps of a download that failed: download the photo again",
+    b"version https://": "a pointer of Git LFS, not the photo: fetch it (git lfs pull)",
+    b"PK\x03\x04": "a ZIP archive, or a document that is one: unpack it",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+    b"8BPS": "a Photoshop document: save it as PNG",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000: save it as JPEG or PNG",
+    b"\x00\x00\x00\x0cJXL": "JPEG XL: save it as JPEG or PNG",
+    b"\xff\x0a": "JPEG XL: save it as JPEG or PNG",
     b"\x00\x05\x16\x07": "a macOS side file (._NAME), not the photo: remove it",
 }
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from elastic_cnn.data.common_photos import common_photos
 from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
@@ -190,6 +191,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         prepare_test.reading,
     )
     val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
+    val.notices += common_photos(train, val)
     weights, balance = _against_skew(train, options.skew)
     task = Classification(network, len(train.classes), options, weights)
     files = files_of(recipe, network, card) | ({"split.csv": _lists(train, val)} if train.whole else {})
