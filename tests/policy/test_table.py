@@ -157,7 +157,8 @@ def test_files_of_other_kinds_are_refused_by_name(tmp_path):
         ({"version": 2}, "version 2, not 1"),
         ({"blocks": [{"name": "a"}]}, "description is not one of a policy table"),
         ({"blocks": []}, "at least one elastic block"),
-        ({"task": "segmentation"}, "not 'segmentation'"),
+        ({"task": "detection"}, "not 'detection'"),
+        ({"task": "segmentation"}, "'label' is string, should be list"),
         ({"classes": 3}, "description is not one"),
     ],
 )
