@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
@@ -38,6 +38,14 @@ def escape_what_streams_cannot_show() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in of a test may have none
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def half_character(names: Iterable[str]) -> str:
+    """What to say of the first class name that cannot be written in UTF-8; empty where all can."""
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            return f"the class name {name!r} holds half a character (a lone surrogate): write it anew"
+    return ""
 
 
 def repeated_key(pairs: list[tuple[str, Any]]) -> str:

@@ -128,6 +128,10 @@ ANNOTATIONS = {
     "an unknown category": (annotation(category_id=77), "77"),
     "an area that is text": (annotation(area="big"), "area"),
     "an area that is no number": (annotation(area=float("nan")), "area"),
+    "a name of half a character": (
+        edited(categories=[{"id": 1, "name": "\ud83d"}, {"id": 2, "name": "dog"}]),
+        "half a character",
+    ),
     "a negative area": (annotation(area=-1), "area -1"),
     "deep": ("[" * 100_000, "is not valid JSON"),
 }
@@ -165,6 +169,7 @@ LABELS = {
     "a list": ("[1]", "labels.json"),
     "unknown key": ('{"classes": ["a", "b"], "viod": 3}', "viod"),
     "classes that are numbers": ('{"classes": 3}', "classes"),
+    "a class of half a character": ('{"classes": ["a", "\\ud83d"]}', "half a character"),
     "a class twice": ('{"classes": ["a", "a"]}', "different names"),
     "a void in the classes": ('{"classes": ["a", "b"], "void": 1}', "void=1"),
     "colours of two numbers": ('{"classes": ["a", "b"], "palette": [[1, 2], [3, 4]]}', "palette"),

@@ -33,6 +33,7 @@ def test_every_command_explains_itself(command, capsys):
         (["summary", "--table1", "-c", "0"], "c=0"),
         (["summary", "resnext50", "--size", "0"], "--size"),
         (["summary", "missing.safetensors"], "no checkpoint at missing.safetensors"),
+        (["summary", "\x1b[2Jx.safetensors"], "no checkpoint at \\x1b[2Jx.safetensors"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, word, capsys):
@@ -40,6 +41,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, word, capsys):
     error = capsys.readouterr().err
     assert word in error
     assert "Traceback" not in error
+    assert "\x1b" not in error
 
 
 def test_faults_of_the_program_are_exit_code_1(monkeypatch, capsys):

@@ -293,7 +293,7 @@ def test_weights_of_another_kind_of_numbers(kind, saved, tmp_path):
         load_checkpoint(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e5m2])
 def test_weights_of_another_precision_are_taken(kind, saved, tmp_path):
     """People halve networks to share them: the network computes in its own precision, from the rounded weights."""
     state = {name: t.to(kind) if t.is_floating_point() else t for name, t in saved[1].state_dict().items()}

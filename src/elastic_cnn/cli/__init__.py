@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from elastic_cnn.hints import did_you_mean
-from elastic_cnn.text import escape_what_streams_cannot_show
+from elastic_cnn.text import escape_what_streams_cannot_show, printable
 
 __all__ = ["main"]
 COMMANDS = {
@@ -89,7 +89,8 @@ def _tell_launcher(error: Exception, report: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Its message, without line breaks, and nothing in it that a terminal would obey (names from files of others)."""
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.text import distinct_keys
+from elastic_cnn.text import distinct_keys, half_character
 
 LABELS_FILE = "labels.json"
 VOID, OTHER = "void", "other"  # words of `values`: what does not count; all values that are not listed
@@ -60,6 +60,8 @@ class Labels:
         object.__setattr__(self, "classes", tuple(self.classes))
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes={list(self.classes)} must be names: quote numbers and yes, no, on, off")
+        if wrong := half_character(self.classes):
+            raise ValueError(wrong)
         if len(set(self.classes)) != len(self.classes) or not 2 <= len(self.classes) <= IGNORE:
             raise ValueError(f"classes={self.classes} must be 2 to {IGNORE} different names")
         object.__setattr__(self, "coloured", bool(self.palette))

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from elastic_cnn.text import half_character
+
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "file", "url")
 LARGEST = 10**7  # of a whole number among a network's arguments: no layer is as wide, no network as deep
 DEEPEST = 20  # lists and mappings within each other
@@ -51,9 +53,8 @@ def _walk(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]
 
 def check_classes(kwargs: Mapping[str, Any], classes: tuple[str, ...]) -> None:
     """`ValueError` where there are class names, but not one for each output, or one that no file could hold."""
-    for name in classes:
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            raise ValueError(f"the class name {name!r} holds half a character (a lone surrogate): write it anew")
+    if wrong := half_character(classes):
+        raise ValueError(wrong)
     outputs = kwargs.get("num_classes")
     if classes and isinstance(outputs, int) and len(classes) != outputs:
         raise ValueError(f"the card names {len(classes)} classes for {outputs} outputs")

@@ -280,7 +280,7 @@ def _check_kinds(state: dict[str, torch.Tensor], network: nn.Module, path: Path)
             continue
         if tensor.is_complex() or tensor.is_floating_point() != own.is_floating_point():
             raise ValueError(f"{path}: the tensor {name} is of {tensor.dtype}, the network's of {own.dtype}")
-        if name.endswith("running_var") and (tensor < 0).any():
+        if name.endswith("running_var") and (tensor.to(own.dtype) < 0).any():
             raise ValueError(f"{path}: the tensor {name} holds variances below 0; take an earlier checkpoint")
 
 
@@ -296,5 +296,6 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def check_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
     """`ValueError` that names the first tensor holding NaN or infinity."""
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # of 8 bits no operator is at hand
+        if tensor.is_floating_point() and not torch.isfinite(values).all():
             raise ValueError(f"{path}: the tensor {name} holds values that are not finite; take an earlier checkpoint")
