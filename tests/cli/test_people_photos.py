@@ -144,6 +144,15 @@ def test_training_refuses_folders_that_would_be_learnt_wrong(what, net, recipe, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_class_of_which_nothing_can_be_read_is_told_at_the_end(net, recipe, shell, tmp_path):
+    data = photos_of(tmp_path / "data", RED, GREEN, DOG)
+    for number in range(4):
+        (data / "train" / DOG / f"{number}.png").write_bytes(b"<html>403 Forbidden</html>")
+    assert shell.run(*words("train", data, net, recipe, tmp_path), "batch_size=12") == 0
+    assert shell.err.count("a web page, perhaps of a download that failed") == 4
+    assert f"no photo to train on of '{DOG}' could be read: nothing of it was learnt" in shell.err
+
+
 def test_classes_from_the_whole_path_travel_with_the_checkpoint(net, recipe, shell, tmp_path):
     data = tmp_path / "data"
     for split in ("train", "val"):

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,15 @@ class ImageFolder:
         if targets is None:
             raise ValueError(f"the classes of {self.name} are not known without reading every picture")
         return self._number[int(targets[index])]
+
+    def classes_without(self, unreadable: Collection[str]) -> list[str]:
+        """The classes all of whose photos are among these absolute paths; none where classes are not known."""
+        if not unreadable or not self.counts:
+            return []
+        left = Counter(
+            self.target(index) for index in range(len(self)) if os.path.abspath(self.path(index)) not in unreadable
+        )
+        return [name for name in self.counts if not left[self.classes.index(name)]]
 
     def rows(self, split: str) -> list[Row]:
         """The photos as rows of a list, of readers of files."""

@@ -91,13 +91,13 @@ class Loop:
         """Optimizer steps done since the run began."""
         return self.epoch * self.batches.steps + self.step
 
-    def unreadable_files(self) -> int:
-        """How many files no process could read."""
+    def unreadable_files(self) -> set[str]:
+        """The files that could not be read, of all processes."""
         if self.fabric.world_size == 1:
-            return len(self.unreadable.paths)
+            return set(self.unreadable.paths)
         found: list[Any] = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(found, sorted(self.unreadable.paths))
-        return len({path for paths in found for path in paths})
+        return {path for paths in found for path in paths}
 
     def run(self, console: Console, interrupts: Interrupts) -> None:
         """Train to the end. `Interrupted` after SIGINT or SIGTERM (the state is saved), `NonFiniteLoss` as it says."""

@@ -75,6 +75,7 @@ from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
 from elastic_cnn.tasks.views import Views
 from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
+from elastic_cnn.text import listed
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
 __all__ = [
@@ -174,7 +175,9 @@ def train(
             if (reason := failures.explain(error, recipe, fabric.world_size)) is None:
                 raise
             raise reason from error
-        summary = _summarise(loop)
+        unreadable = loop.unreadable_files()
+        _tell_classes_not_learnt(job, unreadable, console)
+        summary = _summarise(loop, len(unreadable))
         if fabric.is_global_zero:
             for name in {"data.json", "split.csv"} & set(files):  # those of other data that the run was let go on with
                 files[name](folder.path / name)
@@ -229,7 +232,13 @@ def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
     return fabric
 
 
-def _summarise(loop: Loop) -> Summary:
+def _tell_classes_not_learnt(job: Job, unreadable: set[str], console: Console) -> None:
+    find = getattr(job.train, "classes_without", None)
+    if find is not None and (names := find(unreadable)):
+        console.warn(f"no photo to train on of {listed(names)} could be read: nothing of it was learnt")
+
+
+def _summarise(loop: Loop, unreadable: int) -> Summary:
     folder, recipe, keeper = loop.folder, loop.recipe, loop.keeper
     keeper.restore(loop.fabric.broadcast(keeper.state()))  # the first process alone keeps weights
     files = {name: str(path) for name in folder.FILES if (path := folder.path / name).exists()}
@@ -252,7 +261,7 @@ def _summarise(loop: Loop) -> Summary:
         val_images=len(loop.job.val),
         train_counts=getattr(loop.job.train, "counts", {}),
         val_counts=getattr(loop.job.val, "counts", {}),
-        unreadable=loop.unreadable_files(),
+        unreadable=unreadable,
         seed=recipe.seed,
         precision=recipe.precision,
         headline=loop.task.headline(keeper.best_results) if keeper.best_results else "",
