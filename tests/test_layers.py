@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "nn": set(),
     "kernels": set(),
     "surgery": {"nn"},
-    "zoo": {"surgery", "nn"} | UTILITIES,
+    "zoo": {"surgery", "nn", "measure"} | UTILITIES,
     "data": UTILITIES,
     "metrics": UTILITIES,
     "measure": UTILITIES,

@@ -23,7 +23,7 @@ from benchmarks.depth_search.trace import trace
 from elastic_cnn.measure.tables import text_table
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.surgery import elasticize
-from elastic_cnn.surgery.places import input_size
+from elastic_cnn.surgery.resolutions import input_size
 from elastic_cnn.zoo import create_model
 
 DIVISIONS: dict[str, ElasticSpec | None] = {

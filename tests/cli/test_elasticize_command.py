@@ -87,7 +87,7 @@ def test_published_weights_without_a_connection(monkeypatch, capsys):
     def offline(*_, **__):
         raise OSError("We couldn't connect\nto load the file")
 
-    monkeypatch.setattr("elastic_cnn.tasks.places._answers", lambda address: True)
+    monkeypatch.setattr("elastic_cnn.tasks.network_sources._answers", lambda address: True)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
     assert main(["elasticize", "resnet18", "--pretrained"]) == 2
     says = "--pretrained: the published weights of resnet18 cannot be had from here (We couldn't connect): download"

@@ -11,7 +11,7 @@ from elastic_cnn.cli import main
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import config_of, key_of
-from elastic_cnn.study.runner import Place, all_runs, list_runs, source_run
+from elastic_cnn.study.runner import Storage, all_runs, list_runs, source_run
 from elastic_cnn.zoo import create_model
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -67,8 +67,8 @@ def test_runs_of_several_studies_come_seed_by_seed(tmp_path):
     studies = [load_study(write(tmp_path)), load_study(write(tmp_path, TEXT, "other.yaml"))]
     assert [run.seed for run in all_runs(studies)] == [3] * 8 + [4] * 8
     assert {run.network for run in all_runs(studies, ["base"])} == {"base"}
-    place = Place(tmp_path / "results", tmp_path / "work", only=("base",))
-    assert list_runs(studies[:1], place)[0].split() == ["missing", "tiny/base-plain-seed3"]
+    storage = Storage(tmp_path / "results", tmp_path / "work", only=("base",))
+    assert list_runs(studies[:1], storage)[0].split() == ["missing", "tiny/base-plain-seed3"]
 
 
 @pytest.mark.parametrize(

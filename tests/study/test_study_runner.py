@@ -14,7 +14,7 @@ from elastic_cnn.files import write_json
 from elastic_cnn.study import runner, timing
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
-from elastic_cnn.study.runner import Place, is_done, run_missing, source_run
+from elastic_cnn.study.runner import Storage, is_done, run_missing, source_run
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo import load_checkpoint
 
@@ -55,22 +55,22 @@ def finished(tmp_path_factory):
     (folder / "tiny.yaml").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "ROUNDS", 1)
-        assert main(["study", str(folder / "tiny.yaml"), *places(folder)]) == 0
+        assert main(["study", str(folder / "tiny.yaml"), *folders(folder)]) == 0
     return folder
 
 
-def places(folder):
+def folders(folder):
     work = ["--results", str(folder / "results"), "--work", str(folder / "work"), "--accelerator", "cpu"]
     return [*work, "--no-progress"]
 
 
-def place(folder, **changes):
-    return Place(folder / "results", folder / "work", accelerator="cpu", progress=False, **changes)
+def storage(folder, **changes):
+    return Storage(folder / "results", folder / "work", accelerator="cpu", progress=False, **changes)
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Names of the runs that were started in place of running them."""
+    """Names of the runs that were started instead of running them."""
     started = []
     monkeypatch.setattr(runner, "execute", lambda run, *_: started.append(run.name))
     return started
@@ -92,7 +92,7 @@ def test_step_times_are_measured_once_for_all_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "read_timing", lambda path: json.loads(path.read_text()))
     console = Console(False)
     with ThreadPoolExecutor(2) as pool:
-        views = list(pool.map(lambda run: runner._views(run, place(tmp_path), None, console), runs))
+        views = list(pool.map(lambda run: runner._views(run, storage(tmp_path), None, console), runs))
     assert views == [1600, 1600]
     assert ratios == [2.0]
 
@@ -169,13 +169,13 @@ def test_a_converted_network_started_from_the_base(finished):
 
 def test_nothing_is_run_twice_and_what_is_missing_is(finished, calls):
     study = load_study(finished / "tiny.yaml")
-    assert run_missing([study], place(finished)) == []
+    assert run_missing([study], storage(finished)) == []
     assert calls == []
     missing = record_path(finished / "results", study.runs()[0])
     text = missing.read_text()
     missing.unlink()
     try:
-        assert run_missing([study], place(finished, only=("base",))) == []
+        assert run_missing([study], storage(finished, only=("base",))) == []
         assert calls == ["base-seed0"]
     finally:
         missing.write_text(text)
@@ -187,8 +187,8 @@ def test_another_configuration_is_refused_and_run_on_request(finished, calls):
     try:
         study = load_study(path)
         with pytest.raises(ValueError, match=r"another configuration .* --overwrite"):
-            run_missing([study], place(finished))
-        run_missing([study], place(finished, overwrite=True, only=("base",)))
+            run_missing([study], storage(finished))
+        run_missing([study], storage(finished, overwrite=True, only=("base",)))
         assert calls == ["base-seed0"]
     finally:
         path.write_text(TEXT)
@@ -200,8 +200,8 @@ def test_an_equal_run_of_another_study_is_taken_over(finished):
     start = start.replace("weights_from: base", "weights_from: plain")  # whose weights lie in the other study's folder
     other.write_text(start + "metric: top1_error\n")
     study = load_study(other)
-    assert run_missing([study], place(finished)) == []
-    assert is_done(study.runs()[0], place(finished))
+    assert run_missing([study], storage(finished)) == []
+    assert is_done(study.runs()[0], storage(finished))
     assert not (finished / "work" / "twin" / "plain-seed0").exists()
     records = {record.cell: record for record in read_records(finished / "results")}
     assert records["plain"].study == "twin"
@@ -222,7 +222,7 @@ def test_a_run_that_starts_from_another_kind_of_base_is_not_taken_over(finished)
     )
     other.write_text(start + "metric: top1_error\n")
     study = load_study(other)
-    assert run_missing([study], place(finished)) == []
+    assert run_missing([study], storage(finished)) == []
     assert next((finished / "work" / "namesake").glob("converted-seed0-*/last.safetensors")).is_file()
     for run in study.runs():
         record_path(finished / "results", run).unlink()
@@ -236,7 +236,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, calls, monkeypatch):
     with (tmp_path / "work" / "tiny" / "base-seed0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         study = load_study(tmp_path / "tiny.yaml")
-        worker = threading.Thread(target=run_missing, args=([study], place(tmp_path, only=("base",))), daemon=True)
+        worker = threading.Thread(target=run_missing, args=([study], storage(tmp_path, only=("base",))), daemon=True)
         worker.start()
         worker.join(0.5)
         assert worker.is_alive()
@@ -249,7 +249,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, calls, monkeypatch):
 def test_initial_weights_that_nobody_makes_are_an_error(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TEXT)
     with pytest.raises(ValueError, match="starts from base, whose weights are not in"):
-        run_missing([load_study(tmp_path / "tiny.yaml")], place(tmp_path, only=("converted",)))
+        run_missing([load_study(tmp_path / "tiny.yaml")], storage(tmp_path, only=("converted",)))
 
 
 def test_a_failed_run_leaves_the_others_alone(tmp_path, monkeypatch):
@@ -262,7 +262,7 @@ def test_a_failed_run_leaves_the_others_alone(tmp_path, monkeypatch):
             raise ValueError("the loss became nan")
 
     monkeypatch.setattr(runner, "execute", execute)
-    failed = run_missing([load_study(tmp_path / "tiny.yaml")], place(tmp_path, only=("base",)))
+    failed = run_missing([load_study(tmp_path / "tiny.yaml")], storage(tmp_path, only=("base",)))
     assert started == ["base-seed0", "base-seed1"]
     assert failed == ["tiny/base-seed0: the loss became nan"]
 
@@ -276,8 +276,8 @@ def test_processor_seconds_of_a_part_of_a_run_are_not_recorded(tmp_path, monkeyp
         runner, "_record", lambda *given: told.append(given[-1]) or SimpleNamespace(values={"top1_error": 0.5})
     )
     for _ in range(2):
-        runner.execute(run, place(tmp_path), runner.StoreShelf("."), Console(False))
-        folder = runner._folder(run, runner.results.key_of(runner.results.config_of(run, 32)), place(tmp_path))
+        runner.execute(run, storage(tmp_path), runner.StoreShelf("."), Console(False))
+        folder = runner._folder(run, runner.results.key_of(runner.results.config_of(run, 32)), storage(tmp_path))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "last.ckpt").write_bytes(b"a state")
     assert told[0] >= 0

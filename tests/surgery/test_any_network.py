@@ -15,7 +15,7 @@ from elastic_cnn import ElasticSpec, elasticize
 from elastic_cnn.nn import ElasticConv2d, convert_convolution, set_blend
 from elastic_cnn.nn.compare import relative_error
 from elastic_cnn.surgery import apply_surgery, describe_surgery, recalibrate, restore
-from elastic_cnn.surgery.places import measure_places
+from elastic_cnn.surgery.resolutions import measure_resolutions
 
 IDENTITY = ElasticSpec(downsample="identity", upsample="identity")
 # {name: (arguments that keep it small, its block families)}; a network for each rule, others by single convolutions
@@ -187,10 +187,10 @@ def test_specs_by_stage_and_three_scales_travel():
     assert scales == [3, 3, 2, 2]
 
 
-def test_places_are_those_at_the_networks_own_input_size():
-    places = measure_places(plain(), lambda module: isinstance(module, nn.Conv2d)).places
-    assert [place.output for place in places.values()] == [(size, size) for size in (224, 224, 112, 112, 56, 56)]
-    assert all(place.keeps_resolution for place in places.values())
+def test_resolutions_are_those_at_the_networks_own_input_size():
+    sizes = measure_resolutions(plain(), lambda module: isinstance(module, nn.Conv2d)).sizes
+    assert [maps.output for maps in sizes.values()] == [(size, size) for size in (224, 224, 112, 112, 56, 56)]
+    assert all(maps.keeps_resolution for maps in sizes.values())
 
 
 def test_recalibration_matches_statistics_by_hand():

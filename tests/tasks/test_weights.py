@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from elastic_cnn.tasks import weight_files
-from elastic_cnn.tasks.places import hub_that_answers
+from elastic_cnn.tasks.network_sources import hub_that_answers
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.weight_files import read_state_dict
 from elastic_cnn.tasks.weights import he_fan_in, load_weights, make_network
@@ -282,12 +282,12 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch):
     def offline(*_, **__):
         raise OSError("We couldn't connect\nto load the file")
 
-    monkeypatch.setattr("elastic_cnn.tasks.places._answers", lambda address: True)
+    monkeypatch.setattr("elastic_cnn.tasks.network_sources._answers", lambda address: True)
     monkeypatch.setattr("elastic_cnn.tasks.weights.create_model", offline)
     says = r"weights=timm: .* of resnet18 cannot be had from here \(We couldn't connect\): .* give weights=FILE"
     with pytest.raises(ValueError, match=says):
         make_network(Recipe(network="resnet18", weights="timm"), ("a", "b"))
-    monkeypatch.setattr("elastic_cnn.tasks.places.load_model_config_from_hf", offline)
+    monkeypatch.setattr("elastic_cnn.tasks.network_sources.load_model_config_from_hf", offline)
     with pytest.raises(
         ValueError, match=r"network hf-hub:timm/x cannot be had from here \(We couldn't connect\): download"
     ):

@@ -31,7 +31,7 @@ from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.surgery import elasticize
 from elastic_cnn.surgery.candidates import OF_A_FAMILY
-from elastic_cnn.surgery.places import input_size
+from elastic_cnn.surgery.resolutions import input_size
 from elastic_cnn.zoo import create_model
 
 OTHER_LIBRARIES = "<!-- networks of other libraries -->"  # what follows it is `tests/peers/foreign_networks.py`'s

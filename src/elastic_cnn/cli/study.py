@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace, studies: "list[Study]") -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
-    place = runner.Place(
+    storage = runner.Storage(
         Path(args.results),
         Path(args.work),
         args.data,
@@ -112,10 +112,10 @@ def _run(args: argparse.Namespace, studies: "list[Study]") -> None:
         () if args.only is None else tuple(name.strip() for name in args.only.split(",")),
     )
     if args.list:
-        for line in runner.list_runs(studies, place):
+        for line in runner.list_runs(studies, storage):
             print(line)
         return
-    check(studies, place)
+    check(studies, storage)
     check_page(_page(args), args.overwrite)
     if args.processes > 1:
         code = processes.start_processes(_arguments(args), args.processes)
@@ -124,7 +124,7 @@ def _run(args: argparse.Namespace, studies: "list[Study]") -> None:
     else:
         processes.set_threads(args.threads)
         try:
-            failed = runner.run_missing(studies, place)
+            failed = runner.run_missing(studies, storage)
         except Interrupted as interrupted:
             print(f"elastic: {interrupted}", file=sys.stderr)
             raise SystemExit(interrupted.code) from interrupted

@@ -73,8 +73,8 @@ def _of_batch(
     ends = [tensor for tensors, _ in seen.values() for tensor in tensors]
     total = dict.fromkeys(seen, 0.0)
     for draw in range(DRAWS):
-        wished = [_score(output.detach(), task, generator) for output in outputs]
-        gradients = iter(torch.autograd.grad(outputs, ends, wished, retain_graph=draw + 1 < DRAWS, allow_unused=True))
+        targets = [_score(output.detach(), task, generator) for output in outputs]
+        gradients = iter(torch.autograd.grad(outputs, ends, targets, retain_graph=draw + 1 < DRAWS, allow_unused=True))
         for name, (_, differences) in seen.items():
             moved = torch.zeros(len(images), device=images.device)
             for difference in differences:

@@ -142,9 +142,9 @@ def _refit_site(site: Site, pair: Pair, options: Refit) -> float:
         columns = torch.cat([part.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).flatten(2) for part in features], 2)
         if constant:
             columns = F.pad(columns, (0, 1), value=1.0)  # (G, M, K + 1)
-        wished = rows_of(missing, chosen).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, M, O)
-        fit.add(columns[:, :fitted], wished[:, :fitted])
-        held.add(columns[:, fitted:], wished[:, fitted:])
+        targets = rows_of(missing, chosen).unflatten(1, (groups, -1)).transpose(0, 1)  # (G, M, O)
+        fit.add(columns[:, :fitted], targets[:, :fitted])
+        held.add(columns[:, fitted:], targets[:, fitted:])
     ridge = options.ridge
     if ridge is None:
         ridge = best_ridge(fit, held)

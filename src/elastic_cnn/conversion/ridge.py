@@ -1,7 +1,7 @@
 """Ridge regression by sums: the change of a convolution's weights that makes up for what its output lacks.
 
 A convolution, the resampling behind it and the sum over branches are linear in the weights, so the weights that come
-nearest to a wished output, in the mean square over all positions of all photos, solve linear equations. With features F
+nearest to a target output, in the mean square over all positions of all photos, solve linear equations. With features F
 (what each weight multiplies) and R (what is missing), the change W solves
 
     (F'F + ridge * mean(diag F'F) I) W = F'R

@@ -22,8 +22,6 @@ OF_THE_SYSTEM = (
     *("__macosx", "$recycle.bin", "system volume information", "@eadir", "lost+found"),
 )
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-LABELS = ("needed", "optional", "unused")
-CLASSES_FROM = ("folder", "path")
 
 
 def is_of_the_system(name: str) -> bool:

@@ -83,7 +83,7 @@ def read_content(source: Source, name: str | None = None) -> bytes:
         _bytes_of(source, name)
         return _all_of(source)
     except OSError as error:
-        raise error if isinstance(error, UnreadableSample) else _told(name, error) from error
+        raise error if isinstance(error, UnreadableSample) else _unreadable(name, error) from error
 
 
 def read_picture(source: Source, name: str | None, reading: Reading) -> Image.Image | Tensor:
@@ -196,10 +196,10 @@ def _reasons(name: str) -> Iterator[None]:
     except UnreadableSample:
         raise
     except Exception as error:
-        raise _told(name, error) from error
+        raise _unreadable(name, error) from error
 
 
-def _told(name: str, error: Exception) -> UnreadableSample:
+def _unreadable(name: str, error: Exception) -> UnreadableSample:
     """What decoders and the system raise, as a sentence."""
     if isinstance(error, Image.DecompressionBombError):
         return BadSize(name, f"too large: {error} Shrink or remove it")

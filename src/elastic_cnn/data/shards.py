@@ -28,7 +28,7 @@ AT_A_TIME = 16  # requests that a process has under way
 CACHE_VERSION = 1
 
 
-class Place(NamedTuple):
+class PictureBytes(NamedTuple):
     """Where a picture lies: its tar file's number, offset and size in bytes; its name for messages."""
 
     number: int
@@ -41,7 +41,7 @@ class _TarReader:
     """Samples by their place in the tar files `files`: paths or URLs."""
 
     files: list[str]
-    samples: list[Place]
+    samples: list[PictureBytes]
     targets: list[int]
     class_to_idx: dict[str, int]
 
@@ -94,7 +94,7 @@ class TarFolder(_TarReader):
     def __init__(self, path: Path, labels: str = "needed", classes_from: str = "folder") -> None:
         super().__init__()
         places = {
-            posixpath.normpath(member.name): Place(0, member.offset_data, member.size, f"{path}:{member.name}")
+            posixpath.normpath(member.name): PictureBytes(0, member.offset_data, member.size, f"{path}:{member.name}")
             for _, member in _members(str(path))
         }
         self.files = [str(path)]
@@ -181,17 +181,17 @@ def expand(pattern: str) -> list[str]:
     ]
 
 
-def _index(number: int, file: str) -> tuple[list[Place], list[str]]:
+def _index(number: int, file: str) -> tuple[list[PictureBytes], list[str]]:
     """Places and labels of a shard's samples; those of a shard on a server are kept in the user's cache."""
     kept = _cache_file(file) if is_url(file) else None
     if kept is not None and kept.is_file():
         try:
             rows = json.loads(kept.read_text(encoding="utf-8"))
-            places = [Place(number, int(offset), int(size), str(name)) for offset, size, name, _ in rows]
+            places = [PictureBytes(number, int(offset), int(size), str(name)) for offset, size, name, _ in rows]
             return places, [str(label) for *_, label in rows]
         except (ValueError, TypeError):
             kept.unlink(missing_ok=True)
-    pictures: dict[str, Place] = {}
+    pictures: dict[str, PictureBytes] = {}
     labels: dict[str, str] = {}
     for archive, member in _members(file):
         folder, _, base = member.name.rpartition("/")
@@ -202,7 +202,7 @@ def _index(number: int, file: str) -> tuple[list[Place], list[str]]:
         if f".{ending.lower()}" in picture_endings():
             if key in pictures:
                 raise ValueError(f"{file}: the sample {key.lstrip('/')} has two pictures, .{ending} being the second")
-            pictures[key] = Place(number, member.offset_data, member.size, f"{file}:{member.name}")
+            pictures[key] = PictureBytes(number, member.offset_data, member.size, f"{file}:{member.name}")
         elif ending == "cls" and (opened := archive.extractfile(member)) is not None:
             labels[key] = opened.read().decode("utf-8", "replace").strip()
     for key in pictures.keys() ^ labels.keys():

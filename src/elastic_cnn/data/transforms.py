@@ -20,6 +20,7 @@ from elastic_cnn.data.picture_kinds import Reading
 from elastic_cnn.data.pixels import Source, read_picture, read_rgb
 
 CROP_MODES = ("center", "border", "squash")
+CROP_MARGIN = 1.25  # photos kept in memory are larger than the network's input by so much, for random crops
 WIDEST = 32  # times the input's own aspect; of longer pictures the middle is enough for a centre crop
 Picture = Image.Image | Tensor
 Transform = Callable[[Any], Any]  # a `Preparation`, or a function of an RGB picture

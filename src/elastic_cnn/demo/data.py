@@ -13,12 +13,11 @@ from torch import Tensor
 from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.sampler import Samples, UnreadableSample
-from elastic_cnn.data.transforms import train_transform
+from elastic_cnn.data.transforms import CROP_MARGIN, train_transform
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 LARGEST = 5 / 6  # of the image's side, the height of the largest digit
-ROOM_TO_CROP = 1.25  # photos are kept at this multiple of the image size, for random crops
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def load_photos(
 
     Raises `ValueError` where the folder lacks a split, a split holds no readable image, or there is but one class.
     """
-    side = round(image_size * ROOM_TO_CROP)
+    side = round(image_size * CROP_MARGIN)
     train = ImageFolder(folder, "train", lambda picture: picture)
     train.require_several_classes()
     test = ImageFolder(folder, "val", lambda picture: picture, train.classes)

@@ -166,6 +166,10 @@ class PartedBranches(ElasticBranches):
         for i, branch in enumerate(self.low):
             low = branch(inputs[i + 1])
             outputs.append(crop(low, height, width) if branch.resamples else low)
+        return self._joined(outputs)
+
+    def _joined(self, outputs: list[Tensor]) -> Tensor:
+        """The branches' maps (N, C_i, H, W) side by side, or their sum."""
         if self.concatenates:
             return torch.cat(outputs, dim=1)
         y = outputs[0]

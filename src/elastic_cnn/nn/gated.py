@@ -69,9 +69,4 @@ class GatedBranches(PartedBranches):
                 if i >= self.ungated_layers:
                     low = layer(low)
             outputs.append(low if full_resolution else crop(branch.up(low), height, width))  # type: ignore[operator]
-        if self.concatenates:
-            return torch.cat(outputs, dim=1)
-        y = outputs[0]
-        for low in outputs[1:]:
-            y = y + low
-        return y
+        return self._joined(outputs)

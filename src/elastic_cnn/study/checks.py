@@ -9,30 +9,30 @@ import torch
 from elastic_cnn.files import refuse_unwritable_folder
 from elastic_cnn.study.grid import Run, Study
 from elastic_cnn.study.results import check_table, read_record, record_files
-from elastic_cnn.study.runner import Place, all_runs, is_done, source_run
+from elastic_cnn.study.runner import Storage, all_runs, is_done, source_run
 from elastic_cnn.zoo.factory import create_model
 
 
-def check(studies: Sequence[Study], place: Place) -> None:
+def check(studies: Sequence[Study], storage: Storage) -> None:
     """`ValueError` names what is wrong: no such GPU, folders that cannot be written, broken
     records, and of runs that are missing: weights of no study, photos that are not there, arguments of networks."""
-    if place.accelerator == "gpu" and not torch.cuda.is_available():
+    if storage.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("there is no GPU here that torch can use: leave out --accelerator")
-    for written in (place.results, place.work):
+    for written in (storage.results, storage.work):
         refuse_unwritable_folder(written)
-    check_table(place.results)
-    for path in record_files(place.results):
+    check_table(storage.results)
+    for path in record_files(storage.results):
         read_record(path)
     seen: set[Any] = set()
-    for run in [run for run in all_runs(studies, place.only) if not is_done(run, place)]:
+    for run in [run for run in all_runs(studies, storage.only) if not is_done(run, storage)]:
         try:
             source_run(run)
         except ValueError as error:
             raise ValueError(f"{run.study.path}: networks.{run.network}.weights_from: {error}") from error
         folder = run.material.folder
-        if folder is not None and not (Path(place.data) / folder).is_dir():
+        if folder is not None and not (Path(storage.data) / folder).is_dir():
             raise ValueError(
-                f"{run.study.path}: there is no folder {Path(place.data) / folder} of photos: --data names the one "
+                f"{run.study.path}: there is no folder {Path(storage.data) / folder} of photos: --data names the one "
                 f"that holds {folder}"
             )
         if (run.study.name, run.cell) not in seen:

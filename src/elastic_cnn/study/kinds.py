@@ -18,6 +18,7 @@ from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.masks import Labels, folder_pairs, read_mask
 from elastic_cnn.data.pixels import read_rgb
+from elastic_cnn.data.transforms import CROP_MARGIN
 from elastic_cnn.study.grid import Data
 from elastic_cnn.study.stores import Store, StoreBatches, View, random_crop, random_scale
 from elastic_cnn.tasks.classification import Classification
@@ -26,7 +27,6 @@ from elastic_cnn.tasks.segmentation import Segmentation
 from elastic_cnn.tasks.spec import study_kind
 from elastic_cnn.tasks.task import Task
 
-ROOM_TO_CROP = 1.25
 Stores = tuple[Store, Store]  # to train and to test on
 
 
@@ -76,7 +76,7 @@ def _crops(store: Store, side: int, options: Any) -> View:
 
 
 def _training_side(image_size: int) -> int:
-    return round(image_size * ROOM_TO_CROP)
+    return round(image_size * CROP_MARGIN)
 
 
 def _load_digits(data: Data, folder: Path, image_size: int, options: Any) -> Stores:

@@ -40,7 +40,7 @@ class UnknownMetric(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """results: the small records, kept. work: run folders with weights and states. data: the root of the photos.
 
     accelerator: `auto`, `cpu` or `gpu`. only: networks to run, all by default. overwrite: run again what was run with
@@ -84,22 +84,22 @@ def all_runs(studies: Sequence[Study], only: Sequence[str] = ()) -> list[Run]:
     return [run for _, run in sorted(ranked, key=lambda entry: entry[0])]
 
 
-def is_done(run: Run, place: Place) -> bool:
+def is_done(run: Run, storage: Storage) -> bool:
     """Whether the run's record is there and of the run's configuration.
 
-    `ValueError` where it is of another one, unless `place.overwrite`.
+    `ValueError` where it is of another one, unless `storage.overwrite`.
     """
-    path = results.record_path(place.results, run)
+    path = results.record_path(storage.results, run)
     if not path.exists():
         return False
     record = results.read_record(path)
     try:
-        views = equal_time_views(run, place.results)
+        views = equal_time_views(run, storage.results)
     except LookupError:
         views = record.views  # the times of another machine: the record stands
     if record.key == results.key_of(results.config_of(run, views)):
         return True
-    if place.overwrite:
+    if storage.overwrite:
         return False
     raise ValueError(
         f"{path} is of another configuration than {run.study.path} describes now: --overwrite runs it again, or give "
@@ -107,37 +107,37 @@ def is_done(run: Run, place: Place) -> bool:
     )
 
 
-def run_missing(studies: Sequence[Study], place: Place, console: Console | None = None) -> list[str]:
+def run_missing(studies: Sequence[Study], storage: Storage, console: Console | None = None) -> list[str]:
     """Run all that is missing and nobody else is running; returns a line for each run that failed.
 
     Waits for runs of other processes, so that afterwards everything is done or has failed. A run that was interrupted
     goes on where it was. Raises `Interrupted` on SIGINT and SIGTERM, `ValueError` where a run's initial weights are
     missing and no process makes them.
     """
-    console, shelf = console or Console(place.progress), StoreShelf(place.data)
-    pending, failed = all_runs(studies, place.only), []
+    console, shelf = console or Console(storage.progress), StoreShelf(storage.data)
+    pending, failed = all_runs(studies, storage.only), []
     total = len(pending)
-    pending = [run for run in pending if not is_done(run, place)]
+    pending = [run for run in pending if not is_done(run, storage)]
     console.line(f"{total - len(pending)} of {total} runs are done")
     while pending:
         outcome = "blocked"
         for run in list(pending):
-            if is_done(run, place):
+            if is_done(run, storage):
                 pending.remove(run)
                 outcome = "moved"
                 break
-            if not _weights_ready(run, place):
+            if not _weights_ready(run, storage):
                 continue
-            with _lock(run, run.name, place, wait=False) as mine:
+            with _lock(run, run.name, storage, wait=False) as mine:
                 if not mine:
                     outcome = "waiting"
                     continue
-                if is_done(run, place):
+                if is_done(run, storage):
                     continue
                 pending.remove(run)
                 outcome = "moved"
                 try:
-                    execute(run, place, shelf, console)
+                    execute(run, storage, shelf, console)
                 except UnknownMetric:
                     raise  # every run would fail of it
                 except ValueError as error:
@@ -150,18 +150,18 @@ def run_missing(studies: Sequence[Study], place: Place, console: Console | None 
             raise ValueError(
                 f"{pending[0].study.name}/{pending[0].name} starts from "
                 f"{pending[0].entry.weights_from or pending[0].entry.shares_from}, whose weights "
-                f"are not in {place.work}: run that study first, or remove its records so that it runs again"
+                f"are not in {storage.work}: run that study first, or remove its records so that it runs again"
             )
     return failed
 
 
 @contextmanager
-def _lock(run: Run, what: str, place: Place, wait: bool) -> Iterator[bool]:
+def _lock(run: Run, what: str, storage: Storage, wait: bool) -> Iterator[bool]:
     """Whether this process may do `what` of the run's study, which one does at a time; `wait`: until it may.
 
     The system frees the lock of a process that ends in whatever way.
     """
-    path = place.work / run.study.name / f"{what}.lock"
+    path = storage.work / run.study.name / f"{what}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -186,28 +186,28 @@ def source_run(run: Run) -> Run | None:
     return Run(study, network, next(iter(study.recipes)), next(iter(study.data_sets)), run.seed)
 
 
-def _weights_file(run: Run, place: Place) -> Path:
+def _weights_file(run: Run, storage: Storage) -> Path:
     """Its own, or those of an equal run of another study, whose record was taken over."""
-    key = results.key_of(results.config_of(run, equal_time_views(run, place.results)))
-    own = _folder(run, key, place) / WEIGHTS
-    equal = [] if run.depends else sorted(place.work.glob(f"*/*-seed{run.seed}-{key[:8]}/{WEIGHTS}"))
+    key = results.key_of(results.config_of(run, equal_time_views(run, storage.results)))
+    own = _folder(run, key, storage) / WEIGHTS
+    equal = [] if run.depends else sorted(storage.work.glob(f"*/*-seed{run.seed}-{key[:8]}/{WEIGHTS}"))
     return own if own.is_file() or not equal else equal[0]
 
 
-def _folder(run: Run, key: str, place: Place) -> Path:
-    return place.work / run.study.name / f"{run.name}-{key[:8]}"
+def _folder(run: Run, key: str, storage: Storage) -> Path:
+    return storage.work / run.study.name / f"{run.name}-{key[:8]}"
 
 
-def _weights_ready(run: Run, place: Place) -> bool:
+def _weights_ready(run: Run, storage: Storage) -> bool:
     sources = [source_run(run), *([run.sibling(run.entry.shares_from)] if run.entry.shares_from else [])]
     return all(
-        source is None or (is_done(source, place) and _weights_file(source, place).is_file()) for source in sources
+        source is None or (is_done(source, storage) and _weights_file(source, storage).is_file()) for source in sources
     )
 
 
-def _learned_spec(run: Run, place: Place, shelf: StoreShelf) -> dict[int, dict[str, Any]]:
+def _learned_spec(run: Run, storage: Storage, shelf: StoreShelf) -> dict[int, dict[str, Any]]:
     """The spec of each stage, with the shares that follow from the training images in the run that it names."""
-    network, card = load_checkpoint(_weights_file(run.sibling(str(run.entry.shares_from)), place))
+    network, card = load_checkpoint(_weights_file(run.sibling(str(run.entry.shares_from)), storage))
     train_store, _ = shelf.get(run.material, run.make_recipe())
     images = images_of(train_store, card.input, torch.device("cpu"))
     count = min(POLICY_IMAGES, len(train_store))
@@ -215,49 +215,49 @@ def _learned_spec(run: Run, place: Place, shelf: StoreShelf) -> dict[int, dict[s
     return {stage: {"shares": list(shares)} for stage, shares in learn_shares(network, batches).items()}
 
 
-def _views(run: Run, place: Place, shelf: StoreShelf, console: Console) -> int | None:
+def _views(run: Run, storage: Storage, shelf: StoreShelf, console: Console) -> int | None:
     """`equal_time_views`; step times that are missing are measured by one process, for all runs of the cell."""
     try:
-        return equal_time_views(run, place.results)
+        return equal_time_views(run, storage.results)
     except LookupError:
         pass
-    with _lock(run, f"{run.cell}-timing", place, wait=True):
+    with _lock(run, f"{run.cell}-timing", storage, wait=True):
         try:
-            return equal_time_views(run, place.results)  # another process measured meanwhile
+            return equal_time_views(run, storage.results)  # another process measured meanwhile
         except LookupError:
-            found = measure_step_times(run, place.results, shelf, place.device)
+            found = measure_step_times(run, storage.results, shelf, storage.device)
             console.line(f"{run.study.name}/{run.cell}: a step takes {found['ratio']:.2f} times its base's")
-            return equal_time_views(run, place.results)
+            return equal_time_views(run, storage.results)
 
 
-def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> results.Record:
+def execute(run: Run, storage: Storage, shelf: StoreShelf, console: Console) -> results.Record:
     """Train and measure one run, and write its record."""
-    views = _views(run, place, shelf, console)
+    views = _views(run, storage, shelf, console)
     config = results.config_of(run, views)
     key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
     if source is not None:
-        recipe = replace(recipe, weights=str(_weights_file(source, place)))
-    folder = _folder(run, key, place)
-    if not run.depends and (twin := results.find_twin(place.results, key)) is not None:
+        recipe = replace(recipe, weights=str(_weights_file(source, storage)))
+    folder = _folder(run, key, storage)
+    if not run.depends and (twin := results.find_twin(storage.results, key)) is not None:
         record = replace(
             twin, study=run.study.name, cell=run.cell, network=run.network, recipe=run.recipe, data=run.data
         )
-        results.write_record(results.record_path(place.results, run), record)
+        results.write_record(results.record_path(storage.results, run), record)
         console.line(f"{run.study.name}/{run.name}: the same run as {twin.study}/{twin.cell}, taken over")
         return record
     if run.entry.shares_from is not None:
-        spec = _learned_spec(run, place, shelf)
+        spec = _learned_spec(run, storage, shelf)
         recipe = replace(recipe, network_kwargs={**recipe.network_kwargs, "spec": spec})
     console.line(f"{run.study.name}/{run.name}: training on {f'{views:,} views' if views else 'whole epochs'}")
     train_store, test_store = shelf.get(run.material, recipe)
-    settings = Settings(place.accelerator, resume=True, checkpoint_every=200, progress=place.progress)
+    settings = Settings(storage.accelerator, resume=True, checkpoint_every=200, progress=storage.progress)
     job = StudyJob(run.material, train_store, test_store, views)
     fresh = not any((folder / name).exists() for name in STATES)  # else times of this process are of a part alone
     began = time.process_time()
     summary = train(recipe, run.material.folder or run.material.kind, folder, settings, job.build, Console(False))
     seconds = time.process_time() - began if fresh else None
-    record = _record(run, place, shelf, recipe, key, config, summary, folder, seconds)
-    results.write_record(results.record_path(place.results, run), record)
+    record = _record(run, storage, shelf, recipe, key, config, summary, folder, seconds)
+    results.write_record(results.record_path(storage.results, run), record)
     for name in NOT_KEPT:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -267,10 +267,10 @@ def execute(run: Run, place: Place, shelf: StoreShelf, console: Console) -> resu
 
 
 def _record(
-    run: Run, place: Place, shelf: StoreShelf, recipe: Recipe, key: str, config: dict, summary: Summary, folder: Path,
-    processor_seconds: float | None,
+    run: Run, storage: Storage, shelf: StoreShelf, recipe: Recipe, key: str, config: dict, summary: Summary,
+    folder: Path, processor_seconds: float | None,
 ) -> results.Record:  # fmt: skip
-    device = place.device
+    device = storage.device
     train_store, test_store = shelf.get(run.material, recipe)
     network, card = load_checkpoint(folder / WEIGHTS)
     network = network.to(device).to(memory_format=torch.channels_last)
@@ -313,9 +313,9 @@ def _curve(path: Path) -> tuple[tuple[int, float], ...]:
     return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else ()
 
 
-def list_runs(studies: Sequence[Study], place: Place) -> list[str]:
+def list_runs(studies: Sequence[Study], storage: Storage) -> list[str]:
     """A line a run, with whether it is done."""
     return [
-        f"{'done' if is_done(run, place) else 'missing':8} {run.study.name}/{run.name}"
-        for run in all_runs(studies, place.only)
+        f"{'done' if is_done(run, storage) else 'missing':8} {run.study.name}/{run.name}"
+        for run in all_runs(studies, storage.only)
     ]

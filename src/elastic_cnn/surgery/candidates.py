@@ -1,4 +1,4 @@
-"""Which blocks and layers of a network may become elastic, decided by their place in it.
+"""Which blocks and layers of a network may become elastic, decided by where they stand in it.
 
 A block is eligible when it keeps its resolution and is not in the last stage, the one of the lowest resolution. Single
 layers are eligible where no rule knows the block around them, on maps that are large enough.
@@ -21,7 +21,7 @@ from elastic_cnn.surgery.obstacles import (
     shared_parameters,
     tie,
 )
-from elastic_cnn.surgery.places import Place, Size, Survey, measure_places
+from elastic_cnn.surgery.resolutions import MapSizes, Size, Survey, measure_resolutions
 from elastic_cnn.surgery.rules import CONVOLUTION, FAMILIES, LINEAR, SINGLE, Rule, find_rule, find_single_rule
 
 Where = Callable[[str, nn.Module], bool]
@@ -52,7 +52,7 @@ class Candidate:
 
 
 class Candidates:
-    """The candidates of one network. Its places are measured at most once, and only where they are needed.
+    """The candidates of one network. Its resolutions are measured at most once, and only where they are needed.
 
     example: as `Example.of` takes it; None for what the network tells of itself. given: it, or the one recorded on the
     network, or None.
@@ -69,7 +69,7 @@ class Candidates:
     def survey(self) -> Survey:
         """Where the network's layers and known blocks stand. `CannotRun` where it does not run."""
         if self._survey is None:
-            self._survey = measure_places(
+            self._survey = measure_resolutions(
                 self.network,
                 lambda module: find_rule(module) is not None or find_single_rule(module) is not None,
                 self.given,
@@ -109,36 +109,36 @@ class Candidates:
         found = [
             candidate.left(OF_A_FAMILY) if _is_of_a_family(candidate.name, owners) else candidate for candidate in found
         ]
-        if all(candidate.obstacle for candidate in found):  # nothing to place
+        if all(candidate.obstacle for candidate in found):  # nothing to measure
             return found
         try:
-            places = self.survey.places
+            measured = self.survey.sizes
         except CannotRun as error:
-            return [candidate.left(f"its place cannot be told: {error}") for candidate in found]
-        first = min((index for index, name in enumerate(places) if name in names), default=0)
-        order = {name: index for index, name in enumerate(places)}
+            return [candidate.left(f"its resolution cannot be told: {error}") for candidate in found]
+        first = min((index for index, name in enumerate(measured) if name in names), default=0)
+        order = {name: index for index, name in enumerate(measured)}
         areas: dict[int, int] = {}  # {stage: the area of its maps}
         for block in blocks:
-            if block.stage is not None and block.name in places:
-                areas.setdefault(block.stage, _area(places[block.name].output))
+            if block.stage is not None and block.name in measured:
+                areas.setdefault(block.stage, _area(measured[block.name].output))
         beside = []
         for candidate in found:
-            place = places.get(candidate.name)
-            size = None if place is None else place.input if _takes_margin(candidate.block, place) else place.output
+            maps = measured.get(candidate.name)
+            size = None if maps is None else maps.input if _takes_margin(candidate.block, maps) else maps.output
             stage = None if size is None else _stage_at(_area(size), areas)
-            placed = replace(self._placed(candidate, place), stage=stage)
-            if place is not None and order[candidate.name] < first:
-                placed = placed.left("stands before the first block (a stem)")
-            if place is not None and min(place.output) < SMALLEST_MAP:
-                placed = placed.left(f"works on a map of {place.output[0]} x {place.output[1]}, too small to gain")
-            beside.append(placed)
+            judged = replace(self._judged(candidate, maps), stage=stage)
+            if maps is not None and order[candidate.name] < first:
+                judged = judged.left("stands before the first block (a stem)")
+            if maps is not None and min(maps.output) < SMALLEST_MAP:
+                judged = judged.left(f"works on a map of {maps.output[0]} x {maps.output[1]}, too small to gain")
+            beside.append(judged)
         return beside
 
     def _own_obstacle(self, module: nn.Module) -> str:
         return obstacle(module) or tie(module, self._shared)
 
     def _single(self, wanted: Callable[[str], bool]) -> list[Candidate]:
-        """Single layers, without their places; other kinds of convolution with the reason why they are left."""
+        """Single layers, without their resolutions; other kinds of convolution with the reason why they are left."""
         read = read_by_parents(self.network)
         found = []
         for name, module in self.network.named_modules():
@@ -159,43 +159,43 @@ class Candidates:
         if not any(isinstance(child, nn.Conv2d) for child in parent.modules()):
             return False
         try:
-            places = self.survey.places
+            measured = self.survey.sizes
         except CannotRun:
             return False
-        sizes = {place.output for other, place in places.items() if other != name and place.output != (1, 1)}
-        return name in places and places[name].output in sizes
+        sizes = {maps.output for other, maps in measured.items() if other != name and maps.output != (1, 1)}
+        return name in measured and measured[name].output in sizes
 
-    def _placed(self, candidate: Candidate, place: Place | None) -> Candidate:
-        """With what its place says against it."""
+    def _judged(self, candidate: Candidate, maps: MapSizes | None) -> Candidate:
+        """With what its resolution says against it."""
         survey, block = self.survey, candidate.block
         if candidate.kind:
             return candidate
-        if place is None:
+        if maps is None:
             shape = survey.others.get(candidate.name)
             return candidate.left(f"ran on {shape}, which is no map" if shape else "did not run on a map")
-        if place.output == (1, 1):
+        if maps.output == (1, 1):
             return candidate.left("works on a 1 x 1 map")
-        if _stretched(place.output, survey.image):
-            return candidate.left(f"works on {place.output[0]} x {place.output[1]}, which has no image axes")
-        if _stride(block) > 1 or (not place.keeps_resolution and candidate.rule is not CONVOLUTION):
+        if _stretched(maps.output, survey.image):
+            return candidate.left(f"works on {maps.output[0]} x {maps.output[1]}, which has no image axes")
+        if _stride(block) > 1 or (not maps.keeps_resolution and candidate.rule is not CONVOLUTION):
             return candidate.left(CHANGES_RESOLUTION)
         return candidate  # what a single convolution takes off its map is judged as it is divided
 
     def _staged_by_resolution(self, found: list[Candidate]) -> list[Candidate]:
         """A stage for each resolution at which the candidates work, measured on the example."""
         names = {candidate.name for candidate in found}
-        places = {name: place for name, place in self.survey.places.items() if name in names}
+        measured = {name: maps for name, maps in self.survey.sizes.items() if name in names}
         areas = {
-            _area(place.output)
-            for place in places.values()
-            if place.output != (1, 1) and not _stretched(place.output, self.survey.image)
+            _area(maps.output)
+            for maps in measured.values()
+            if maps.output != (1, 1) and not _stretched(maps.output, self.survey.image)
         }
-        stages = _number(areas, any(_takes_margin(c.block, places[c.name]) for c in found if c.name in places))
+        stages = _number(areas, any(_takes_margin(c.block, measured[c.name]) for c in found if c.name in measured))
         candidates = []
         for candidate in found:
-            place = places.get(candidate.name)
-            stage = None if place is None else stages.get(_area(place.output))
-            candidates.append(replace(self._placed(candidate, place), stage=stage))
+            maps = measured.get(candidate.name)
+            stage = None if maps is None else stages.get(_area(maps.output))
+            candidates.append(replace(self._judged(candidate, maps), stage=stage))
         return candidates
 
 
@@ -261,9 +261,9 @@ def _stride(block: nn.Module) -> int:
     return max((max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
 
 
-def _takes_margin(block: nn.Module, place: Place) -> bool:
+def _takes_margin(block: nn.Module, maps: MapSizes) -> bool:
     """Whether it is a convolution without a stride that is not padded to keep its map's size."""
-    return isinstance(block, nn.Conv2d) and max(block.stride) == 1 and not place.keeps_resolution
+    return isinstance(block, nn.Conv2d) and max(block.stride) == 1 and not maps.keeps_resolution
 
 
 def _number(areas: set[int], margins: bool) -> dict[int, int]:

@@ -15,6 +15,7 @@ Every number of the block lands in exactly one place, so with D = U = identity t
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import timm.models.resnet as timm_resnet
@@ -96,21 +97,25 @@ def convert_bottleneck(block: Any, spec: ElasticSpec) -> ElasticResidual:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
     if block.conv2.groups > 1:
         return _convert_grouped_bottleneck(block, spec)
-    width = divide_count(block.conv1.out_channels, spec.shares)
-    parts = zip(
-        divide_outputs(block.conv1, width),
-        divide_norm(block.bn1, width),
-        divide_inputs(block.conv2, width),
-        strict=True,
-    )
     transforms = [
         _stack(("conv1", conv1), ("bn1", bn1), ("act1", _act(block, 1)), ("conv2", conv2))
-        for conv1, bn1, conv2 in parts
+        for conv1, bn1, conv2 in _divide_first(block, spec)
     ]
     branches = make_branches(transforms, spec, probe="act1")
     tail = [("bn2", block.bn2), *_inner_extras(block, "drop_block").items(), ("act2", _act(block, 2))]
     tail += [*_inner_extras(block, "aa").items(), ("conv3", block.conv3), ("bn3", block.bn3)]
     return _finish(block, branches, tail, 3)
+
+
+def _divide_first(block: Any, spec: ElasticSpec) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
+    """(conv1, bn1, conv2) of each branch, where conv2 mixes all channels of conv1: divided along its inputs."""
+    width = divide_count(block.conv1.out_channels, spec.shares)
+    return zip(
+        divide_outputs(block.conv1, width),
+        divide_norm(block.bn1, width),
+        divide_inputs(block.conv2, width),
+        strict=True,
+    )
 
 
 def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> ElasticResidual:
@@ -138,15 +143,8 @@ def _convert_grouped_bottleneck(block: Any, spec: ElasticSpec) -> ElasticResidua
 
 def convert_basic_block(block: Any, spec: ElasticSpec) -> ElasticResidual:
     """An elastic block with the weights of `block`. `CannotDivide` where the channels do not allow the shares."""
-    width = divide_count(block.conv1.out_channels, spec.shares)
-    parts = zip(
-        divide_outputs(block.conv1, width),
-        divide_norm(block.bn1, width),
-        divide_inputs(block.conv2, width),
-        strict=True,
-    )
     transforms = []
-    for conv1, bn1, conv2 in parts:
+    for conv1, bn1, conv2 in _divide_first(block, spec):
         layers = [("conv1", conv1), ("bn1", bn1), *copy.deepcopy(_inner_extras(block, "drop_block")).items()]
         layers += [("act1", _act(block, 1)), *copy.deepcopy(_inner_extras(block, "aa")).items(), ("conv2", conv2)]
         transforms.append(_stack(*layers))

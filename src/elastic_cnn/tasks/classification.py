@@ -18,10 +18,10 @@ from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
 from elastic_cnn.data.photo_list import keep_listed
-from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
+from elastic_cnn.tasks.geometry import GeometryOptions, both_sides, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
@@ -175,21 +175,9 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     train.require_several_classes()
     keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
-    spec = card.input
-    prepare_test = eval_transform(**asdict(spec))
-    train.transform = train_transform(
-        spec.size,
-        spec.mean,
-        spec.std,
-        spec.interpolation,
-        options.min_scale,
-        options.color_jitter,
-        options.auto_augment,
-        options.erase,
-        options.loading,
-        options.geometry(),
-        prepare_test.reading,
-    )
+    prepare_test = eval_transform(**asdict(card.input))
+    beyond = {"auto_augment": options.auto_augment, "erase": options.erase, "loading": options.loading}
+    train.transform = training_transform(card.input, options, prepare_test, **beyond)
     val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
     val.notices += common_photos(train, val)
     weights, balance = _against_skew(train, options.skew)

@@ -53,7 +53,7 @@ class Teacher:
         self._seen: tuple[Tensor, Any] | None = None
         network.register_forward_hook(self._note)
         self._own: dict[str, Tensor] = {}
-        self._wished: dict[str, Tensor] = {}
+        self._teacher_outputs: dict[str, Tensor] = {}
         if options.blocks:
             self._watch(network)
 
@@ -62,19 +62,19 @@ class Teacher:
         report = getattr(network, "elastic_report", None)
         if report is None:
             raise ValueError("distill.blocks compares elastic blocks with the teacher's, and the network has none")
-        modules, wished = dict(network.named_modules()), dict(self.network.named_modules())
-        if missing := [name for name in report.converted if name not in wished]:
+        modules, taught = dict(network.named_modules()), dict(self.network.named_modules())
+        if missing := [name for name in report.converted if name not in taught]:
             raise ValueError(f"distill.blocks needs the network's blocks in the teacher, which has no {missing[0]}")
 
         def note(seen: dict[str, Tensor], name: str) -> Any:
             return lambda block, _, output: seen.__setitem__(name, output) if torch.is_grad_enabled() else None
 
-        def note_wished(name: str) -> Any:
-            return lambda block, _, output: self._wished.__setitem__(name, output)
+        def note_teacher(name: str) -> Any:
+            return lambda block, _, output: self._teacher_outputs.__setitem__(name, output)
 
         for name in report.converted:
             modules[name].register_forward_hook(note(self._own, name))
-            wished[name].register_forward_hook(note_wished(name))
+            taught[name].register_forward_hook(note_teacher(name))
 
     def _note(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if network.training:
@@ -88,8 +88,8 @@ class Teacher:
         self._seen = None
         self.network.to(images.device)
         with torch.no_grad():
-            wished = self.network(images)
-        own = distillation_loss(logits, wished, self.task, self.options.temperature)
+            target = self.network(images)
+        own = distillation_loss(logits, target, self.task, self.options.temperature)
         if self.options.blocks:
             own = own + self.options.blocks * self._block_loss()
         return own if self.options.labels == 0 else torch.lerp(own, loss, self.options.labels)
@@ -97,30 +97,30 @@ class Teacher:
     def _block_loss(self) -> Tensor:
         """(): squared difference of the blocks' outputs over the teacher's variance, mean over the blocks."""
         losses = []
-        for name, wished in self._wished.items():
+        for name, target in self._teacher_outputs.items():
             own = self._own.pop(name)
-            if own.shape != wished.shape:
+            if own.shape != target.shape:
                 raise ValueError(
-                    f"distill.blocks: {name} puts out {tuple(own.shape)}, the teacher's {tuple(wished.shape)}"
+                    f"distill.blocks: {name} puts out {tuple(own.shape)}, the teacher's {tuple(target.shape)}"
                 )
-            losses.append((own.float() - wished.float()).square().mean() / wished.float().var().clamp_min(1e-12))
-        self._wished.clear()
+            losses.append((own.float() - target.float()).square().mean() / target.float().var().clamp_min(1e-12))
+        self._teacher_outputs.clear()
         return torch.stack(losses).mean()
 
 
-def distillation_loss(logits: Any, wished: Tensor, task: str, temperature: float) -> Tensor:
+def distillation_loss(logits: Any, target: Tensor, task: str, temperature: float) -> Tensor:
     """(), from logits of both networks, (N, classes) or (N, classes, H, W); an auxiliary head's are left out."""
     logits = logits[0] if isinstance(logits, tuple) else logits
-    own, other = logits.float() / temperature, wished.float() / temperature
+    own, other = logits.float() / temperature, target.float() / temperature
     loss: Tensor = task_spec(task).code("teaching")(own, other)
     return loss * temperature**2
 
 
-def by_classes(logits: Tensor, wished: Tensor) -> Tensor:
+def by_classes(logits: Tensor, target: Tensor) -> Tensor:
     """(), the mean divergence of the class probabilities of images or pixels: logits (N, classes, ...)."""
-    return F.kl_div(logits.log_softmax(1), wished.log_softmax(1), log_target=True, reduction="none").sum(1).mean()
+    return F.kl_div(logits.log_softmax(1), target.log_softmax(1), log_target=True, reduction="none").sum(1).mean()
 
 
-def by_labels(logits: Tensor, wished: Tensor) -> Tensor:
+def by_labels(logits: Tensor, target: Tensor) -> Tensor:
     """(), the mean cross-entropy of each label's probability: logits (N, classes)."""
-    return F.binary_cross_entropy_with_logits(logits, wished.sigmoid())
+    return F.binary_cross_entropy_with_logits(logits, target.sigmoid())

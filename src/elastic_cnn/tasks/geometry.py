@@ -4,9 +4,29 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from elastic_cnn.data.transforms import Geometry
+from elastic_cnn.data.transforms import Geometry, Preparation, train_transform
+from elastic_cnn.zoo.checkpoint import InputSpec
 
 Size = int | tuple[int, int]
+
+
+def training_transform(spec: InputSpec, options: Any, test: Preparation, **further: Any) -> Preparation:
+    """What training does to a photo before a network of this input sees it.
+
+    options: the recipe's, with `min_scale`, `color_jitter` and those of `GeometryOptions`. test: what testing does,
+    which reads files alike. further: arguments of `train_transform`.
+    """
+    return train_transform(
+        spec.size,
+        spec.mean,
+        spec.std,
+        spec.interpolation,
+        options.min_scale,
+        options.color_jitter,
+        geometry=options.geometry(),
+        reading=test.reading,
+        **further,
+    )
 
 
 def parse_size(value: str | int | tuple[int, ...] | list[int], name: str = "image_size") -> Size:

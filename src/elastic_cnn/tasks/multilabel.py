@@ -16,10 +16,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
 from elastic_cnn.data.left_out import warn
-from elastic_cnn.data.transforms import eval_transform, train_transform
+from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import GeometryOptions, both_sides
+from elastic_cnn.tasks.geometry import GeometryOptions, both_sides, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -208,18 +208,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         )
     network, card = make_network(recipe, train.classes, train, **options.input_fields(crop_mode="squash"))
     card = replace(card, info={**card.info, "data": {**options.data, **_portable(options.places)}})
-    spec = card.input
-    val.transform = eval_transform(**asdict(spec))
-    train.transform = train_transform(
-        spec.size,
-        spec.mean,
-        spec.std,
-        spec.interpolation,
-        options.min_scale,
-        options.color_jitter,
-        geometry=options.geometry(),
-        reading=val.transform.reading,
-    )
+    val.transform = eval_transform(**asdict(card.input))
+    train.transform = training_transform(card.input, options, val.transform)
     task = Multilabel(network, train.classes, options)
     return Job(task, card, train, val, files=files_of(recipe, network, card))
 

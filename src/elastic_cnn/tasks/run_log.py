@@ -116,21 +116,21 @@ class RunLog:
         """A row of `train` or `val`: epoch (from 1), optimizer steps done, and the values."""
         self.logs[name].append({"epoch": epoch, "step": step, **values})
         for key, value in values.items():
-            with self._told():
+            with self._errors_named():
                 self.events.add_scalar(f"{name}/{key}", value, step)
         for other in self.others:
             other.log_metrics({f"{name}/{key}": float(value) for key, value in values.items()}, step)
 
     def picture(self, path: Path, step: int) -> None:
         """Show a picture of a validation in TensorBoard too."""
-        with Image.open(path) as picture, self._told():
+        with Image.open(path) as picture, self._errors_named():
             self.events.add_image(f"val/{path.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def __enter__(self) -> "RunLog":
         tensorboard = require("torch.utils.tensorboard", "train")
         self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
         try:
-            with self._told():
+            with self._errors_named():
                 again = self._cut_events()
                 last = max(logged.step for logged in self.logged.values())
                 # the purge is for a TensorBoard that has been looking all the time
@@ -148,7 +148,7 @@ class RunLog:
         try:
             for other in self.others:
                 other.finalize("failed" if kind else "success")
-            with suppress(OSError) if kind else self._told():  # what came first is what is told
+            with suppress(OSError) if kind else self._errors_named():  # what came first is what is told
                 self.events.close()
         finally:
             threading.excepthook = self._hook
@@ -200,7 +200,7 @@ class RunLog:
             self._hook(failed)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

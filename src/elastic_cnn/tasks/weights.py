@@ -11,7 +11,13 @@ from torch import nn
 
 from elastic_cnn.data.sampler import Samples
 from elastic_cnn.tasks.elastic_start import make_elastic
-from elastic_cnn.tasks.places import Place, cannot_be_had, find_place, hub_that_answers, is_place
+from elastic_cnn.tasks.network_sources import (
+    NetworkSource,
+    cannot_be_had,
+    find_source,
+    hub_that_answers,
+    is_source,
+)
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
@@ -115,7 +121,7 @@ def make_network(
         return _from_checkpoint(recipe, classes, samples, **input_changes)
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
-    found = find_place(recipe.network) if is_place(recipe.network) else Place(recipe.network)
+    found = find_source(recipe.network) if is_source(recipe.network) else NetworkSource(recipe.network)
     arguments = {**found.arguments, **recipe.network_kwargs, "num_classes": len(classes)}
     published = recipe.weights == "timm" or (found.config is not None and recipe.weights is None)
     if published and recipe.init == "he_fan_in":
@@ -177,8 +183,9 @@ def create_network(
 ) -> nn.Module:
     """The network, with timm's published weights where `published` asks for them, in the words of whoever asks.
 
-    config: what timm says of weights that do not go by the network's name (`places.find_place`). `ValueError` names the
-    network and says what to do where it cannot be built, there are no such weights, or they cannot be had from here.
+    config: what timm says of weights that do not go by the network's name (`network_sources.find_source`). `ValueError`
+    names the network and says what to do where it cannot be built, there are no such weights, or they cannot be had
+    from here.
     """
     wanted = {"pretrained": True, **({} if config is None else {"pretrained_cfg": config})}
     local = config is not None and config.get("source") == "local-dir"

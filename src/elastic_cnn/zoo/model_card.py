@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard
@@ -29,8 +30,6 @@ $description
 
 ## Facts
 
-| | |
-|---|---|
 $facts
 
 ## Results
@@ -90,7 +89,7 @@ def model_card(network: nn.Module, card: NetworkCard, title: str, source: str | 
         license=_yaml(license),
         title=_plain(title),
         description=description,
-        facts=_table(_facts(network, card, elastic)),
+        facts=_table(("", ""), _facts(network, card, elastic)),
         results=_results(card.info),
         recipe=_recipe(card.info),
         use=WITH_TIMM.substitute(source=json.dumps(source)) if source else WITH_CHECKPOINT,
@@ -116,8 +115,8 @@ def _facts(network: nn.Module, card: NetworkCard, elastic: int) -> dict[str, str
     return {**facts, "Classes": f"{len(card.classes)}: {shown}"} if card.classes else facts
 
 
-def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(f"| {_plain(key)} | {_plain(value)} |" for key, value in rows.items())
+def _table(header: tuple[str, str], rows: Mapping[str, str]) -> str:
+    return markdown_table(header, [[_plain(cell) for cell in row] for row in rows.items()])
 
 
 def _plain(text: str) -> str:
@@ -140,7 +139,7 @@ def _results(info: Mapping[str, Any]) -> str:
     if not numbers:
         return "None recorded."
     epoch = f"\n\nMeasured on the validation split after epoch {_plain(str(info['epoch']))}." if "epoch" in info else ""
-    return "| measure | value |\n|---|---|\n" + _table(numbers) + epoch
+    return _table(("measure", "value"), numbers) + epoch
 
 
 def _recipe(info: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Places that hold a network with its weights: `hf-hub:OWNER/NAME` and `local-dir:FOLDER`, as timm names them."""
+"""Sources of a network with its weights: `hf-hub:OWNER/NAME` and `local-dir:FOLDER`, as timm names them."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ WAIT = 3.0  # seconds, for the Hub's first sign of life
 
 
 @dataclass(frozen=True)
-class Place:
+class NetworkSource:
     """An architecture by name, its arguments, and what timm says of the weights; None for those that go by the name."""
 
     network: str
@@ -27,21 +27,21 @@ class Place:
     config: Any = None
 
 
-def is_place(name: str | None) -> bool:
-    """Whether a network's name is that of a place which holds its weights."""
+def is_source(name: str | None) -> bool:
+    """Whether a network's name is that of a source which holds its weights."""
     return name is not None and name.startswith(PLACES)
 
 
-def find_place(name: str) -> Place:
-    """What lies at a place. `ValueError` says what to do where it cannot be had from here."""
+def find_source(name: str) -> NetworkSource:
+    """What lies there. `ValueError` says what to do where it cannot be had from here."""
     try:
-        source, place = parse_model_name(name)
-        read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
-        with hub_that_answers() if source == "hf-hub" else nullcontext():
-            config, network, arguments = read(place)
+        kind, path = parse_model_name(name)
+        read = load_model_config_from_hf if kind == "hf-hub" else load_model_config_from_path
+        with hub_that_answers() if kind == "hf-hub" else nullcontext():
+            config, network, arguments = read(path)
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise cannot_be_had(f"the network {name}", error, "give weights=FILE") from error
-    return Place(str(network), dict(arguments or {}), config)
+    return NetworkSource(str(network), dict(arguments or {}), config)
 
 
 @contextmanager

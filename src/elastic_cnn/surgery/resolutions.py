@@ -1,6 +1,6 @@
-"""Where modules stand in a network: the resolution that each works at, measured once on an example input.
+"""The resolution that each module of a network works at, measured once on an example input.
 
-Surgery decides by these places, so the same network is always converted alike, whatever images come later.
+Surgery decides by them, so the same network is always converted alike, whatever images come later.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Place:
+class MapSizes:
     """Height and width of a module's map, in and out, at its first call; whether every call keeps them."""
 
     input: Size
@@ -28,12 +28,12 @@ class Place:
 class Survey:
     """What a run of a network on an example showed of the modules that were watched.
 
-    places: {name: place} of those that ran on maps `(N, C, H, W)`, linear layers on `(N, H, W, C)`, in the order in
+    sizes: {name: `MapSizes`} of those that ran on maps `(N, C, H, W)`, linear layers on `(N, H, W, C)`, in the order in
     which they ended. others: {name: shape} of those that ran on something else. image: height and width of the input.
     guessed: whether it is another input than the network told first.
     """
 
-    places: dict[str, Place]
+    sizes: dict[str, MapSizes]
     others: dict[str, tuple[int, ...]]
     example: Example
     image: Size | None
@@ -48,13 +48,13 @@ def input_size(network: nn.Module) -> tuple[int, int, int]:
     return (shape[0], shape[1], shape[2])
 
 
-def measure_places(network: nn.Module, wanted: Callable[[nn.Module], bool], example: Any = None) -> Survey:
-    """Where the wanted modules stand, seen in one run of the network.
+def measure_resolutions(network: nn.Module, wanted: Callable[[nn.Module], bool], example: Any = None) -> Survey:
+    """The sizes of the wanted modules' maps, seen in one run of the network.
 
     example: as `Example.of` takes it; by default what the network tells of itself. Nothing is computed for real where
     the meta device can run the network. `CannotRun` (a `ValueError`) where it does not run.
     """
-    places: dict[str, Place] = {}
+    sizes: dict[str, MapSizes] = {}
     others: dict[str, tuple[int, ...]] = {}
 
     def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -64,18 +64,18 @@ def measure_places(network: nn.Module, wanted: Callable[[nn.Module], bool], exam
                 tensor = next((value for value in inputs if isinstance(value, Tensor)), None)
                 others.setdefault(name, () if tensor is None else tuple(tensor.shape))
                 return
-            sizes = (_size(before, module), _size(after, module))
-            if name in places:
-                places[name] = replace(
-                    places[name], keeps_resolution=places[name].keeps_resolution and sizes[0] == sizes[1]
+            sides = (_size(before, module), _size(after, module))
+            if name in sizes:
+                sizes[name] = replace(
+                    sizes[name], keeps_resolution=sizes[name].keeps_resolution and sides[0] == sides[1]
                 )
             else:
-                places[name] = Place(*sizes, keeps_resolution=sizes[0] == sizes[1])
+                sizes[name] = MapSizes(*sides, keeps_resolution=sides[0] == sides[1])
 
         return hook
 
     def watch(twin: nn.Module) -> None:
-        places.clear()
+        sizes.clear()
         others.clear()
         for name, module in twin.named_modules():
             if wanted(module):
@@ -85,7 +85,7 @@ def measure_places(network: nn.Module, wanted: Callable[[nn.Module], bool], exam
     image = next((tensor for tensor in used.tensors() if tensor.dim() in (3, 4)), None)
     told = example is not None or (image is not None and tuple(image.shape[1:]) == likely_shapes(network)[0])
     size = None if image is None else (image.shape[-2], image.shape[-1])
-    return Survey(places, others, used, size, guessed=not told)
+    return Survey(sizes, others, used, size, guessed=not told)
 
 
 def _size(value: Tensor, module: nn.Module) -> Size:
