@@ -1,5 +1,7 @@
 """Budgets of multiply-adds, measured time and changed answers; photos in every form; what cannot be."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -7,11 +9,13 @@ from PIL import Image
 
 from elastic_cnn import ElasticSpec, convert
 from elastic_cnn.conversion import Calibration, Refit, search, times, work
-from elastic_cnn.conversion.answers import answers, same_answers
+from elastic_cnn.conversion.answers import same_answers
 from elastic_cnn.conversion.photos import collect
 from elastic_cnn.conversion.shares import STEPS, choose_shares
 from elastic_cnn.measure.medians import MedianInterval
 from elastic_cnn.surgery import apply_surgery, describe_surgery
+from elastic_cnn.tasks import spec
+from elastic_cnn.tasks.spec import task_spec
 
 
 def network(**changes):
@@ -120,13 +124,27 @@ def test_changed_answers_stay_within_the_tolerance(photos):
         convert(base, photos[:1], tolerance=0.3)
 
 
-def test_answers_of_every_task():
-    logits = torch.tensor([[1.0, -2.0], [-1.0, 3.0]])
-    assert answers(logits).tolist() == [0, 1]
-    assert answers(logits, "multilabel").tolist() == [[True, False], [False, True]]
-    assert answers(logits[:, :, None, None].expand(2, 2, 3, 5)).shape == (2, 3, 5)
+def test_answers_of_every_task(monkeypatch):
+    own, other = (
+        torch.tensor([[1.0, -2.0], [-1.0, 3.0], [0.1, 0.2]]),
+        torch.tensor([[1.0, 0.5], [-1.0, 3.0], [0.2, 0.1]]),
+    )
+    parts = [torch.tensor([0, 1]), torch.tensor([2])]  # batches of unlike sizes
+
+    def alike(task: str, shape: tuple[int, ...] = ()) -> float:
+        maps = [logits.view(3, 2, *[1] * len(shape)).expand(3, 2, *shape) for logits in (own, other)]
+        return same_answers(*((lambda part, m=m: m[part]) for m in maps), parts, task)
+
+    assert alike("classification") == pytest.approx(2 / 3)
+    assert alike("multilabel") == pytest.approx(5 / 6)
+    assert alike("segmentation", (3, 5)) == pytest.approx(2 / 3)
+    near = replace(
+        task_spec("multilabel"), name="near", agreement=lambda one, two: float((one - two).abs().lt(1).all())
+    )
+    monkeypatch.setitem(spec._known, "near", near)
+    assert alike("near") == pytest.approx(1 / 3)  # a task of one's own says what is alike
     with pytest.raises(ValueError, match="not <class 'list'>"):
-        answers([logits])
+        same_answers(lambda part: [own], lambda part: own, parts)
 
 
 def test_photos_in_every_form(photos, tmp_path):

@@ -1,4 +1,4 @@
-"""What a network answers, and whether another one answers the same."""
+"""Whether a network answers as another one does."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,26 +11,33 @@ from elastic_cnn.tasks.spec import task_spec
 Run = Callable[[Tensor], Any]
 
 
-def answers(output: Any, task: str = "classification") -> Tensor:
-    """The decisions in logits (N, classes, ...): the class of each image or pixel, or (of tasks with several
-    answers) whether each label applies. `ValueError` for outputs that are no logits."""
-    if not isinstance(output, Tensor) or output.dim() not in (2, 4):
-        raise ValueError(f"answers can be compared of networks that put out logits (N, classes), not {type(output)}")
-    return output > 0 if task_spec(task).several else output.argmax(1)
-
-
 @torch.no_grad()
 def same_answers(own: Run, other: Run, images: Sequence[Tensor], task: str = "classification") -> float:
-    """The part of the decisions on `images`, batches (N, C, H, W), that both networks take alike, 0..1."""
-    same = total = 0
+    """The part of the answers on `images`, batches (N, C, H, W), that both networks give alike, 0..1: the class of each
+    image or pixel, whether each label applies, or what else the task calls alike (`TaskSpec.agreement`).
+
+    `ValueError` for outputs that are no logits.
+    """
+    agreement = task_spec(task).code("agreement")
+    same = total = 0.0
     for batch in images:
-        equal = answers(own(batch), task) == answers(other(batch), task)
-        same, total = same + int(equal.sum()), total + equal.numel()
+        outputs = own(batch), other(batch)
+        for output in outputs:
+            _require_logits(output)
+        same, total = same + len(batch) * agreement(*outputs), total + len(batch)
     return same / total
 
 
-def has_answers(network: nn.Module, images: Tensor) -> bool:
-    """Whether `answers` can read what the network puts out."""
-    with torch.no_grad():
-        output = network(images[:1])
+def _is_logits(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() in (2, 4)
+
+
+def _require_logits(output: Any) -> None:
+    if not _is_logits(output):
+        raise ValueError(f"answers can be compared of networks that put out logits (N, classes), not {type(output)}")
+
+
+def has_answers(network: nn.Module, images: Tensor) -> bool:
+    """Whether `same_answers` can read what the network puts out."""
+    with torch.no_grad():
+        return _is_logits(network(images[:1]))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from elastic_cnn.conversion.probe import Call
 from elastic_cnn.nn import set_blend
 from elastic_cnn.nn.compare import output_tensors
+from elastic_cnn.tasks.spec import task_spec
 
 AT_A_TIME = 8  # photos whose maps are all kept for the backward pass
 DRAWS = 2  # answers drawn for each photo
@@ -87,9 +88,10 @@ def _of_batch(
 
 def _score(output: Tensor, task: str, generator: torch.Generator) -> Tensor:
     """The gradient, in the output, of the log-probability of an answer that is drawn from it."""
-    if output.dim() not in (2, 4):
+    several = task_spec(task).several
+    if output.dim() not in (2, 4) or (output.shape[1] == 1 and not several):  # no classes to draw from
         return torch.randn(output.shape, generator=generator).to(output) / output.std().clamp_min(1e-30)
-    if task == "multilabel":
+    if several:
         chances = output.sigmoid()
         return torch.bernoulli(chances.cpu(), generator=generator).to(output) - chances
     chances = output.softmax(1)
