@@ -13,6 +13,15 @@ from typing import Any
 FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # named without a file
 
 
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Put the file's name before the message of a `ValueError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def refuse_to_overwrite(path: str | Path, remedy: str = "choose another path, or pass --overwrite") -> Path:
     """`path`, if nothing is there yet; a folder may exist when it is empty. Else `ValueError`."""
     path = Path(path)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from elastic_cnn.demo.data import PictureSamples, load_photos, normalise
+from elastic_cnn.data.fast_pixels import normalise
+from elastic_cnn.demo.data import PictureSamples, load_photos
 from elastic_cnn.demo.measure import predict, score
 from elastic_cnn.demo.plan import Pace, Plan, fit
 from elastic_cnn.demo.run import Choices, run_demo
@@ -196,7 +197,7 @@ def test_answers_and_scores_are_those_of_the_network():
     network = create_model("resnext_small_elastic", num_classes=10).eval()
     images = torch.randint(0, 256, (103, 3, 32, 32), dtype=torch.uint8)
     spec = InputSpec(size=(32, 32))
-    whole = normalise(images, spec)
+    whole = normalise(images, spec.mean, spec.std)
     with torch.no_grad():
         logits = network(whole)
     answers, confidence = predict(network, images, spec, QUIET)

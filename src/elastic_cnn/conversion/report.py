@@ -1,11 +1,11 @@
 """What a conversion did to each block, for people and for a checkpoint's card."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
 from elastic_cnn.measure.medians import MedianInterval
+from elastic_cnn.measure.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ConversionReport:
             ]
             for block in self.blocks
         ]
-        lines = _columns([head, *rows])
+        lines = text_table(head, rows, left=2).splitlines()
         lines += [f"  {block.name}: {note}" for block in self.blocks for note in block.notes]
         steps = " and ".join(["ordered"] * self.ordered + ["refitted"] * self.refitted) or "divided as they stood"
         lines.append(
@@ -81,8 +81,3 @@ class ConversionReport:
 
 def _per_cent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from elastic_cnn.data.coco_json import Annotation, entries_of, read_json, short
-from elastic_cnn.text import half_character
+from elastic_cnn.text import half_character, listed
 
 SIZE_NAMES = ("small", "medium", "large")
 AREA_BOUNDS = (32**2, 96**2)  # square pixels of the native photo
@@ -143,17 +143,17 @@ def _match(
     """Compare the file's categories with the classes to number by. `ValueError` as `read_annotations` says."""
     if not set(names) & set(classes):
         raise ValueError(
-            f"{path} has none of the classes to choose from ({_few(classes)}); its categories are {_few(names)}"
+            f"{path} has none of the classes to choose from ({listed(classes)}); its categories are {listed(names)}"
         )
     if strange := sorted(used - set(classes)):
         if others == "error":
             raise ValueError(
-                f"{path} has objects of {_few(strange)}, which the classes to choose from lack ({_few(classes)}): "
+                f"{path} has objects of {listed(strange)}, which the classes to choose from lack ({listed(classes)}): "
                 "exclude them (options.exclude), or train with them"
             )
-        notices.append(f"{path}: objects of {_few(strange)} are left out, the network does not know these classes")
+        notices.append(f"{path}: objects of {listed(strange)} are left out, the network does not know these classes")
     if lacking := [name for name in classes if name not in names]:
-        notices.append(f"{path} has no category {_few(lacking)}: no image counts as one of it")
+        notices.append(f"{path} has no category {listed(lacking)}: no image counts as one of it")
 
 
 def _drop(
@@ -276,8 +276,3 @@ def _called(annotations: list[Any], number: int) -> str:
     """An annotation by its id, or by its place where it has none."""
     own = annotations[number].id
     return f"annotation number {number}" if own is None else f"annotation {own}"
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(map(repr, list(names)[:most]))
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

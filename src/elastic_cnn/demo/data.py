@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
+from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.sampler import Samples, UnreadableSample
 from elastic_cnn.data.transforms import CROP_MARGIN, train_transform
@@ -49,7 +50,10 @@ class TensorSamples:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": normalise(self.images[index], self.spec), "target": int(self.labels[index])}
+        return {
+            "image": normalise(self.images[index], self.spec.mean, self.spec.std),
+            "target": int(self.labels[index]),
+        }
 
     def path(self, index: int) -> str:
         return f"image {index}"
@@ -69,12 +73,6 @@ class PictureSamples:
 
     def path(self, index: int) -> str:
         return f"photo {index}"
-
-
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 (..., 3, H, W) -> the network's input, float32."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
-    return (images.float() / 255 - mean) / std
 
 
 def load_digits(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from elastic_cnn.conversion import Calibration, convert
-from elastic_cnn.demo.data import DemoData, normalise
+from elastic_cnn.data.fast_pixels import normalise
+from elastic_cnn.demo.data import DemoData
 from elastic_cnn.demo.results import Converted, Policy, Speed, Trained
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.measure.correlations import spearman
@@ -52,7 +53,7 @@ def score(network: nn.Module, images: Tensor, spec: InputSpec, console: Console)
 
 
 def _to_input(images: Tensor, spec: InputSpec) -> Tensor:
-    return normalise(images, spec).contiguous(memory_format=torch.channels_last)
+    return normalise(images, spec.mean, spec.std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

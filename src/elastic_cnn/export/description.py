@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elastic_cnn.files import naming
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
@@ -72,7 +73,5 @@ def card_from(values: Mapping[str, str], path: object) -> NetworkCard:
     """The card in a file's metadata. `ValueError` names the file that has none, or a broken one."""
     if CARD_KEY not in values:
         raise ValueError(f"{path} does not say how to use it: it was not written by `elastic export`")
-    try:
+    with naming(path):
         return NetworkCard.from_json(values[CARD_KEY])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error

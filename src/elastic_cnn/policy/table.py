@@ -19,8 +19,7 @@ The schema's metadata holds `PolicyInfo` as JSON under the key `elastic_cnn`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write
+from elastic_cnn.files import atomic_write, naming
 from elastic_cnn.policy.scores import BlockInfo
 from elastic_cnn.tasks.spec import task_names, task_spec
 
@@ -242,7 +241,7 @@ def read_policy(path: str | Path) -> PolicyTable:
     file = _open(path)
     info = read_info(path)
     found = file.schema_arrow
-    with _naming(path):
+    with naming(path):
         expected = schema_of(info, base="base_prediction" in found.names)
         for column in expected:
             if column.name not in found.names:
@@ -266,7 +265,7 @@ def read_policy(path: str | Path) -> PolicyTable:
 def read_info(path: str | Path) -> PolicyInfo:
     """The description of a table or part, without reading rows. `ValueError` names the file and what is wrong."""
     metadata = _open(path).schema_arrow.metadata or {}
-    with _naming(path):
+    with naming(path):
         if METADATA_KEY not in metadata:
             raise ValueError("a Parquet file, but not a policy table: `elastic policy` writes those")
         return PolicyInfo.from_json(metadata[METADATA_KEY])
@@ -286,12 +285,3 @@ def _read_rows(file: Any, names: list[str]) -> Any:
         return file.read(columns=names)
     except (pa.ArrowException, OSError) as error:  # a page that cannot be decompressed is an OSError
         raise ValueError(f"its rows cannot be read ({error}): it is damaged, collect it anew") from error
-
-
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Put the file's name before the message of a `ValueError`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error

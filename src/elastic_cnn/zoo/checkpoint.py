@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from elastic_cnn.files import atomic_write
+from elastic_cnn.files import atomic_write, naming
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks.spec import loaded, task_spec
 from elastic_cnn.text import distinct_keys
@@ -244,10 +244,8 @@ def read_card(path: str | Path) -> NetworkCard:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated") from error
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path} holds weights but does not say of which network: it was not written by this package")
-    try:
+    with naming(path):
         return NetworkCard.from_json(metadata[METADATA_KEY])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, NetworkCard]:
@@ -260,11 +258,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     card = read_card(path)
     state = read_weights(path)
     check_finite(state, path)
-    try:
-        with no_larger_than(len(state), sum(tensor.numel() for tensor in state.values())):
-            network = card.build()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with naming(path), no_larger_than(len(state), sum(tensor.numel() for tensor in state.values())):
+        network = card.build()
     _check_kinds(state, network, path)
     try:
         network.load_state_dict(state)

@@ -1,12 +1,11 @@
 """Turn a released checkpoint into one of this package."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import naming, refuse_to_overwrite
 from elastic_cnn.zoo.checkpoint import NetworkCard, check_finite, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
 from elastic_cnn.zoo.released.labels import COCO, IMAGENET, VOC
@@ -54,10 +53,10 @@ def convert(source: str | Path, target: str | Path, network: str | None = None, 
     if not overwrite:
         refuse_to_overwrite(target)
     content = read_released(source)
-    with _naming(source):
+    with naming(source):
         tensors = strip(content)
     check_finite(tensors, source)
-    with _naming(source):
+    with naming(source):
         recognised = recognise(tensors)
         name = _choose(recognised, network, content.get("arch"))
         model = create_model(name, **recognised.kwargs)
@@ -68,15 +67,6 @@ def convert(source: str | Path, target: str | Path, network: str | None = None, 
     others = () if network else (recognised.name, *recognised.also)
     also = tuple(other for other in others if other != name)
     return Conversion(card, len(translation.state), tuple(translation.ignored), also)
-
-
-@contextmanager
-def _naming(source: str | Path) -> Iterator[None]:
-    """Put the file's name before the message of a `ValueError`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
 
 
 def _choose(recognised: Recognised, network: str | None, arch: object) -> str:
