@@ -1,6 +1,6 @@
 """One convolution made elastic: Equation 3 where no block around it is known.
 
-    dense      y = W_hi * x_hi + U(W_lo * D(x_lo))         the weight divided along its input channels
+    one group  y = W_hi * x_hi + U(W_lo * D(x_lo))         the weight divided along its input channels
     grouped    y = [W_hi * x_hi, U(W_lo * D(x_lo))]        the groups divided, depthwise ones included
     outputs    y = [W_hi * x,    U(W_lo * D(x))]           where a weight is standardised over its inputs
 

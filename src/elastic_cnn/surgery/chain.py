@@ -3,8 +3,8 @@
 A rule names the block's layers in the order in which they run, ("conv1", "conv2", "se", "conv3") say. Branches begin at
 the first convolution, divided along its outputs (along its groups where it has them), and take the layers that follow:
 
-    until a dense convolution     it is divided along its inputs, and the branches' outputs sum
-    until anything else           that mixes channels, or the end: the branches' outputs stand side by side
+    until a convolution without groups   it is divided along its inputs, and the branches' outputs sum
+    until anything else                  that mixes channels, or the end: the branches' outputs stand side by side
 
 The first convolution's place takes the branches, the places of the other layers in them an `Identity`, and what comes
 after runs once on the whole, as it did. Every number of the block lands in exactly one place, so with D = U = identity
@@ -210,7 +210,7 @@ def _take_in_convolution(section: _Section, name: str, conv: nn.Conv2d) -> bool:
 
 
 def _open(leaves: list[Leaf], spec: ElasticSpec) -> _Section:
-    """The section with its first convolution; the parts suit the first grouped convolution up to a dense one."""
+    """The section with its first convolution; the parts suit the first grouped convolution up to one without groups."""
     name, first = leaves[0]
     require_convolution(first)
     if not isinstance(first, nn.Conv2d) or max(first.stride) > 1:

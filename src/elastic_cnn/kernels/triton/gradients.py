@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor
 
-from elastic_cnn.kernels.triton.launch import dense, empty_like, gapless, lay_out, low_shape, on_device, sum_dtype
+from elastic_cnn.kernels.triton.launch import (
+    empty_like,
+    gapless,
+    in_format_of,
+    lay_out,
+    low_shape,
+    on_device,
+    sum_dtype,
+)
 
 
 @torch.library.custom_op("elastic_cnn::triton_tail_sums", mutates_args=())
@@ -22,10 +30,10 @@ def triton_tail_sums(
     high = gapless(high)
     grid = lay_out(high)
     dtype = sum_dtype(high)
-    low = dense(low, high) if low is not None else high.new_zeros(low_shape(high))
+    low = in_format_of(low, high) if low is not None else high.new_zeros(low_shape(high))
     centre = torch.zeros(grid.high[0], device=high.device, dtype=dtype) if centre is None else centre
     sums = torch.empty(2, grid.reducers, grid.high[0], device=high.device, dtype=dtype)
-    given = [None if tensor is None else dense(tensor, high) for tensor in (out, grad_out, grad_pooled)]
+    given = [None if tensor is None else in_format_of(tensor, high) for tensor in (out, grad_out, grad_pooled)]
     with on_device(high):
         sums_kernel[(grid.reducers, grid.channel_blocks)](
             high, low, centre, *given, *sums.unbind(0), grid.blocks, *grid.sizes, grid.reducers,
@@ -61,8 +69,8 @@ def triton_tail_grad(
     high = gapless(high)
     grad_high, grad_shortcut = _empty_gradients(high, shortcut)
     grid = lay_out(high)
-    low = None if low is None else dense(low, high)
-    given = [None if tensor is None else dense(tensor, high) for tensor in (out, grad_out, grad_pooled)]
+    low = None if low is None else in_format_of(low, high)
+    given = [None if tensor is None else in_format_of(tensor, high) for tensor in (out, grad_out, grad_pooled)]
     with on_device(high):
         grad_kernel[(grid.blocks, grid.channel_blocks)](
             high, low, k1, k2, k3, centre, *given, grad_high, grad_shortcut, *grid.sizes,

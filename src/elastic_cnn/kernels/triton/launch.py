@@ -1,4 +1,4 @@
-"""How the kernels are started: which tensors they serve, how large tiles are, and dense maps of one memory format."""
+"""How the kernels are started: which tensors they serve, how large tiles are, maps of one memory format."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -96,11 +96,11 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def gapless(x: Tensor) -> Tensor:
-    """`x` itself where it is dense, NCHW or channels_last; else a dense copy."""
+    """`x` itself where it is contiguous, NCHW or channels_last; else a contiguous copy."""
     return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
-def dense(x: Tensor, like: Tensor) -> Tensor:
+def in_format_of(x: Tensor, like: Tensor) -> Tensor:
     """`x` without gaps in the memory format of `like`; copied only where it is not so already."""
     return x.contiguous(memory_format=torch.channels_last if is_channels_last(like) else torch.contiguous_format)
 

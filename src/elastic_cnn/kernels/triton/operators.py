@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from elastic_cnn.kernels.triton.gradients import triton_tail_grad, triton_tail_sums, triton_upsample_grad
-from elastic_cnn.kernels.triton.launch import dense, empty_like, gapless, lay_out, low_shape, on_device, sum_dtype
+from elastic_cnn.kernels.triton.launch import (
+    empty_like,
+    gapless,
+    in_format_of,
+    lay_out,
+    low_shape,
+    on_device,
+    sum_dtype,
+)
 
 
 def _merge(counts: Tensor, means: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +85,7 @@ def _maps(high: Tensor, low: Tensor, shortcut: Tensor | None) -> tuple[Tensor, T
     """The inputs checked and dense in one memory format."""
     _check(high, low, shortcut)
     high = gapless(high)
-    return high, dense(low, high), None if shortcut is None else dense(shortcut, high)
+    return high, in_format_of(low, high), None if shortcut is None else in_format_of(shortcut, high)
 
 
 # --- the tail with a given scale and bias ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic_cnn.kernels.triton.launch import dense, empty_like, gapless, lay_out, low_shape, on_device
+from elastic_cnn.kernels.triton.launch import empty_like, gapless, in_format_of, lay_out, low_shape, on_device
 
 
 @torch.library.custom_op("elastic_cnn::triton_pool", mutates_args=())
@@ -38,7 +38,7 @@ def triton_pool_grad(grad_pooled: Tensor, height: int, width: int) -> Tensor:
         grid = lay_out(grad)
         with on_device(grad):
             pool_grad_kernel[(grid.blocks, grid.channel_blocks)](
-                dense(grad_pooled, grad), grad, *grid.sizes, **grid.constants(grad)
+                in_format_of(grad_pooled, grad), grad, *grid.sizes, **grid.constants(grad)
             )
     return grad
 
