@@ -48,7 +48,7 @@ class RunFolder:
         raise AttributeError(name)
 
     @contextmanager
-    def ours(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Within the block no other process may train here. `ValueError` where one does, named by its number."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: choose another folder")

@@ -159,7 +159,7 @@ def train(
     if settings.find_rate:
         recipe = _with_found_rate(job, recipe, settings, folder, console)
     loop = Loop(fabric, job, recipe, settings, folder)
-    with folder.ours() if fabric.is_global_zero else nullcontext():
+    with folder.exclusive() if fabric.is_global_zero else nullcontext():
         files: dict[str, Callable[[Path], object]] = {
             "data.json": lambda path: write_json(path, {"data": _place(data)}),
             **job.files,

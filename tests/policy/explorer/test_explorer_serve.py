@@ -16,7 +16,7 @@ from threaded_server import in_thread
 from elastic_cnn.data.image_folder import eval_transform
 from elastic_cnn.policy import scale_policy
 from elastic_cnn.policy.explorer.build import live_folder
-from elastic_cnn.policy.explorer.predict import Predictor, Refused, read_photo, taken
+from elastic_cnn.policy.explorer.predict import Predictor, Refused, photo_types, read_photo
 from elastic_cnn.policy.explorer.serve import MOST_WAITING, ExplorerServer
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
@@ -161,7 +161,7 @@ def test_a_plain_network_answers_without_a_policy(explorer, predictor, base_chec
     assert all(size["scores"] == [] and len(size["predictions"]) == 3 for size in answer["sizes"])
 
 
-@pytest.mark.skipif("AVIF" not in taken(), reason="this Pillow reads no AVIF")
+@pytest.mark.skipif("AVIF" not in photo_types(), reason="this Pillow reads no AVIF")
 def test_formats_that_this_pillow_reads_are_taken(server):
     assert b'"image/avif"' in ask(server, path="/data/live.js")[2]
     status, answer = drop(server, encoded("AVIF"))

@@ -26,15 +26,15 @@ GRAIN = 32  # sizes are multiples of it
 MOST_PIXELS = 50_000_000
 
 
-def taken() -> dict[str, str]:
+def photo_types() -> dict[str, str]:
     """{Pillow's name of a format: media type} of the photos that are taken on this machine."""
     known = picture_formats()
     return MEDIA_TYPES | {name: kind for name, kind in NEWER_TYPES.items() if name in known}
 
 
-def taken_in_words() -> str:
+def photo_types_in_words() -> str:
     """`JPEG, PNG, WebP or BMP`."""
-    *first, last = (NAMES.get(name, name) for name in taken())
+    *first, last = (NAMES.get(name, name) for name in photo_types())
     return f"{', '.join(first)} or {last}"
 
 
@@ -106,13 +106,13 @@ def read_photo(data: bytes, reading: Reading = RGB) -> Picture:
     or far too long for its width."""
     limit = MOST_PIXELS // 1_000_000
     try:
-        with opened(data, "photo", tuple(taken())) as image:
+        with opened(data, "photo", tuple(photo_types())) as image:
             pixels = image.width * image.height
         if pixels > MOST_PIXELS:
             raise Refused(f"This photo has {pixels / 1e6:.0f} megapixels; the limit is {limit}.")
         return read_picture(data, "photo", reading)
     except NoPicture as error:
-        raise Refused(f"This is no {taken_in_words()} picture.") from error
+        raise Refused(f"This is no {photo_types_in_words()} picture.") from error
     except BadSize as error:
         raise Refused(f"This photo is too large or far too long; the limit is {limit} megapixels.") from error
     except UnreadableSample as error:

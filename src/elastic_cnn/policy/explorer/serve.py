@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from elastic_cnn.policy.explorer.columns import script
-from elastic_cnn.policy.explorer.predict import MOST_PIXELS, Predictor, Refused, taken, taken_in_words
+from elastic_cnn.policy.explorer.predict import MOST_PIXELS, Predictor, Refused, photo_types, photo_types_in_words
 
 MAX_BYTES = 20 * 2**20
 MOST_REQUESTS = 32  # connections at a time
@@ -107,8 +107,8 @@ class ExplorerServer(ThreadingHTTPServer):
             "network": self.predictor.name,
             "max_bytes": self.max_bytes,
             "max_pixels": MOST_PIXELS,
-            "types": list(taken().values()),
-            "kinds": taken_in_words(),
+            "types": list(photo_types().values()),
+            "kinds": photo_types_in_words(),
         }
         return script("live", about).encode("ascii")
 
