@@ -74,6 +74,8 @@ def test_the_real_loggers_write_into_the_runs_folder(name, recipe, photos, tmp_p
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # so that what the run sets is put back
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     run = tmp_path / "run"
     train(replace(recipe, epochs=1), photos, run, Settings(accelerator="cpu", loggers=(name,)))
     place = run / {"wandb": "wandb", "mlflow": "mlruns"}[name]

@@ -30,7 +30,10 @@ def make_loggers(names: Sequence[str], folder: RunFolder, recipe: Recipe) -> lis
                 project="elastic", name=folder.path.resolve().name, id=identity, resume="allow", save_dir=folder.path
             )
         else:
-            place = {} if "MLFLOW_TRACKING_URI" in os.environ else {"save_dir": str(folder.path / "mlruns")}
+            place = {}
+            if "MLFLOW_TRACKING_URI" not in os.environ:
+                place = {"save_dir": str(folder.path / "mlruns")}
+                os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks whether a folder is meant
             logger = loggers.MLFlowLogger(experiment_name="elastic", run_name=folder.path.resolve().name, **place)
         logger.log_hyperparams(recipe.to_dict())
         found.append(logger)
