@@ -92,6 +92,8 @@ def test_loss_is_the_mean_over_pixels_that_count():
 
 def test_loss_of_a_batch_without_labels_is_zero_with_finite_gradients():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    with pytest.raises(ValueError, match=r"answers \(1, 3\) .* segmentation needs \(N, classes, H, W\)"):
+        pixel_loss(torch.zeros(1, 3), torch.full((1, 4, 4), IGNORE))
     loss = pixel_loss(logits, torch.full((1, 4, 4), IGNORE))
     loss.backward()
     assert loss.item() == 0

@@ -5,12 +5,14 @@ import math
 import re
 import socket
 import urllib.request
+import zipfile
 from contextlib import contextmanager
 
 import pytest
 import torch
 from data_page import rows, section_text
 from huggingface_hub import constants
+from safetensors.torch import save_file
 from torch import nn
 
 from elastic_cnn.tasks import weight_files
@@ -97,11 +99,29 @@ def test_the_page_has_the_very_sentences(content, tmp_path):
     assert f"`{re.sub(r'checkpoint .Unsupported.*?.; code', 'checkpoint (...); code', said)}`" in SENTENCES
 
 
+def test_the_kind_of_a_file_is_told_by_what_is_in_it(tmp_path):
+    network = create_model("resnet10t", num_classes=5, **KWARGS)
+    save_file(network.state_dict(), tmp_path / "w.bin")
+    assert str(load_weights(network, tmp_path / "w.bin")).endswith("tensors loaded")
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:  # as torch.jit.save lays it out
+        for name in ("data.pkl", "constants.pkl", "version"):
+            archive.writestr(f"w/{name}", b"3")
+    for source in (tmp_path / "w.pt", "https://example.org/a.pth"):
+        with pytest.raises(ValueError, match=r"TorchScript|address") as caught:
+            load_weights(network, source)
+        assert f"`{str(caught.value).replace(str(tmp_path / 'w.pt'), 'FILE')}`" in SENTENCES
+
+
 @pytest.mark.parametrize(
-    "changes", [{"network": "resnext_small_elastic", "weights": "timm"}, {"network_kwargs": {"pretrained": True}}]
+    "changes",
+    [
+        {"network": "resnext_small_elastic", "weights": "timm"},
+        {"network_kwargs": {"pretrained": True}},
+        {"network_kwargs": {"num_classes": 5}},
+    ],
 )
 def test_so_it_has_of_recipes(changes):
-    with pytest.raises(ValueError, match="weights") as caught:
+    with pytest.raises(ValueError, match=r"weights|classes") as caught:
         make_network(Recipe(**{"network": "resnet18", **changes}), ("a", "b"))
     assert f"`{caught.value}`" in SENTENCES
 

@@ -203,8 +203,13 @@ class Segmentation(Task):
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the pixels whose target is not `IGNORE`; 0 where there is none.
 
-    logits: (N, classes, H, W); targets: (N, H, W) -> ().
+    logits: (N, classes, H, W); targets: (N, H, W) -> (). `ValueError` for the logits of another kind of network.
     """
+    if logits.ndim != 4:
+        raise ValueError(
+            f"the network answers {tuple(logits.shape)} for a batch, segmentation needs (N, classes, H, W): take one "
+            "for segmentation (dla60x_elastic_seg, deeplabv3, smp_fpn, ...)"
+        )
     total = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="sum")
     return total / (targets != IGNORE).sum().clamp(min=1)
 

@@ -31,6 +31,8 @@ def read_state_dict(source: str | Path) -> StateDict:
     `model.`, ...) that all of them begin with. `ValueError` names the file and what is wrong, or what to save instead.
     """
     path = Path(source)
+    if "://" in str(source):
+        raise ValueError(f"{source} is an address: download the file, and give its path")
     if not path.exists():
         raise ValueError(
             f"no checkpoint at {path}: give a run folder, a .safetensors file or another file of weights (.pth, .pt, "

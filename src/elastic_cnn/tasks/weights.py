@@ -121,6 +121,8 @@ def make_network(
         return _from_checkpoint(recipe, classes, samples, **input_changes)
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
+    if (given := recipe.network_kwargs.get("num_classes", len(classes))) != len(classes):
+        raise ValueError(f"network_kwargs.num_classes={given}: the data has {len(classes)} classes: leave it out")
     found = find_source(recipe.network) if is_source(recipe.network) else NetworkSource(recipe.network)
     arguments = {**found.arguments, **recipe.network_kwargs, "num_classes": len(classes)}
     published = recipe.weights == "timm" or (found.config is not None and recipe.weights is None)

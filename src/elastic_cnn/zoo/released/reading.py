@@ -33,11 +33,12 @@ def read_released(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file at {path}: give a released checkpoint (.pth.tar)")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _holds_safetensors(path):
         return dict(read_weights(path))
     try:
         with torch.serialization.safe_globals(list(ALLOWED)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read raises in any case
+            warnings.filterwarnings("ignore", ".*looks like a TorchScript archive")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -46,10 +47,24 @@ def read_released(path: str | Path) -> dict[str, Any]:
             "alone"
         ) from error
     except Exception as error:  # half an instruction of a pickle fails in many ways
+        if "TorchScript archive" in str(error):
+            raise ValueError(
+                f"{path} is a TorchScript program: load it where it is trusted, and save its state_dict() alone"
+            ) from error
         raise ValueError(f"{path} is not a readable checkpoint ({_reason(error)}): it may be truncated") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__} instead of a dict of tensors")
     return content
+
+
+def _holds_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, whatever its name: the length of a JSON object, and the object."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:  # told where it is read
+        return False
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _reason(error: BaseException) -> str:
