@@ -48,7 +48,7 @@ def test_a_logger_hears_every_row_and_the_recipe(name, recipe, photos, tmp_path,
     (ear,) = made
     assert ear.params == recipe.to_dict()
     assert ear.ended == ["success"]
-    assert str(tmp_path / "run") in str(ear.options["save_dir"])
+    assert str(tmp_path / "run") in str(ear.options["save_dir" if name == "wandb" else "tracking_uri"])
     rows = []
     for split in ("train", "val"):
         with (tmp_path / "run" / f"{split}.csv").open() as file:
@@ -66,6 +66,26 @@ def test_what_is_not_installed_or_unknown_is_said(recipe, photos, tmp_path, monk
         loggers.make_loggers(["wandbb"], RunFolder(tmp_path), recipe)
 
 
+def test_mlflow_hears_of_each_run_where_it_should(recipe, tmp_path, monkeypatch):
+    """MLflow sets MLFLOW_TRACKING_URI itself, to where it last wrote; one that the user set is kept to."""
+    stores = []
+
+    def logger(*, tracking_uri, **_):
+        stores.append(tracking_uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+        return SimpleNamespace(log_hyperparams=lambda values: None)
+
+    known = {"lightning.pytorch.loggers": SimpleNamespace(MLFlowLogger=logger)}
+    monkeypatch.setattr(loggers, "require", lambda module, extra: known.get(module))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for name in ("one", "two"):
+        loggers.make_loggers(["mlflow"], RunFolder(tmp_path / name), recipe)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
+    loggers.make_loggers(["mlflow"], RunFolder(tmp_path / "three"), recipe)
+    assert stores == [f"file:{tmp_path}/one/mlruns", f"file:{tmp_path}/two/mlruns", "http://tracking.example"]
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_loggers_write_into_the_runs_folder(name, recipe, photos, tmp_path, monkeypatch):
@@ -76,11 +96,13 @@ def test_the_real_loggers_write_into_the_runs_folder(name, recipe, photos, tmp_p
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # so that what the run sets is put back
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     train(replace(recipe, epochs=1), photos, run, Settings(accelerator="cpu", loggers=(name,)))
     place = run / {"wandb": "wandb", "mlflow": "mlruns"}[name]
     assert any(path.is_file() for path in place.rglob("*"))
     train(recipe, photos, run, Settings(accelerator="cpu", loggers=(name,), overwrite=True))  # its files are cleared
+    assert {path.name for path in tmp_path.iterdir()} <= {"run", "photos"}  # nothing beside the run
 
 
 def test_pictures_stand_in_tensorboard_and_stay_when_a_run_goes_on(tmp_path, monkeypatch):
