@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_fpn import TINY_FPN
 
 from elastic_cnn.analysis.segment import bytes_needed, segment_photo
 from elastic_cnn.cli import main
@@ -12,13 +13,7 @@ from elastic_cnn.tasks.mask_labels import LABELS_KEY
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
 
-KWARGS = {
-    "num_classes": 3,
-    "backbone": "resnet10t",
-    "encoder_depth": 3,
-    "decoder_pyramid_channels": 16,
-    "decoder_segmentation_channels": 32,
-}
+KWARGS = {"num_classes": 3, **TINY_FPN}
 
 
 @pytest.fixture(scope="module")

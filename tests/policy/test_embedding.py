@@ -1,6 +1,7 @@
 """t-SNE of policies: repeatable, true to neighbourhoods, and defined for few or equal images."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,35 @@ def test_equal_images_lie_in_one_place():
 def test_too_few_or_broken_scores_are_refused(scores):
     with pytest.raises(ValueError, match="t-SNE needs"):
         embed(scores)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [np.zeros((20, 3)), np.ones((5, 1)), clusters(6)[1], np.eye(8)[:, :1].repeat(2, 1)],
+    ids=["equal", "fewest", "few", "one axis"],
+)
+def test_umap_places_what_hardly_differs(scores):
+    pytest.importorskip("umap", reason="maps by UMAP need the package umap-learn")
+    places = embed_by_umap(scores)
+    assert places.shape == (len(scores), 2)
+    assert np.isfinite(places).all()
+
+
+def test_umap_is_not_asked_for_axes_of_equal_scores(monkeypatch):
+    """Its start by principal components is not a number there."""
+    asked = []
+
+    class Umap:
+        def __init__(self, **options):
+            asked.append(options["init"])
+
+        def fit_transform(self, vectors):
+            return vectors[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    for scores in (np.zeros((20, 3)), clusters(20)[1]):
+        embed_by_umap(scores)
+    assert asked == ["random", "pca"]
 
 
 def test_umap_without_its_package_says_what_to_install(monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
+from tiny_fpn import TINY_FPN
 from torch import nn
 
 from elastic_cnn import elasticize
@@ -28,12 +29,6 @@ from elastic_cnn.zoo.checkpoint import load_checkpoint
 from elastic_cnn.zoo.factory import create_model
 
 CLASSES = ("ground", "square", "disc")
-TINY = {
-    "backbone": "resnet10t",
-    "encoder_depth": 3,
-    "decoder_pyramid_channels": 16,
-    "decoder_segmentation_channels": 32,
-}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +58,7 @@ def recipe() -> Recipe:
     return Recipe(
         task="segmentation",
         network="smp_fpn",
-        network_kwargs=TINY,
+        network_kwargs=TINY_FPN,
         elastic=True,
         image_size=32,
         epochs=2,
@@ -139,7 +134,7 @@ def test_a_class_that_does_not_occur_has_no_score():
 
 
 def test_groups_hold_every_parameter_once_with_the_heads_rate():
-    network = create_model("smp_fpn", num_classes=3, **TINY)
+    network = create_model("smp_fpn", num_classes=3, **TINY_FPN)
     groups = Segmentation(network, Labels(CLASSES), Options(head_lr=10.0)).parameter_groups()
     assert [(group.name, group.lr_factor) for group in groups] == [("backbone", 1.0), ("head", 10.0)]
     ids = [id(p) for group in groups for _, p in group.parameters]
@@ -148,7 +143,7 @@ def test_groups_hold_every_parameter_once_with_the_heads_rate():
 
 
 def test_frozen_norms_keep_statistics_and_weights_of_the_backbone_alone():
-    network = create_model("smp_fpn", num_classes=3, **TINY)
+    network = create_model("smp_fpn", num_classes=3, **TINY_FPN)
     task = Segmentation(network, Labels(CLASSES), Options(freeze_norms=True)).train()
     before = copy.deepcopy(network.state_dict())
     batch = {"image": torch.randn(2, 3, 32, 32), "target": torch.randint(0, 3, (2, 32, 32))}
@@ -166,7 +161,7 @@ def test_frozen_norms_keep_statistics_and_weights_of_the_backbone_alone():
 
 @pytest.mark.parametrize("elastic", [False, True])
 def test_checkpointed_blocks_learn_the_same(elastic):
-    plain = create_model("smp_fpn", num_classes=3, **TINY)
+    plain = create_model("smp_fpn", num_classes=3, **TINY_FPN)
     if elastic:
         elasticize(plain, inplace=True)
     saving = copy.deepcopy(plain)

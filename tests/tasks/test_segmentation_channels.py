@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_fpn import TINY_FPN
 
 from elastic_cnn.analysis.segment_files import segment_files
 from elastic_cnn.data.mask_transforms import train_transform
@@ -13,9 +14,6 @@ from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.training import evaluate, train
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
-TINY = {
-    "backbone": "resnet10t", "encoder_depth": 3, "decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32,
-}  # fmt: skip
 QUIET = Settings(accelerator="cpu", progress=False)
 
 
@@ -45,7 +43,7 @@ def test_they_are_trained_tested_and_segmented(channels, kind, top, tmp_path):
     if top > 255:
         options["max_value"] = 4095
     recipe = Recipe(
-        task="segmentation", network="smp_fpn", network_kwargs={**TINY, "in_chans": channels}, image_size=32,
+        task="segmentation", network="smp_fpn", network_kwargs={**TINY_FPN, "in_chans": channels}, image_size=32,
         epochs=1, batch_size=3, val_batch_size=2, options=options,
     )  # fmt: skip
     run = tmp_path / "run"

@@ -48,7 +48,7 @@ def embed_by_umap(vectors: np.ndarray, *, neighbours: int = 15, seed: int = 0) -
         raise ValueError(
             "a map by UMAP needs the package umap-learn: pip install umap-learn, or choose tsne or pca"
         ) from error
-    start = "pca" if vectors.shape[1] > 1 else "random"
+    start = "pca" if vectors.shape[1] > 1 and np.ptp(vectors, axis=0).any() else "random"  # equal rows have no axes
     layout = UMAP(n_neighbors=min(neighbours, len(vectors) - 1), random_state=seed, n_jobs=1, init=start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of few points; what cannot be laid out raises

@@ -11,6 +11,7 @@ from explorer_tables import Explorer
 from PIL import Image
 from sklearn.metrics import jaccard_score
 from test_explorer_facets import AXE, serious_faults
+from tiny_fpn import TINY_FPN
 
 from elastic_cnn.analysis.segment import segment_photo
 from elastic_cnn.cli import main
@@ -22,13 +23,7 @@ from elastic_cnn.zoo.factory import create_model
 
 CLASSES, VOID = ("ground", "<b>square", "disc"), 9
 PALETTE = ((20, 40, 220), (240, 200, 0), (0, 160, 80))
-KWARGS = {
-    "num_classes": 3,
-    "backbone": "resnet10t",
-    "encoder_depth": 3,
-    "decoder_pyramid_channels": 16,
-    "decoder_segmentation_channels": 32,
-}
+KWARGS = {"num_classes": 3, **TINY_FPN}
 FEW = 5
 
 
