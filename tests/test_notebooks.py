@@ -2,10 +2,13 @@
 
 import json
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.settings import Settings
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "docs" / "notebooks").glob("*.ipynb"))
@@ -29,14 +32,13 @@ def test_notebooks_are_kept_without_outputs():
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parents[2] / "src"), os.environ.get("PYTHONPATH", "")]))
-    try:
-        import ipykernel  # noqa: F401
+    if all(find_spec(name) for name in ("ipykernel", "nbformat", "nbclient")):
         import nbformat
         from nbclient import NotebookClient
-    except ImportError:
-        _run_here(path)
-    else:
+
         NotebookClient(nbformat.read(path, 4), timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    else:
+        _run_here(path)
     for name in REPORTS[path.stem]:
         assert (tmp_path / name).is_file(), name
 
@@ -48,14 +50,18 @@ def _run_here(path: Path) -> None:
             exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
 
 
-def test_bars_are_shown_in_notebooks_without_a_terminal(monkeypatch):
-    import sys
+@pytest.mark.slow
+def test_bars_are_shown_in_notebooks_without_a_terminal(tmp_path):
+    """Asked in a real kernel, whose standard error is no terminal."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    asked = "from elastic_cnn.tasks.console import Console; print(Console().progress, Console(False).progress)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(asked)])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert notebook.cells[0].outputs[0].text.split() == ["True", "False"]
 
-    from elastic_cnn.tasks.console import Console
 
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+def test_a_process_that_imports_a_kernel_is_no_notebook(monkeypatch):
+    pytest.importorskip("ipykernel.kernelapp")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     assert not Console().progress
-    monkeypatch.setitem(sys.modules, "ipykernel", object())
-    assert Console().progress
-    assert not Console(Settings(progress=False).progress).progress
+    assert Console(Settings(progress=True).progress).progress

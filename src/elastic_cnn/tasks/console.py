@@ -13,8 +13,10 @@ tqdm = require("tqdm", "train").tqdm
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    return "ipykernel" in sys.modules
+    """Whether this process is the kernel of a notebook, not whether it has merely imported what kernels are made of."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def _kind_of_bar() -> Any:
