@@ -57,7 +57,8 @@ def test_bars_are_shown_in_notebooks_without_a_terminal(tmp_path):
     asked = "from elastic_cnn.tasks.console import Console; print(Console().progress, Console(False).progress)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(asked)])
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert notebook.cells[0].outputs[0].text.split() == ["True", "False"]
+    said = [output["text"] for output in notebook.cells[0].outputs if output.get("name") == "stdout"]
+    assert said == ["True False\n"]
 
 
 def test_a_process_that_imports_a_kernel_is_no_notebook(monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 from collections import defaultdict
+from statistics import geometric_mean, median
 
 import pytest
 import torch
@@ -45,8 +46,9 @@ def kind_of(name: str) -> str:
 @needs_bf16
 @pytest.mark.parametrize("name", CASES)
 def test_errors_beside_the_plain_form(name):
-    """By the root of the mean of squared errors over 4 draws, relative to its tensor: at most 1.5 of autocast's."""
-    squares: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Relative to its tensor, over 4 draws: the geometric mean of a kind is at most 1.5 of autocast's, and of a tensor
+    alone the median at most 3 of it. (Means of squares say nothing here: a gradient that nearly cancels rules them.)"""
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(4):
         torch.manual_seed(seed)
         plain = lively(CASES[name]())
@@ -59,13 +61,18 @@ def test_errors_beside_the_plain_form(name):
         for form, found in forms.items():
             for key, tensor in wanted.items():
                 off = (found[key].double() - tensor).norm() / tensor.norm().clamp_min(1e-3)
-                squares[form][kind_of(key)].append(float(off) ** 2)
+                errors[form][key].append(max(float(off), 1e-5))
         assert {key: (t.dtype, t.shape) for key, t in forms["plain"].items()} == {
             key: (t.dtype, t.shape) for key, t in forms["fused"].items()
         }
-    for kind, values in squares["plain"].items():
-        own, theirs = (sum(v) / len(v) for v in (squares["fused"][kind], values))
-        assert own**0.5 <= 1.5 * theirs**0.5, kind
+    for key, theirs in errors["plain"].items():
+        assert median(errors["fused"][key]) <= 3 * median(theirs), key
+    for kind in map(kind_of, errors["plain"]):
+        own, theirs = (
+            geometric_mean([e for key, found in errors[form].items() if kind_of(key) == kind for e in found])
+            for form in ("fused", "plain")
+        )
+        assert own <= 1.5 * theirs, kind
 
 
 def course(network: nn.Module, steps: int) -> list[float]:

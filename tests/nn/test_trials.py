@@ -142,7 +142,7 @@ def test_comparison_tells_faults_from_rounding():
     nudged = copy_structure(shaky)
     nudged[0] = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Identity())
     nudged[0][0].weight, nudged[0][0].bias = shaky[0].weight, nn.Parameter(torch.zeros(3))
-    nudged[0][1] = type("Add", (nn.Module,), {"forward": lambda self, x: x + 100})()
+    nudged[0][1] = type("Add", (nn.Module,), {"forward": lambda self, x: x + 300 - 200})()
     images = make_tensor((1, 3, 8, 8))
     assert relative_error(nudged(images), shaky(images)) > 1e-4
     assert compare(nudged, shaky, Example.of(images))
