@@ -135,7 +135,10 @@ def test_single_passes_refuse_what_does_not_fit(call, message):
         (lambda x, bottom, children, weights, plan: (x, bottom, [bottom[:1]], weights, plan), "a child must have"),
         (lambda x, bottom, children, weights, plan: (x, bottom, children, weights[1:], plan), "packed weights"),
         (lambda x, bottom, children, weights, plan: (x, bottom, children, weights, plan[:20]), "more than 24 numbers"),
-        (lambda x, bottom, children, weights, plan: (x, bottom, [bottom], weights, [*plan[:-1], 0]), "65536 channels"),
+        (
+            lambda x, bottom, children, weights, plan: (x, bottom, [bottom], weights, [*plan[:-1], 0]),
+            "child must lie in 1..65536, got 0",
+        ),
     ],
 )
 def test_trees_that_do_not_fit_say_so(change, message):

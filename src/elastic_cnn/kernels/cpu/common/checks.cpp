@@ -58,6 +58,12 @@ void check_element_map(const at::Tensor& x, const char* name) {
                     x.sym_sizes());
 }
 
+void check_channels(const at::Tensor& x, int64_t wanted, const char* who) {
+  const auto channels = x.sym_size(1).maybe_as_int();
+  TORCH_CHECK_VALUE(!channels || *channels == wanted, who, " takes ", wanted, " channels, got an input of ",
+                    x.sym_sizes());
+}
+
 void check_weights(const at::Tensor& weights, const at::Tensor& x, int64_t wanted) {
   check_beside(weights, x, kWordType, "the packed weights");
   TORCH_CHECK_VALUE(weights.dim() == 1, "the packed weights must be a vector, got ", weights.sym_sizes());

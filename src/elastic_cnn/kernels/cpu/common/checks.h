@@ -29,6 +29,9 @@ void check_contiguous(const at::Tensor& x, const char* name, at::MemoryFormat fo
 // of `Element`s: what the inference kernels take.
 void check_element_map(const at::Tensor& x, const char* name);
 
+// Raises unless the map `x` has so many channels; who: what takes them, for that sentence.
+void check_channels(const at::Tensor& x, int64_t wanted, const char* who);
+
 // Raises unless `weights` is one contiguous vector of so many words beside the map `x`: float32, or int32 of bfloat16.
 void check_weights(const at::Tensor& weights, const at::Tensor& x, int64_t wanted);
 

@@ -79,12 +79,20 @@ inline std::string bf16_level_name() {
   return bf16_level() == Bf16Level::amx ? "amx_bf16" : bf16_level() == Bf16Level::avx512 ? "avx512_bf16" : "";
 }
 
-[[noreturn]] inline void raise_no_bf16() {
-  TORCH_CHECK(false, "this processor has no AVX-512 BF16, which the native kernels for bfloat16 need; use float32");
+// That one of two things which is for this processor's instruction set; raises where it has neither.
+template <class Choice>
+Choice by_level(Choice avx512, Choice avx2) {
+  TORCH_CHECK(level() != Level::none, "this processor has neither AVX-512 nor AVX2, which the native kernels need; ",
+              "use the plain form");
+  return level() == Level::avx512 ? avx512 : avx2;
 }
 
-[[noreturn]] inline void raise_no_level() {
-  TORCH_CHECK(false, "this processor has neither AVX-512 nor AVX2, which the native kernels need; use the plain form");
+// The same for bfloat16.
+template <class Choice>
+Choice by_bf16_level(Choice amx, Choice avx512) {
+  TORCH_CHECK(bf16_level() != Bf16Level::none, "this processor has no AVX-512 BF16, which the native kernels for ",
+              "bfloat16 need; use float32");
+  return bf16_level() == Bf16Level::amx ? amx : avx512;
 }
 
 }  // namespace elastic

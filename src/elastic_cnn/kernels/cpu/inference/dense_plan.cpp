@@ -1,21 +1,11 @@
 // Reading and checking a trunk's plan: what passes here can be computed without leaving a buffer.
 #include "inference/dense_plan.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 
 namespace elastic {
 
 namespace {
-
-constexpr int64_t kMost = 1 << 16;  // channels
-
-int checked(int64_t value, int64_t least, const char* what) {
-  TORCH_CHECK_VALUE(value >= least && value <= kMost, "a dense plan's ", what, " must lie in ", least, "..", kMost,
-                    ", got ", value);
-  return int(value);
-}
 
 class Reader {
  public:
@@ -23,7 +13,7 @@ class Reader {
     TORCH_CHECK_VALUE(!numbers.empty() && numbers.size() % kDenseFields == 0, "a dense plan holds ", kDenseFields,
                       " numbers a row, got ", numbers.size());
     TORCH_CHECK_VALUE(numbers[0] == kInputRow, "a dense plan begins with its input");
-    open(checked(numbers[1], 1, "input channels"));
+    open(plan_number(numbers[1], 1, "a dense plan's input channels"));
     for (size_t i = kDenseFields; i < numbers.size(); i += kDenseFields) {
       const int64_t* row = numbers.data() + i;
       TORCH_CHECK_VALUE(!plan_.stages.back().normed, "a dense plan's last norm ends it");
@@ -36,16 +26,11 @@ class Reader {
       else
         TORCH_CHECK_VALUE(false, "a dense plan's row is a layer, a transition or the last norm, got ", row[0]);
     }
-    plan_.weights = next_;
+    plan_.weights = cursor_.total();
     return std::move(plan_);
   }
 
  private:
-  int64_t take(int64_t floats) {
-    const int64_t at = next_;
-    next_ += round_up(floats, kPanel);
-    return at;
-  }
   void open(int channels) {
     DenseStage stage{};
     stage.in = stage.channels = channels;
@@ -55,36 +40,36 @@ class Reader {
     NormedStep step{};
     step.in = plan_.stages.back().channels;
     TORCH_CHECK_VALUE(step.in % kPack == 0, "a dense plan for bfloat16 has even numbers of channels, got ", step.in);
-    step.scale = take(step.in);
-    step.shift = take(step.in);
+    step.scale = cursor_.take(step.in);
+    step.shift = cursor_.take(step.in);
     return step;
   }
   DenseBranch branch(int inner, int in, int growth) {
     DenseBranch b{};
     b.inner = inner;
     if (!inner) return b;
-    b.w1 = take(round_up(inner, kPanel) * words(in));
-    b.b1 = take(round_up(inner, kPanel));
-    b.w2 = take(round_up(growth, kPanel) * 9 * words(inner));
+    b.w1 = cursor_.take(round_up(inner, kPanel) * words(in));
+    b.b1 = cursor_.take(round_up(inner, kPanel));
+    b.w2 = cursor_.take(round_up(growth, kPanel) * 9 * words(inner));
     return b;
   }
   void layer(const int64_t* row) {
     DenseLayer l{};
     static_cast<NormedStep&>(l) = norm();
-    l.growth = checked(row[1], 1, "new channels");
-    l.high = branch(checked(row[2], 1, "inner channels"), l.in, l.growth);
-    l.low = branch(checked(row[3], 0, "low inner channels"), l.in, l.growth);
-    l.bias = take(round_up(l.growth, kPanel));
+    l.growth = plan_number(row[1], 1, "a dense plan's new channels");
+    l.high = branch(plan_number(row[2], 1, "a dense plan's inner channels"), l.in, l.growth);
+    l.low = branch(plan_number(row[3], 0, "a dense plan's low inner channels"), l.in, l.growth);
+    l.bias = cursor_.take(round_up(l.growth, kPanel));
     DenseStage& stage = plan_.stages.back();
-    stage.channels = checked(int64_t(stage.channels) + l.growth, 1, "channels");
+    stage.channels = plan_number(int64_t(stage.channels) + l.growth, 1, "a dense plan's channels");
     stage.layers.push_back(l);
   }
   void transition(const int64_t* row) {
     DenseTransition t{};
     static_cast<NormedStep&>(t) = norm();
-    t.out = checked(row[1], 1, "transition");
-    t.weights = take(round_up(t.out, kPanel) * words(t.in));
-    t.bias = take(round_up(t.out, kPanel));
+    t.out = plan_number(row[1], 1, "a dense plan's transition");
+    t.weights = cursor_.take(round_up(t.out, kPanel) * words(t.in));
+    t.bias = cursor_.take(round_up(t.out, kPanel));
     plan_.stages.back().transition = t;
     open(t.out);
   }
@@ -95,7 +80,7 @@ class Reader {
   }
 
   DensePlan plan_;
-  int64_t next_ = 0;
+  WeightCursor cursor_;
 };
 
 }  // namespace
@@ -113,7 +98,7 @@ int DenseStage::widest(bool low) const {
 int64_t DenseStage::pixel() const {
   int64_t end = round_up(in, kPanel);
   for (const DenseLayer& l : layers) end = std::max(end, l.in + round_up(l.growth, kPanel));
-  return round_up(end, kPanel) + kGap;
+  return pixel_of(end);
 }
 
 int64_t DenseStage::growth_pixel() const {

@@ -3,12 +3,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "inference/kernels.h"
+#include "inference/plan.h"
 
 namespace elastic {
-
-inline int panels_of(int channels) { return int(round_up(channels, kPanel) / kPanel); }
-inline int64_t pixel_of(int channels) { return round_up(channels, kPanel) + kGap; }
 
 // One resolution of a dense layer: conv1 (1x1, with bias), ReLU, conv2 (3x3).
 struct DenseBranch {

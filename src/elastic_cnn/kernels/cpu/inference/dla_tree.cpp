@@ -7,12 +7,11 @@
 // Both blocks write into slices of one wide map, and the children are copied behind them, each slice a whole number of
 // panels; so the root's 1x1 convolution reads them as they lie, and nothing is concatenated.
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "common/checks.h"
+#include "common/operators.h"
 #include "common/scratch.h"
 #include "inference/residual_run.h"
 
@@ -45,15 +44,15 @@ TreePlan read_tree(const std::vector<int64_t>& numbers) {
   plan.root_shortcut = numbers[own] != 0;
   plan.depth = 2 * plan.out_slice();
   for (size_t i = own + 1; i < numbers.size(); i++) {
-    TORCH_CHECK_VALUE(numbers[i] >= 1 && numbers[i] <= (1 << 16), "a child has 1 to 65536 channels, got ", numbers[i]);
-    plan.children.push_back(int(numbers[i]));
+    plan.children.push_back(plan_number(numbers[i], 1, "the channels of a tree's child"));
     plan.slices.push_back(plan.depth);
     plan.depth += round_up(numbers[i], kPanel);
   }
   TORCH_CHECK_VALUE(plan.depth <= (1 << 20), "a tree's root reads at most 2^20 channels, got ", plan.depth);
-  plan.root = plan.blocks.weights;
-  plan.root_bias = plan.root + plan.out_slice() * words(plan.depth);
-  plan.weights = plan.root_bias + plan.out_slice();
+  WeightCursor cursor(plan.blocks.weights);
+  plan.root = cursor.take(plan.out_slice() * words(plan.depth));
+  plan.root_bias = cursor.take(plan.out_slice());
+  plan.weights = cursor.total();
   return plan;
 }
 
@@ -134,7 +133,7 @@ struct TreeRun {
     p.shortcut = plan.root_shortcut ? wide : nullptr;
     p.shortcut_pixel = plan.pixel();
     p.relu = true;
-    const int panels = int(plan.out_slice() / kPanel);
+    const int panels = panels_of(plan.out());
     if (divides_by_rows(p.height, panels, worker.count)) {
       const Range rows = range_of(p.height, worker);
       p.chunk = int(std::clamp<int64_t>(kCached / plan.depth, 28, 112));
@@ -156,9 +155,7 @@ Tensor output_of(const Tensor& x, const Tensor& bottom, at::TensorList children,
                  const TreePlan& plan) {
   const BlockPlan& first = plan.blocks.blocks[0];
   check_element_map(x, "x");
-  const auto channels = x.sym_size(1).maybe_as_int();
-  TORCH_CHECK_VALUE(!channels || *channels == first.in, "the tree takes ", first.in, " channels, got an input of ",
-                    x.sym_sizes());
+  check_channels(x, first.in, "the tree");
   check_weights(weights, x, plan.weights);
   TORCH_CHECK_VALUE(children.size() == plan.children.size(), "the tree takes ", plan.children.size(), " children, got ",
                     children.size());
@@ -232,10 +229,7 @@ Tensor dla_tree(const Tensor& x, const Tensor& bottom, at::TensorList children, 
 
 }  // namespace
 
-}  // namespace elastic
+ELASTIC_OPERATOR("dla_tree", "(Tensor x, Tensor bottom, Tensor[] children, Tensor weights, int[] plan) -> Tensor",
+                 dla_tree, dla_tree_output)
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("dla_tree" ELASTIC_SUFFIX "(Tensor x, Tensor bottom, Tensor[] children, Tensor weights, int[] plan) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("dla_tree" ELASTIC_SUFFIX, &elastic::dla_tree); }
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("dla_tree" ELASTIC_SUFFIX, &elastic::dla_tree_output); }
+}  // namespace elastic

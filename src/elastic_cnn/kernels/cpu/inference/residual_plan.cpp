@@ -1,36 +1,14 @@
 // Reading and checking a plan: whatever the numbers are, what passes here can be computed without leaving a buffer.
 #include "inference/residual_plan.h"
 
-#include <c10/util/Exception.h>
-
 namespace elastic {
 
 namespace {
-
-constexpr int64_t kMost = 1 << 16;  // channels, which keeps every product of sizes far inside 64 bits
-
-int positive(int64_t value, const char* what) {
-  TORCH_CHECK_VALUE(value >= 1 && value <= kMost, "a plan's ", what, " must lie in 1..", kMost, ", got ", value);
-  return int(value);
-}
 
 bool flag(int64_t value, const char* what) {
   TORCH_CHECK_VALUE(value == 0 || value == 1, "a plan's ", what, " must be 0 or 1, got ", value);
   return value == 1;
 }
-
-class Cursor {
- public:
-  int64_t take(int64_t floats) {
-    const int64_t at = next_;
-    next_ += round_up(floats, kPanel);
-    return at;
-  }
-  int64_t total() const { return next_; }
-
- private:
-  int64_t next_ = 0;
-};
 
 int64_t conv2_size(const BranchPlan& b) {
   if (b.lanes) return b.inner * 9 * words(b.group_width);
@@ -41,13 +19,13 @@ int64_t conv2_size(const BranchPlan& b) {
 }
 
 // out: 0 without conv3. joined: channels after conv2, 0 where they are those after conv1.
-BranchPlan read_branch(const int64_t* numbers, int in, int out, int joined, Cursor& cursor) {
+BranchPlan read_branch(const int64_t* numbers, int in, int out, int joined, WeightCursor& cursor) {
   BranchPlan b{};
-  b.groups = positive(numbers[0], "groups");
-  b.group_width = positive(numbers[1], "group width");
+  b.groups = plan_number(numbers[0], 1, "a plan's groups");
+  b.group_width = plan_number(numbers[1], 1, "a plan's group width");
   b.lanes = flag(numbers[2], "lanes");
   const int64_t inner = (b.lanes ? round_up(b.groups, 16) : b.groups) * b.group_width;
-  b.inner = positive(inner, "inner channels");
+  b.inner = plan_number(inner, 1, "a plan's inner channels");
   TORCH_CHECK_VALUE(!joined || (b.groups == 1 && !b.lanes), "branches that join before conv3 have one group, no lanes");
   b.outer = joined ? joined : b.inner;
   const int64_t wide = round_up(b.inner, kPanel), outer_wide = round_up(b.outer, kPanel);
@@ -65,15 +43,15 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
   TORCH_CHECK_VALUE(!numbers.empty() && numbers.size() % kPlanFields == 0, "a plan holds ", kPlanFields,
                     " numbers a block, got ", numbers.size());
   Plan plan;
-  Cursor cursor;
+  WeightCursor cursor;
   for (size_t i = 0; i < numbers.size(); i += kPlanFields) {
     const int64_t* row = numbers.data() + i;
     BlockPlan b{};
-    b.in = positive(row[0], "input channels");
-    b.out = positive(row[1], "output channels");
-    b.stride = positive(row[2], "stride");
+    b.in = plan_number(row[0], 1, "a plan's input channels");
+    b.out = plan_number(row[1], 1, "a plan's output channels");
+    b.stride = plan_number(row[2], 1, "a plan's stride");
     TORCH_CHECK_VALUE(b.stride <= 2, "a block's stride must be 1 or 2, got ", b.stride);
-    const int joined = row[11] ? positive(row[11], "joined channels") : 0;
+    const int joined = row[11] ? plan_number(row[11], 1, "a plan's joined channels") : 0;
     b.joined = joined > 0;
     b.high = read_branch(row + 3, b.in, b.out, joined, cursor);
     if (row[6] != 0) {
@@ -82,8 +60,7 @@ Plan read_plan(const std::vector<int64_t>& numbers) {
     }
     TORCH_CHECK_VALUE(!b.joined || b.elastic(), "a block of one resolution has no branches that join");
     b.projection = flag(row[9], "projection");
-    TORCH_CHECK_VALUE(row[10] >= 0 && row[10] <= kMost, "a plan's hidden channels must not be negative, got ", row[10]);
-    b.hidden = int(row[10]);
+    b.hidden = plan_number(row[10], 0, "a plan's hidden channels");
     TORCH_CHECK_VALUE(b.projection || (b.in == b.out && b.stride == 1), "a block from ", b.in, " to ", b.out,
                       " channels with stride ", b.stride, " needs a projection");
     TORCH_CHECK_VALUE(plan.blocks.empty() || plan.blocks.back().out == b.in, "a block of ", b.in,

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "inference/kernels.h"
+#include "inference/plan.h"
 
 namespace elastic {
 
@@ -15,11 +15,11 @@ struct BranchPlan {
   int inner;  // channels after conv1; with lanes, the groups are rounded up to sixteen
   int outer;  // after conv2: as many, but where branches join there
   int64_t w1, b1, w2, b2, w3;
-  int panels() const { return int(round_up(inner, kPanel) / kPanel); }
-  int64_t pixel() const { return round_up(inner, kPanel) + kGap; }
-  int outer_panels() const { return int(round_up(outer, kPanel) / kPanel); }
+  int panels() const { return panels_of(inner); }
+  int64_t pixel() const { return pixel_of(inner); }
+  int outer_panels() const { return panels_of(outer); }
   int vectors() const { return lanes ? outer / 16 : 2 * outer_panels(); }  // that conv2 computes
-  int64_t outer_pixel() const { return round_up(outer, kPanel) + kGap; }
+  int64_t outer_pixel() const { return pixel_of(outer); }
 };
 
 struct BlockPlan {
@@ -32,9 +32,9 @@ struct BlockPlan {
   bool elastic() const { return low.groups > 0; }
   bool low_to_end() const { return elastic() && !joined; }
   int in_vectors() const { return int(round_up(in, kPanel) / 16); }
-  int out_panels() const { return int(round_up(out, kPanel) / kPanel); }
-  int64_t in_pixel() const { return round_up(in, kPanel) + kGap; }
-  int64_t out_pixel() const { return round_up(out, kPanel) + kGap; }
+  int out_panels() const { return panels_of(out); }
+  int64_t in_pixel() const { return pixel_of(in); }
+  int64_t out_pixel() const { return pixel_of(out); }
   int64_t hidden_wide() const { return round_up(hidden, kVector); }
 };
 

@@ -4,15 +4,14 @@
 // lie in its cache: the large map is never written to memory.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "common/checks.h"
+#include "common/operators.h"
 #include "common/scratch.h"
 #include "common/threads.h"
-#include "inference/kernels.h"
+#include "inference/plan.h"
 
 namespace elastic {
 
@@ -36,7 +35,7 @@ constexpr int kRows = 2 * kPooled + 1;  // rows of the convolution that they rea
 // A row's last window may read half a word beyond it.
 int64_t padded_row(const Stem& s) { return int64_t(s.width + s.kernel - 1) * s.channels + kPack - 1; }
 int64_t padded_size(const Stem& s) { return round_up(padded_row(s) * (s.height + s.kernel - 1), 64); }
-int64_t pixel(const Stem& s) { return round_up(s.out, kPanel) + kGap; }
+int64_t pixel(const Stem& s) { return pixel_of(s.out); }
 int64_t band_size(const Stem& s) { return round_up(kRows * s.conv_width() * pixel(s), 64); }
 
 void copy_row(const Stem& s, const Element* image, const int64_t strides[3], int y, Element* padded) {
@@ -84,7 +83,7 @@ void run_stem(const InferenceKernels& kernels, const Stem& s, const Element* ima
     p.height = last - begin;
     p.width = s.conv_width();
     p.relu = true;
-    kernels.convolution(p, {0, p.height, 0, int(round_up(s.out, kPanel) / kPanel)});
+    kernels.convolution(p, {0, p.height, 0, panels_of(s.out)});
     for (int r = at; r < end; r++) {
       MaxPool pool{};
       for (int i = 0; i < 3; i++) {
@@ -142,10 +141,6 @@ Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t 
 
 }  // namespace
 
-}  // namespace elastic
+ELASTIC_OPERATOR("stem", "(Tensor x, Tensor weights, Tensor bias, int kernel, int stride) -> Tensor", stem, stem_output)
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("stem" ELASTIC_SUFFIX "(Tensor x, Tensor weights, Tensor bias, int kernel, int stride) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) { m.impl("stem" ELASTIC_SUFFIX, &elastic::stem); }
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) { m.impl("stem" ELASTIC_SUFFIX, &elastic::stem_output); }
+}  // namespace elastic

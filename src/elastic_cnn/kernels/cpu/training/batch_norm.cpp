@@ -6,6 +6,7 @@
 //             2. dz = on_gradient * g + on_map * z + constant     read dy, z, write dz (may overwrite dy)
 //
 // Where the ReLU was active is computed again from z, so neither the norm's output nor a mask is kept for it.
+#include "common/operators.h"
 #include "training/statistics.h"
 
 namespace elastic {
@@ -114,24 +115,15 @@ std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z
 }
 
 }  // namespace
-}  // namespace elastic
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def(
-      "train_statistics(Tensor z, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, "
-      "float momentum, float eps) -> Tensor");
-  m.def("train_normalize(Tensor z, Tensor statistics, bool relu) -> Tensor");
-  m.def(
-      "train_batch_norm_backward(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) "
-      "-> (Tensor, Tensor)");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_statistics", &elastic::batch_statistics);
-  m.impl("train_normalize", &elastic::normalize_map);
-  m.impl("train_batch_norm_backward", &elastic::batch_norm_backward);
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("train_statistics", &elastic::statistics_output);
-  m.impl("train_normalize", &elastic::normalize_output);
-  m.impl("train_batch_norm_backward", &elastic::batch_norm_backward_output);
-}
+ELASTIC_OPERATOR("train_statistics",
+                 "(Tensor z, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, float "
+                 "momentum, float eps) -> Tensor",
+                 batch_statistics, statistics_output)
+ELASTIC_OPERATOR("train_normalize", "(Tensor z, Tensor statistics, bool relu) -> Tensor", normalize_map,
+                 normalize_output)
+ELASTIC_OPERATOR("train_batch_norm_backward",
+                 "(Tensor dy, Tensor z, Tensor statistics, bool relu, Tensor(a!) dz) -> (Tensor, Tensor)",
+                 batch_norm_backward, batch_norm_backward_output)
+
+}  // namespace elastic

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "common/level.h"
+#include "common/operators.h"
 #include "training/parallel.h"
 
 namespace elastic {
@@ -153,25 +154,19 @@ Tensor grouped_weight_gradient(const Tensor& dz, const Tensor& x, const Tensor& 
 }
 
 }  // namespace
-}  // namespace elastic
 
 TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("train_has_grouped(int channels, int groups, ScalarType type) -> bool", &elastic::has_grouped);
-  m.def(
-      "train_grouped(Tensor x, Tensor before, Tensor weight, int stride, Tensor norm_weight, Tensor norm_bias, "
-      "Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps) -> (Tensor, Tensor)");
-  m.def(
-      "train_grouped_norm_gradient(Tensor dz, Tensor weight, Tensor x, Tensor statistics, int stride) "
-      "-> (Tensor, Tensor, Tensor)");
-  m.def("train_grouped_weight_gradient(Tensor dz, Tensor x, Tensor before, Tensor weight, int stride) -> Tensor");
+  m.def("train_has_grouped(int channels, int groups, ScalarType type) -> bool", &has_grouped);
 }
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_grouped", &elastic::grouped);
-  m.impl("train_grouped_norm_gradient", &elastic::grouped_norm_gradient);
-  m.impl("train_grouped_weight_gradient", &elastic::grouped_weight_gradient);
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("train_grouped", &elastic::grouped_output);
-  m.impl("train_grouped_norm_gradient", &elastic::grouped_norm_gradient_output);
-  m.impl("train_grouped_weight_gradient", &elastic::grouped_weight_gradient_output);
-}
+ELASTIC_OPERATOR("train_grouped",
+                 "(Tensor x, Tensor before, Tensor weight, int stride, Tensor norm_weight, Tensor norm_bias, "
+                 "Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps) -> (Tensor, Tensor)",
+                 grouped, grouped_output)
+ELASTIC_OPERATOR("train_grouped_norm_gradient",
+                 "(Tensor dz, Tensor weight, Tensor x, Tensor statistics, int stride) -> (Tensor, Tensor, Tensor)",
+                 grouped_norm_gradient, grouped_norm_gradient_output)
+ELASTIC_OPERATOR("train_grouped_weight_gradient",
+                 "(Tensor dz, Tensor x, Tensor before, Tensor weight, int stride) -> Tensor", grouped_weight_gradient,
+                 grouped_weight_gradient_output)
+
+}  // namespace elastic

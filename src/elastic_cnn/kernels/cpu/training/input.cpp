@@ -5,6 +5,7 @@
 //                 + 1 / (pixels in the window) of the pooled map's gradient, in one pass over the map
 //
 // `active` is laid out as in tail.cpp.
+#include "common/operators.h"
 #include "training/statistics.h"
 
 namespace elastic {
@@ -90,20 +91,11 @@ Tensor active_gradient(const Tensor& dy, const Tensor& active) {
 }
 
 }  // namespace
-}  // namespace elastic
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def("train_pool(Tensor x) -> Tensor");
-  m.def("train_input_gradient(Tensor(a!) dx, Tensor? dy, Tensor? active, Tensor? pooled) -> ()");
-  m.def("train_active_gradient(Tensor dy, Tensor active) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_pool", &elastic::pool_forward);
-  m.impl("train_input_gradient", &elastic::input_gradient);
-  m.impl("train_active_gradient", &elastic::active_gradient);
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("train_pool", &elastic::pool_output);
-  m.impl("train_input_gradient", &elastic::input_gradient_output);
-  m.impl("train_active_gradient", &elastic::active_gradient_output);
-}
+ELASTIC_OPERATOR("train_pool", "(Tensor x) -> Tensor", pool_forward, pool_output)
+ELASTIC_OPERATOR("train_input_gradient", "(Tensor(a!) dx, Tensor? dy, Tensor? active, Tensor? pooled) -> ()",
+                 input_gradient, input_gradient_output)
+ELASTIC_OPERATOR("train_active_gradient", "(Tensor dy, Tensor active) -> Tensor", active_gradient,
+                 active_gradient_output)
+
+}  // namespace elastic

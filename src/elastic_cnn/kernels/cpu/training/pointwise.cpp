@@ -11,6 +11,7 @@
 
 #include <memory>
 
+#include "common/operators.h"
 #include "training/parallel.h"
 
 namespace elastic {
@@ -223,29 +224,18 @@ Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::o
 }
 
 }  // namespace
-}  // namespace elastic
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def(
-      "train_pointwise(Tensor a, Tensor? before, Tensor weight, Tensor? low, Tensor? norm_weight, Tensor? norm_bias, "
-      "Tensor(a!)? running_mean, Tensor(b!)? running_var, float momentum, float eps) -> (Tensor, Tensor)");
-  m.def(
-      "train_pointwise_norm_gradient(Tensor dz, Tensor weight, Tensor z, Tensor statistics) "
-      "-> (Tensor, Tensor, Tensor)");
-  m.def(
-      "train_pointwise_input_gradient(Tensor dz, Tensor weight, Tensor? dy, Tensor? active, Tensor? pooled) "
-      "-> Tensor");
-  m.def("train_pointwise_weight_gradient(Tensor dz, Tensor a, Tensor? before) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_pointwise", &elastic::pointwise);
-  m.impl("train_pointwise_norm_gradient", &elastic::pointwise_norm_gradient);
-  m.impl("train_pointwise_input_gradient", &elastic::pointwise_input_gradient);
-  m.impl("train_pointwise_weight_gradient", &elastic::pointwise_weight_gradient);
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("train_pointwise", &elastic::pointwise_output);
-  m.impl("train_pointwise_norm_gradient", &elastic::pointwise_norm_gradient_output);
-  m.impl("train_pointwise_input_gradient", &elastic::pointwise_input_gradient_output);
-  m.impl("train_pointwise_weight_gradient", &elastic::pointwise_weight_gradient_output);
-}
+ELASTIC_OPERATOR("train_pointwise",
+                 "(Tensor a, Tensor? before, Tensor weight, Tensor? low, Tensor? norm_weight, Tensor? norm_bias, "
+                 "Tensor(a!)? running_mean, Tensor(b!)? running_var, float momentum, float eps) -> (Tensor, Tensor)",
+                 pointwise, pointwise_output)
+ELASTIC_OPERATOR("train_pointwise_norm_gradient",
+                 "(Tensor dz, Tensor weight, Tensor z, Tensor statistics) -> (Tensor, Tensor, Tensor)",
+                 pointwise_norm_gradient, pointwise_norm_gradient_output)
+ELASTIC_OPERATOR("train_pointwise_input_gradient",
+                 "(Tensor dz, Tensor weight, Tensor? dy, Tensor? active, Tensor? pooled) -> Tensor",
+                 pointwise_input_gradient, pointwise_input_gradient_output)
+ELASTIC_OPERATOR("train_pointwise_weight_gradient", "(Tensor dz, Tensor a, Tensor? before) -> Tensor",
+                 pointwise_weight_gradient, pointwise_weight_gradient_output)
+
+}  // namespace elastic

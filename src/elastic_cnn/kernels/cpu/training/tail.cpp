@@ -15,6 +15,7 @@
 // backward passes need not read y, and channels stay the fastest axis of every loop.
 #include <cstring>
 
+#include "common/operators.h"
 #include "training/statistics.h"
 #include "training/upsample.h"
 
@@ -207,24 +208,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const
 }
 
 }  // namespace
-}  // namespace elastic
 
-TORCH_LIBRARY_FRAGMENT(elastic_cnn, m) {
-  m.def(
-      "train_sum_statistics(Tensor(a!) z, Tensor low, Tensor weight, Tensor bias, Tensor(b!) running_mean, "
-      "Tensor(c!) running_var, float momentum, float eps) -> Tensor");
-  m.def("train_finish(Tensor z, Tensor statistics, Tensor shortcut) -> (Tensor, Tensor)");
-  m.def(
-      "train_tail_backward(Tensor dy, Tensor active, Tensor z, Tensor statistics, bool has_low) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, CPU, m) {
-  m.impl("train_sum_statistics", &elastic::sum_statistics);
-  m.impl("train_finish", &elastic::finish_forward);
-  m.impl("train_tail_backward", &elastic::tail_backward);
-}
-TORCH_LIBRARY_IMPL(elastic_cnn, Meta, m) {
-  m.impl("train_sum_statistics", &elastic::sum_statistics_output);
-  m.impl("train_finish", &elastic::finish_output);
-  m.impl("train_tail_backward", &elastic::tail_backward_output);
-}
+ELASTIC_OPERATOR("train_sum_statistics",
+                 "(Tensor(a!) z, Tensor low, Tensor weight, Tensor bias, Tensor(b!) running_mean, Tensor(c!) "
+                 "running_var, float momentum, float eps) -> Tensor",
+                 sum_statistics, sum_statistics_output)
+ELASTIC_OPERATOR("train_finish", "(Tensor z, Tensor statistics, Tensor shortcut) -> (Tensor, Tensor)", finish_forward,
+                 finish_output)
+ELASTIC_OPERATOR(
+    "train_tail_backward",
+    "(Tensor dy, Tensor active, Tensor z, Tensor statistics, bool has_low) -> (Tensor, Tensor, Tensor, Tensor)",
+    tail_backward, tail_backward_output)
+
+}  // namespace elastic

@@ -1,0 +1,36 @@
+// What plans of every kind are read with, and how many panels and numbers their channels take.
+#pragma once
+#include <c10/util/Exception.h>
+
+#include "inference/kernels.h"
+
+namespace elastic {
+
+inline int panels_of(int64_t channels) { return int(round_up(channels, kPanel) / kPanel); }
+inline int64_t pixel_of(int64_t channels) { return round_up(channels, kPanel) + kGap; }
+
+constexpr int64_t kMostChannels = 1 << 16;  // which keeps every product of sizes far inside 64 bits
+
+// A number of a plan. Raises unless it lies in least..65536; what: its name, for that sentence.
+inline int plan_number(int64_t value, int64_t least, const char* what) {
+  TORCH_CHECK_VALUE(value >= least && value <= kMostChannels, what, " must lie in ", least, "..", kMostChannels,
+                    ", got ", value);
+  return int(value);
+}
+
+// Where pieces of packed weights lie that follow one another, each filled to whole panels.
+class WeightCursor {
+ public:
+  explicit WeightCursor(int64_t first = 0) : next_(first) {}
+  int64_t take(int64_t floats) {
+    const int64_t at = next_;
+    next_ += round_up(floats, kPanel);
+    return at;
+  }
+  int64_t total() const { return next_; }
+
+ private:
+  int64_t next_;
+};
+
+}  // namespace elastic
