@@ -1,4 +1,4 @@
-"""Every row of docs/data.md on folders: what it says happens does happen, in the very words that it quotes."""
+"""Every row of docs/data.md on folders and lists: what it says happens does, in the very words that it quotes."""
 
 import os
 import shutil
@@ -172,12 +172,37 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.mark.parametrize(("case", "happens"), rows("Folders"))
-def test_rows_say_what_happens(case, happens, tmp_path, monkeypatch):
+def csv_list(*lines: str) -> Callable[[Path], str]:
+    """What is said of `photos.csv` with these lines, beside the plain data set's folders."""
+
+    def make(root: Path) -> str:
+        plain(root)
+        write(Path("photos.csv"), "\n".join(lines).encode())
+        return said(Path("photos.csv"))
+
+    return make
+
+
+LISTS_SECTION = "Lists, and photos that nobody divided"
+LISTS: dict[str, Callable[[Path], str]] = {
+    "no column of": csv_list("path", "photos/train/red/0.png"),
+    "a missing value": csv_list("path,label", "photos/train/red/0.png,red", "photos/train/green/0.png,"),
+    "a photo twice": csv_list("path,label", "cat/1.png,cat", "cat/1.png,dog"),
+    "the first photo": csv_list("path,label", "cat/1.png,cat"),
+    "no photo of": csv_list("path,label,split", "photos/train/red/0.png,red,test"),
+}
+SECTIONS = {"Folders": FOLDERS, LISTS_SECTION: LISTS}
+
+
+@pytest.mark.parametrize(
+    ("section", "case", "happens"), [(section, *row) for section in SECTIONS for row in rows(section)]
+)
+def test_rows_say_what_happens(section, case, happens, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(left_out, "_said", set())
-    check_row(FOLDERS, case, happens)
+    check_row(SECTIONS[section], case, happens)
 
 
-def test_every_case_has_its_row():
-    check_every_case_has_its_row("Folders", FOLDERS)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_case_has_its_row(section):
+    check_every_case_has_its_row(section, SECTIONS[section])

@@ -126,6 +126,15 @@ def test_so_it_has_of_recipes(changes):
     assert f"`{caught.value}`" in SENTENCES
 
 
+def test_a_classifier_is_no_start_of_a_segmentation_without_an_architecture(tmp_path):
+    classifier = create_model("resnet10t", num_classes=2, **KWARGS)
+    card = NetworkCard("resnet10t", {"num_classes": 2, **KWARGS}, classes=("a", "b"))
+    path = str(save_checkpoint(tmp_path / "w.safetensors", classifier, card))
+    with pytest.raises(ValueError, match="is for classification") as caught:
+        make_network(Recipe(task="segmentation", weights=path), ("sky", "tree", "road"))
+    assert f"`{str(caught.value).replace(path, 'FILE')}`" in SENTENCES
+
+
 class Code:
     def __reduce__(self):
         return print, ("code ran",)
