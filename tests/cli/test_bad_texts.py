@@ -166,6 +166,7 @@ def test_the_good_annotations_are_taken(coco, tmp_path, shell):
 
 LABELS = {
     "broken": ('{"classes": [', "labels.json"),
+    "no JSON": ('{"classes": ["a", "b"],}', "labels.json is no JSON: "),
     "a list": ("[1]", "labels.json"),
     "unknown key": ('{"classes": ["a", "b"], "viod": 3}', "viod"),
     "classes that are numbers": ('{"classes": 3}', "classes"),

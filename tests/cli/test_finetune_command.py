@@ -96,6 +96,17 @@ def test_data_is_checked_without_a_run_and_a_run_needs_its_folder(undivided, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_data_of_which_nothing_can_be_read_is_not_recommended(tmp_path, capsys):
+    for place in ("train/a", "train/b", "val/a"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "1.png").write_bytes(b"\x89PNG")
+    words = ["train", "finetune", "--network", "resnet10t", "image_size=32", "--data", str(tmp_path)]
+    assert main([*words, "--check-data", "--workers", "0"]) == 2
+    said = capsys.readouterr()
+    assert "none of the 3 photos can be read, the last being" in said.err
+    assert "next:" not in said.out
+
+
 def test_a_run_that_is_as_long_already_is_not_extended(tiny, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(tiny / "tiny.yaml", "--data", tiny / "photos", "-o", run) == 0

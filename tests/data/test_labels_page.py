@@ -49,16 +49,26 @@ def layouts_of(*folders: str):
     return pairs()
 
 
+def npy():
+    Path("m/trainannot").mkdir(parents=True)
+    np.save("m/trainannot/train00.npy", DISC / 2)
+    return read_mask(Path("m/trainannot/train00.npy"), TWO)
+
+
 RGB = np.array([[0, 0, 0], [128, 0, 0]], np.uint8)[DISC]
 MASKS = [
     lambda: read_mask(mask(DISC * 254), TWO),
     lambda: Labels(("ground", "disc"), void=0),
     lambda: read_mask(mask(DISC * 254, format="JPEG"), TWO),
+    lambda: read_mask(mask(np.stack([DISC] * 3, -1), format="WEBP"), TWO),
     lambda: read_mask(mask(RGB), TWO),
     lambda: read_mask(mask(RGB), Labels(("ground", "disc"), palette=((0, 0, 0), (0, 128, 0)))),
     lambda: read_mask(mask(np.stack([DISC, DISC * 255], -1)), TWO),
     lambda: classes_not_seen([mask(DISC * 255)], TWO),
     lambda: classes_not_seen([mask(DISC * 0 + 255)], TWO),
+    lambda: classes_not_seen([mask(DISC * 255)], Labels(("ground", "disc"), values={0: 0, "other": 1})),
+    lambda: Labels({"disc": 1, "ground": 0}),
+    npy,
     lambda: (photo(), mask(DISC, "train00_mask.png"), pairs()),
     lambda: layouts_of("train", "masks"),
     lambda: layouts_of("train", "trainannot", "images/train", "masks/train"),

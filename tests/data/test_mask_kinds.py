@@ -132,6 +132,20 @@ REFUSED = {
         (Labels(TWO), Image.fromarray(INDEX * 254), "JPEG"),
         "is a JPEG file, which changes the values at every edge: masks must be PNG",
     ),
+    "MPO of phones": ((Labels(TWO), Image.fromarray(INDEX), "MPO"), "is a JPEG file, which changes"),
+    "TIFF with JPEG in it": (
+        (Labels(TWO), Image.fromarray(INDEX), "TIFF", {"compression": "jpeg"}),
+        "compressed as JPEG",
+    ),
+    "lossy WebP": (
+        (Labels(TWO), Image.fromarray(np.stack([INDEX] * 3, -1)), "WEBP"),
+        "is a WebP file with loss, which",
+    ),
+    "lossy WebP, in a container": (
+        (Labels(TWO), Image.fromarray(np.stack([INDEX] * 3, -1)), "WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+        "is a WebP file with loss",
+    ),
+    "AVIF": ((Labels(TWO), Image.fromarray(np.stack([INDEX] * 3, -1)), "AVIF"), "is an AVIF file, which changes"),
     "colours without a palette": (
         (Labels(TWO), Image.fromarray(COLOURS[INDEX])),
         r"is a colour picture \(mode RGB\): give each class its colour as options\.palette, or `palette` in labels",
@@ -157,18 +171,44 @@ REFUSED = {
 }
 
 
+def with_format(labels: Labels, picture: Image.Image, form: str = "PNG", options: dict | None = None):
+    return labels, picture, form, options or {}
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_kinds_that_are_refused_say_why(kind, tmp_path):
-    (labels, picture, *form), message = REFUSED[kind]
-    picture.save(tmp_path / "m.png", *form)
+    (labels, picture, form, options), message = with_format(*REFUSED[kind][0]), REFUSED[kind][1]
+    picture.save(tmp_path / "m.png", form, **options)
     with pytest.raises(ValueError, match=message) as error:
         read_mask(tmp_path / "m.png", labels)
     assert "m.png" in str(error.value) or "palette" in str(error.value)
 
 
+def save_array(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def test_arrays_and_lossless_webp_are_read(tmp_path):
+    for array in (INDEX, INDEX.astype(bool), INDEX[..., None].astype(np.int64)):
+        assert read_mask(save_array(tmp_path / "m.npy", array), Labels(TWO)).tolist() == INDEX.tolist()
+    for array in (INDEX.astype(np.float32), np.stack([INDEX] * 3)):
+        with pytest.raises(ValueError, match=r"m\.npy holds .* numbers of the shape .*holds whole numbers"):
+            read_mask(save_array(tmp_path / "m.npy", array), Labels(TWO))
+    with pytest.raises(ValueError, match="the value 9 at row 0, column 2"):
+        read_mask(save_array(tmp_path / "m.npy", INDEX * 9), Labels(TWO))
+    picture = Image.fromarray(np.stack([INDEX] * 3, -1))
+    for options in ({}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, {"save_all": True, "append_images": [picture]}):
+        picture.save(tmp_path / "m.webp", lossless=True, **options)
+        assert read_mask(tmp_path / "m.webp", Labels(TWO)).tolist() == INDEX.tolist()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"classes": "ab"}, "classes=ab must be a list of names, in the order of their values from 0 on"),
+        ({"classes": {"disc": 1, "ground": 0}}, "classes={'disc': 1, 'ground': 0} must be a list of names"),
+        ({"classes": ("ground", " ")}, "a class has no name"),
         ({"void": 0}, r"void=0 is the value of the class 'ground' too: .*values={0: void, 1: ground, 2: disc}"),
         ({"void": 256}, "void=256 must lie between 0 and 255"),
         ({"void": "255"}, "void='255' must lie between 0 and 255"),
@@ -222,6 +262,19 @@ def test_classes_that_never_occur_are_named_with_the_likely_reason(tmp_path):
     (tmp_path / "1.png").write_bytes(b"no picture")  # met again, and reported, when it is read
     assert classes_not_seen([tmp_path / "0.png", tmp_path / "1.png"], Labels(TWO)) == ""
     assert classes_not_seen([tmp_path / "1.png"], Labels(TWO)) == ""
+
+
+def test_255_beside_a_class_of_all_other_values_is_told(tmp_path):
+    paths = write_masks(tmp_path, INDEX * 255, INDEX * 128)
+    said = classes_not_seen(paths, Labels(TWO, values={0: "ground", "other": "disc"}))
+    assert said == (
+        f"255 is void in the 2 masks in {tmp_path} (20.8% of the pixels), though all other values are 'disc': say "
+        "which is meant with 255: disc or 255: void in values"
+    )
+    for meant, count in (("disc", 1), ("void", IGNORE)):
+        labels = Labels(TWO, values={0: "ground", "other": "disc", 255: meant})
+        assert classes_not_seen(paths, labels) == ""
+        assert read_mask(paths[0], labels).max() == count
 
 
 def test_masks_of_void_alone_are_refused(tmp_path):

@@ -57,9 +57,13 @@ class Labels:
     coloured: bool = field(init=False, compare=False)  # whether a palette was given
 
     def __post_init__(self) -> None:
+        if isinstance(self.classes, str | Mapping):
+            raise ValueError(f"classes={self.classes} must be a list of names, in the order of their values from 0 on")
         object.__setattr__(self, "classes", tuple(self.classes))
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes={list(self.classes)} must be names: quote numbers and yes, no, on, off")
+        if any(not name.strip() for name in self.classes):
+            raise ValueError(f"classes={list(self.classes)}: a class has no name")
         if wrong := half_character(self.classes):
             raise ValueError(wrong)
         if len(set(self.classes)) != len(self.classes) or not 2 <= len(self.classes) <= IGNORE:
@@ -192,5 +196,9 @@ def read_labels(folder: Path) -> Labels:
         if unknown := [key for key in values if key not in known]:
             raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(known)}")
         return Labels(**values)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: save it in UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -6,25 +6,32 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from elastic_cnn.data.labels import NO_CLASS, VOID, Labels
+from elastic_cnn.data.labels import NO_CLASS, OTHER, VOID, Labels
 from elastic_cnn.data.mask_transforms import IGNORE
+from elastic_cnn.data.picture_kinds import ARRAYS
 from elastic_cnn.data.pixels import opened
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.extras import MissingExtra, require
 
 GREY_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N")
 OPAQUE = {"LA": "L", "RGBA": "RGB"}
+LOSSY = {"JPEG": "a JPEG file", "MPO": "a JPEG file", "AVIF": "an AVIF file", "HEIF": "an HEIF file"}
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 LOOKED_AT = 200  # masks of a split
+
+
+class WrongMask(ValueError):
+    """A file that is read, and holds no mask."""
 
 
 def read_mask(path: Path, labels: Labels) -> np.ndarray:
     """uint8 (H, W): class numbers, and `IGNORE` where the pixel is void; turned upright as EXIF says.
 
-    Read are grey and palette pictures of 1, 8 and 16 bits (a palette's numbers, not its colours), and colour pictures
-    by `labels.palette` and the colours in `labels.values`.
+    Read are grey and palette pictures of 1, 8 and 16 bits (a palette's numbers, not its colours), colour pictures
+    by `labels.palette` and the colours in `labels.values`, and arrays of whole numbers (`.npy`).
 
     `UnreadableSample` for a broken file; `ValueError` for a value or colour that is no class and not void, a colour
-    picture without palette, transparent pixels, and JPEG, which changes values.
+    picture without palette, transparent pixels, and JPEG and other kinds that change values.
     """
     stored = _stored_values(path, labels)
     if stored.ndim == 3:
@@ -47,16 +54,18 @@ def _stored_values(path: Path, labels: Labels) -> np.ndarray:
     try:
         if path.suffix == ".mat":
             return np.asarray(require("scipy.io", "figures").loadmat(path)["GTcls"][0]["Segmentation"][0])
+        if path.suffix.lower() == ARRAYS:
+            return _whole_numbers(np.load(path, allow_pickle=False), path)
         with opened(path) as file:
-            kind = file.format
+            lossy = _lossy(file, path)
             picture = ImageOps.exif_transpose(file)
             picture.load()
-    except (MissingExtra, UnreadableSample):
+    except (MissingExtra, UnreadableSample, WrongMask):
         raise
     except Exception as error:  # scipy raises kinds of its own for broken files
         raise UnreadableSample(str(path), error or type(error).__name__) from error
-    if kind == "JPEG":
-        raise ValueError(f"{path} is a JPEG file, which changes the values at every edge: masks must be PNG")
+    if lossy:
+        raise ValueError(f"{path} is {lossy}, which changes the values at every edge: masks must be PNG")
     if picture.mode in OPAQUE:
         if (np.asarray(picture.getchannel("A")) < 255).any():
             raise ValueError(f"{path} has transparent pixels: give them the value of a class or of {VOID}")
@@ -72,6 +81,37 @@ def _stored_values(path: Path, labels: Labels) -> np.ndarray:
     if picture.mode == "P" and labels.coloured:
         _check_palette(picture, stored, path, labels)
     return stored
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    """The numbers of an array (H, W) or (H, W, 1) as int64."""
+    values = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if values.ndim != 2 or not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
+        raise WrongMask(
+            f"{path} holds {array.dtype} numbers of the shape {array.shape}: a mask as an array holds whole numbers, "
+            "the class of each pixel, of the shape (height, width)"
+        )
+    return values.astype(np.int64)
+
+
+def _lossy(picture: Image.Image, path: Path) -> str:
+    """What the file is, where its kind changes values; empty for others."""
+    if picture.format == "TIFF" and picture.info.get("compression") in LOSSY_IN_TIFF:
+        return f"a TIFF file compressed as {picture.info['compression'].removeprefix('tiff_').upper()}"
+    if picture.format == "WEBP" and not _is_lossless_webp(path.read_bytes()):
+        return "a WebP file with loss"
+    return LOSSY.get(picture.format or "", "")
+
+
+def _is_lossless_webp(content: bytes) -> bool:
+    """Whether the first picture in a WebP file lies in a chunk `VP8L`."""
+    place = 12  # behind "RIFF", the length and "WEBP"
+    while place + 8 <= len(content) and (name := content[place : place + 4]) != b"VP8 ":
+        if name == b"VP8L":
+            return True
+        length = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 24 if name == b"ANMF" else 8 + length + length % 2  # a frame holds chunks of its own
+    return False
 
 
 def _colours_or_grey(colours: np.ndarray, path: Path, labels: Labels) -> np.ndarray:
@@ -142,16 +182,21 @@ def classes_not_seen(masks: Sequence[Path], labels: Labels, most: int = LOOKED_A
     if not counts[:IGNORE].any():
         raise ValueError(f"no pixel in {where} counts: all are {VOID} ({labels.describe()})")
     lost = [number for number, name in enumerate(labels.classes) if not counts[number]]
+    part = f"{100 * counts[IGNORE] / counts.sum():.1f}% of the pixels"
+    if counts[IGNORE] and labels.values.get(OTHER) is not None and IGNORE not in labels.values:
+        return (
+            f"{IGNORE} is {VOID} in {where} ({part}), though all other values are {labels.values[OTHER]!r}: say which "
+            f"is meant with {IGNORE}: {labels.values[OTHER]} or {IGNORE}: {VOID} in values"
+        )
     if not lost:
         return ""
     names = ", ".join(f"{labels.classes[number]!r}" for number in lost[:8])
     names += f" and {len(lost) - 8} more" if len(lost) > 8 else ""
     text = f"no pixel in {where} is of the class{'es' * (len(lost) > 1)} {names}"
     if counts[IGNORE] and not labels.mapped:
-        part = 100 * counts[IGNORE] / counts.sum()
         shown = {**dict(enumerate(labels.classes)), labels.void: labels.classes[lost[0]]}
         shown.pop(lost[0])
-        text += f"; {labels.void} is {VOID} here ({part:.1f}% of the pixels): did you mean class {lost[0]}?"
+        text += f"; {labels.void} is {VOID} here ({part}): did you mean class {lost[0]}?"
         text += (
             f" Then set options.values={{{', '.join(f'{value}: {name}' for value, name in list(shown.items())[-4:])}}}"
         )

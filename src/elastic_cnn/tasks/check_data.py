@@ -16,7 +16,8 @@ def check_data(recipe: Recipe, data: str | Path, settings: Settings, console: Co
     """Say what `recipe` finds in `data`, read every training and validation sample once, warn of each that is broken.
 
     Nothing is written or downloaded. Returns the number of files that cannot be read. Raises `ValueError` where a
-    training on this data would, and `UnreadableSample` at the first broken file under `settings.strict`.
+    training on this data would, or nothing can be read, and `UnreadableSample` at the first broken file under
+    `settings.strict`.
     """
     weights = None if recipe.weights == "timm" else recipe.weights
     plain = replace(recipe, elastic=False, convert=None, teacher=None, weights=weights)
@@ -32,5 +33,7 @@ def check_data(recipe: Recipe, data: str | Path, settings: Settings, console: Co
                 for part in loader:
                     bar.update(broken.take(part, console) + len(part.get("image", ())))
     bad = len(broken.paths)
+    if bad == total:
+        raise ValueError(f"none of the {total} photos can be read, the last being {broken.last}")
     console.line(f"{total - bad} of {total} photos can be read" + (f", {bad} are left out" if bad else ""))
     return bad
