@@ -116,7 +116,7 @@ def test_public_names_load_and_are_the_same_for_type_checkers():
         _ = elastic_cnn.elastizise
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["export", "--help"], []])
 def test_the_command_says_what_it_is_without_loading_torch(arguments):
     code = (
         "import sys; from _elastic_cnn_command import main; sys.argv[1:] = %r; code = main(); "

@@ -33,6 +33,12 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def alternatives(names: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *rest, last = names
+    return f"{', '.join(rest)} or {last}" if rest else last
+
+
 def escape_what_streams_cannot_show() -> None:
     """From now on standard output writes characters that its encoding lacks as \\uNNNN, as standard error does."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in of a test may have none

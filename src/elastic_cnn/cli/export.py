@@ -1,9 +1,11 @@
-"""`elastic export CHECKPOINT --format onnx|openvino|pt2`: a trained network as a file for another runtime."""
+"""`elastic export CHECKPOINT --format NAME`: a trained network as a file for another runtime."""
 
 import argparse
 
 from elastic_cnn.cli.next_step import next_line
+from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.text import alternatives
 
 COUNT, METHOD = 128, "minmax"
 
@@ -14,10 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names and input normalisation, and is left only if it computes what the network does."
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
-    parser.add_argument("--format", metavar="NAME", help="onnx, openvino or pt2; default: after the ending of FILE")
-    parser.add_argument(
-        "-o", "--out", metavar="FILE", help=".onnx, .xml (and .bin beside it) or .pt2; default: beside the checkpoint"
-    )
+    parser.add_argument("--format", metavar="NAME", help=f"{alternatives(FORMATS)}; default: after the ending of FILE")
+    endings = [one.suffix + (f" (and {one.beside} beside it)" if one.beside else "") for one in FORMATS.values()]
+    parser.add_argument("-o", "--out", metavar="FILE", help=f"{alternatives(endings)}; default: beside the checkpoint")
     parser.add_argument(
         "--fixed-size", nargs="?", const="", metavar="PX", help="one size alone (PX, or HEIGHTxWIDTH; default: its own)"
     )

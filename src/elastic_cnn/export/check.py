@@ -1,18 +1,18 @@
 """Whether an exported file computes what the network does."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from elastic_cnn.export.description import Sizes
+from elastic_cnn.export.formats import Run
 
 # Largest difference over the largest logit. Float32 sums in another order: 1e-6 to 3e-5 for the networks of the zoo.
 TOLERANCE = 1e-4
 BATCHES = (1, 2)
-Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

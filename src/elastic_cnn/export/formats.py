@@ -1,18 +1,21 @@
-"""The formats of exported files: one entry a format, which writes it, reads it back and says what it can."""
+"""The formats of exported files: one entry a format, which says what it can and where its code is.
 
-import os
+A format is written in a file of its own beside this one, and told here by name (`MODULE:NAME`), so that asking which
+formats there are imports none of them. This module imports nothing heavy: the command's help asks it.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.export import ExportedProgram
+from elastic_cnn.tasks.spec import loaded
 
-from elastic_cnn.export.onnx_file import read_onnx, write_onnx
-from elastic_cnn.export.openvino_file import convert, read_openvino, write_openvino
-from elastic_cnn.export.program_file import read_program, write_program
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.export import ExportedProgram
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[["Tensor"], "Tensor"]  # images (N, C, H, W) -> logits
 Shrink = Callable[[Path], Path]  # an ONNX file -> the same in 8 bits, beside it
 
 
@@ -20,41 +23,31 @@ Shrink = Callable[[Path], Path]  # an ONNX file -> the same in 8 bits, beside it
 class Format:
     """One format.
 
-    suffix: of its file; beside: of the second file that belongs to it. write: (file, program, metadata, shrink or
-    None). read: (file, threads or None) -> (images `(N, C, H, W)` -> logits, metadata). int8: whether it holds 8 bits,
-    so that `write` heeds `shrink`.
+    suffix: of its file; beside: of the second file that belongs to it. writer and reader: `MODULE:NAME` of what
+    `write` and `read` call. int8: whether it holds 8 bits, so that `writer` heeds `shrink`.
     """
 
     suffix: str
-    write: Callable[[Path, ExportedProgram, dict[str, str], Shrink | None], None]
-    read: Callable[[Path, int | None], tuple[Run, dict[str, str]]]
+    writer: str
+    reader: str
     beside: str | None = None
     int8: bool = True
 
+    def write(self, file: Path, program: "ExportedProgram", metadata: dict[str, str], shrink: Shrink | None) -> None:
+        """Write the program with its metadata; shrink: what makes it one of 8 bits, None for float32."""
+        loaded(self.writer)(file, program, metadata, shrink)
 
-def _onnx(file: Path, program: ExportedProgram, values: dict[str, str], shrink: Shrink | None) -> Path:
-    onnx = file.with_name("float32.onnx")
-    write_onnx(onnx, program, values)
-    return onnx if shrink is None else shrink(onnx)
-
-
-def _write_onnx(file: Path, program: ExportedProgram, values: dict[str, str], shrink: Shrink | None) -> None:
-    os.replace(_onnx(file, program, values, shrink), file)
-
-
-def _write_openvino(file: Path, program: ExportedProgram, values: dict[str, str], shrink: Shrink | None) -> None:
-    write_openvino(file, convert(_onnx(file, program, values, shrink)), values)
+    def read(self, file: Path, threads: int | None) -> tuple[Run, dict[str, str]]:
+        """The file as a function on so many threads (None: torch's), and its metadata. `ValueError` if it is broken."""
+        run, metadata = loaded(self.reader)(file, threads)
+        return run, metadata
 
 
+_HERE = "elastic_cnn.export."
 FORMATS = {
-    "onnx": Format(".onnx", _write_onnx, read_onnx),
-    "openvino": Format(".xml", _write_openvino, read_openvino, beside=".bin"),
-    "pt2": Format(
-        ".pt2",
-        lambda file, program, values, shrink: write_program(file, program, values),
-        lambda file, threads: read_program(file),
-        int8=False,
-    ),
+    "onnx": Format(".onnx", f"{_HERE}onnx_file:write", f"{_HERE}onnx_file:read"),
+    "openvino": Format(".xml", f"{_HERE}openvino_file:write", f"{_HERE}openvino_file:read", beside=".bin"),
+    "pt2": Format(".pt2", f"{_HERE}program_file:write", f"{_HERE}program_file:read", int8=False),
 }
 
 

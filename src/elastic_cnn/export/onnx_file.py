@@ -1,7 +1,7 @@
 """ONNX files: written by torch's exporter, run by ONNX Runtime."""
 
+import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,24 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from elastic_cnn.export.formats import Run, Shrink
 from elastic_cnn.extras import require
 
 OPSET = 18  # the exporter's own: no conversion after it, and known to every runtime of the last years
 INPUT, OUTPUT = "images", "logits"
 AXES = ("batch", "channels", "height", "width")  # of the input
-Run = Callable[[Tensor], Tensor]
+
+
+def write(file: Path, program: ExportedProgram, metadata: dict[str, str], shrink: Shrink | None) -> None:
+    """The program as an ONNX file, of 8 bits where `shrink` makes it so."""
+    os.replace(intermediate(file, program, metadata, shrink), file)
+
+
+def intermediate(file: Path, program: ExportedProgram, metadata: dict[str, str], shrink: Shrink | None) -> Path:
+    """The same under a name of its own beside `file`, for formats that are made of ONNX files."""
+    onnx = file.with_name("float32.onnx")
+    write_onnx(onnx, program, metadata)
+    return onnx if shrink is None else shrink(onnx)
 
 
 def write_onnx(path: Path, program: ExportedProgram, metadata: dict[str, str]) -> None:
@@ -63,7 +75,7 @@ def session(path: str | Path, threads: int | None = None) -> Any:
         raise ValueError(f"{path} is not a readable ONNX file ({str(error).strip()[:200]})") from error
 
 
-def read_onnx(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, str]]:
+def read(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, str]]:
     """The file as a function of images `(N, C, H, W)`, run by ONNX Runtime, and its metadata."""
     opened = session(path, threads)
     name = opened.get_inputs()[0].name

@@ -1,16 +1,22 @@
 """OpenVINO files (`.xml` and, beside it, `.bin`), converted from ONNX files."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
+from elastic_cnn.export.formats import Run, Shrink
+from elastic_cnn.export.onnx_file import intermediate
 from elastic_cnn.extras import require
 
 SECTION = "elastic_cnn"  # of the model's runtime information
-Run = Callable[[Tensor], Tensor]
+
+
+def write(file: Path, program: ExportedProgram, metadata: dict[str, str], shrink: Shrink | None) -> None:
+    """The program as an OpenVINO file, of 8 bits where `shrink` makes it so."""
+    write_openvino(file, convert(intermediate(file, program, metadata, shrink)), metadata)
 
 
 def convert(onnx_path: str | Path) -> Any:
@@ -45,7 +51,7 @@ def compile_model(model: Any, threads: int | None = None, exact: bool = True) ->
     return run
 
 
-def read_openvino(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, str]]:
+def read(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, str]]:
     """The file as a function of images, and its metadata. `ValueError` where it, or its weights, cannot be read."""
     openvino = require("openvino", "export")
     if not Path(path).with_suffix(".bin").is_file():

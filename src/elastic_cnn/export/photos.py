@@ -1,6 +1,6 @@
 """Photos to calibrate and to judge a quantized network on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.export.formats import Run
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 BATCH = 16
-Run = Callable[[Tensor], Tensor]
 
 
 def read_images(photos: Sequence[Path], spec: InputSpec, left_out: LeftOut) -> Tensor | None:

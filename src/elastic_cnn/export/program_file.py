@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from elastic_cnn.export.description import Sizes
+from elastic_cnn.export.formats import Run, Shrink
 from elastic_cnn.nn.resample import AreaDownsample, CeilMaxPool
 
 ATTEMPTS = 4  # a network's range of sizes is asked for, and narrowed as torch.export suggests
 SMALLEST = 33  # below, the coarsest map of a network of stride 32 is a single pixel
 EXAMPLE = (160, 192)  # height and width of the example; only its being none of the special cases matters
 METADATA_FILE = "elastic_cnn.json"
-Run = Callable[[Tensor], Tensor]
 
 
 def capture(
@@ -117,13 +117,14 @@ def _sizes_of_one_are_not_special() -> Iterator[None]:
         yield
 
 
-def write_program(path: Path, program: ExportedProgram, metadata: dict[str, str]) -> None:
-    """Save the program with its metadata as the extra file `elastic_cnn.json`."""
-    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata, ensure_ascii=False)})
+def write(file: Path, program: ExportedProgram, metadata: dict[str, str], shrink: Shrink | None) -> None:
+    """Save the program with its metadata as the extra file `elastic_cnn.json`. shrink: None, it has no 8 bits."""
+    torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, ensure_ascii=False)})
 
 
-def read_program(path: str | Path) -> tuple[Run, dict[str, str]]:
-    """The program as a function of images, and its metadata. `ValueError` where the file is of another kind."""
+def read(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, str]]:
+    """The program as a function of images, on torch's threads, and its metadata. `ValueError` where the file is of
+    another kind."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a torch.export program: it may be truncated, or of another format")
     extra: dict[str, Any] = {METADATA_FILE: ""}
