@@ -37,7 +37,7 @@ def test_writes_beside_the_checkpoint_and_says_what_was_checked(run_folder, caps
     ("arguments", "message"),
     [
         (["missing.safetensors", "--format", "onnx"], "no checkpoint at missing.safetensors"),
-        (["RUN"], "name a format (onnx, openvino, pt2) or a file to write"),
+        (["RUN"], "name a format (onnx, openvino, pt2"),
         (["RUN", "-o", "net.tflite"], "must end in .onnx, .xml, .pt2"),
         (["RUN", "-o", "net.onnx", "--format", "pt2"], "net.onnx: the file's name must end in .pt2"),
         (["RUN", "--format", "onnx", "--int8"], "--int8 and --images FOLDER go together"),
