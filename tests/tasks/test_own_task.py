@@ -62,6 +62,9 @@ def test_it_learns_and_the_command_line_knows_it(run, place, tmp_path, capsys):
     with torch.no_grad():
         errors = [abs(float(network(samples[i]["image"][None])[0, 0]) - samples[i]["target"]) for i in range(10)]
     assert results["mae"] == pytest.approx(np.mean(errors), abs=1e-5)
+    told = capsys.readouterr().out
+    assert told.count("mae") == 1
+    assert f"mae {results['mae']:.4f}" in told
     assert main(["stress", str(run), "--data", str(place), "--sizes", "24,32", *QUIET]) == 0
     assert "mean absolute error" in capsys.readouterr().out
 

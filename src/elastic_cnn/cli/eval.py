@@ -88,6 +88,8 @@ def describe(results: dict) -> list[str]:
     for name, value in results.items():
         if name in (*head, *told):
             continue
+        if isinstance(value, int | float) and f"{name} {value:.4f}" in results["headline"]:
+            continue  # a task without a line of its own: which of its numbers are fractions, nobody has said
         if value is None:
             lines.append(f"  {name}: -")
         elif isinstance(value, int | float):

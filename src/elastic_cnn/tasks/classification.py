@@ -21,7 +21,7 @@ from elastic_cnn.data.photo_list import keep_listed
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import GeometryOptions, both_sides, training_transform
+from elastic_cnn.tasks.geometry import CropOptions, both_sides, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
@@ -33,26 +33,24 @@ DARK = (8.0, 48.0, 107.0)
 
 
 @dataclass(frozen=True)
-class Options(GeometryOptions):
+class Options(CropOptions):
     """label_smoothing: part of the target spread over all classes. mixup, cutmix: their alpha; 0 leaves them out.
 
-    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none. auto_augment: timm's policy
-    (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing. crop_pct: part of the resized
-    picture that the test crop keeps (224 of 256 in the paper). loading: of training photos; `fast` takes half the time
-    and gives nearly the same pixels (docs/scaling.md). train_split, val_split: names of the folders.
+    auto_augment: timm's policy (`rand-m9-mstd0.5-inc1`), none by default. erase: probability of random erasing.
+    crop_pct: part of the resized picture that the test crop keeps (224 of 256 in the paper). loading: of training
+    photos; `fast` takes half the time and gives nearly the same pixels (docs/scaling.md). train_split, val_split: names
+    of the folders.
     classes_from: a class is named by the `folder` that its pictures lie in, or by the whole `path` to it (`birds/owl`).
     split: the part of each class's photos to test on where the data has no `val`; the run's split.csv lists them.
     skew: against classes of unequal numbers of photos, `weights` (the loss of a photo counts as the mean number of
     photos a class over that of its class) or `sampling` (all classes are drawn equally often); `ignore` by default.
     only, without: a list of photos (paths a line, or a CSV with a column `path`, as the explorer writes them): train on
-    these alone, or on all but these. The other keys are those of `GeometryOptions`.
+    these alone, or on all but these. The other keys are those of `CropOptions`.
     """
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    min_scale: float = 0.08
-    color_jitter: float = 0.0
     auto_augment: str | None = None
     erase: float = 0.0
     crop_pct: float = 0.875
@@ -70,10 +68,9 @@ class Options(GeometryOptions):
         for name in ("label_smoothing", "erase"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
-        for name in ("min_scale", "crop_pct"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
-        for name in ("mixup", "cutmix", "color_jitter"):
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"options.crop_pct={self.crop_pct} must lie in 0..1")
+        for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
         if self.split is not None:

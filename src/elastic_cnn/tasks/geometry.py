@@ -10,25 +10,6 @@ from elastic_cnn.zoo.checkpoint import InputSpec
 Size = int | tuple[int, int]
 
 
-def training_transform(spec: InputSpec, options: Any, test: Preparation, **further: Any) -> Preparation:
-    """What training does to a photo before a network of this input sees it.
-
-    options: the recipe's, with `min_scale`, `color_jitter` and those of `GeometryOptions`. test: what testing does,
-    which reads files alike. further: arguments of `train_transform`.
-    """
-    return train_transform(
-        spec.size,
-        spec.mean,
-        spec.std,
-        spec.interpolation,
-        options.min_scale,
-        options.color_jitter,
-        geometry=options.geometry(),
-        reading=test.reading,
-        **further,
-    )
-
-
 def parse_size(value: str | int | tuple[int, ...] | list[int], name: str = "image_size") -> Size:
     """A side of a square, or (height, width): from 64, [32, 128] or the text `32x128`. Squares become one number.
 
@@ -97,3 +78,39 @@ class GeometryOptions:
             "max_value": self.max_value,
             "background": self.background,
         }
+
+
+@dataclass(frozen=True)
+class CropOptions(GeometryOptions):
+    """min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none.
+
+    The other keys are those of `GeometryOptions`.
+    """
+
+    min_scale: float = 0.08
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"options.min_scale={self.min_scale} must lie in 0..1")
+        if self.color_jitter < 0:
+            raise ValueError(f"options.color_jitter={self.color_jitter} must not be negative")
+
+
+def training_transform(spec: InputSpec, options: CropOptions, test: Preparation, **further: Any) -> Preparation:
+    """What training does to a photo before a network of this input sees it.
+
+    options: the recipe's. test: what testing does, which reads files alike. further: arguments of `train_transform`.
+    """
+    return train_transform(
+        spec.size,
+        spec.mean,
+        spec.std,
+        spec.interpolation,
+        options.min_scale,
+        options.color_jitter,
+        geometry=options.geometry(),
+        reading=test.reading,
+        **further,
+    )

@@ -19,7 +19,7 @@ from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import GeometryOptions, both_sides, training_transform
+from elastic_cnn.tasks.geometry import CropOptions, both_sides, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
@@ -30,7 +30,7 @@ DATA_KEYS = ("exclude", "crowds", "zero_area")
 
 
 @dataclass(frozen=True)
-class Options(GeometryOptions):
+class Options(CropOptions):
     """train_split, val_split: names of the splits (`train2014`, ...; see `find_annotations`).
 
     annotations, images: where a split's file and photos lie, see `data.coco_files.CocoPlaces`.
@@ -38,8 +38,7 @@ class Options(GeometryOptions):
     to do with objects of area 0: refuse the file (`error`), `keep` them as small, `drop` them.
     loss: `bce`, or `asymmetric` (Ridnik et al. 2021; timm's) with gamma_negative, gamma_positive and clip.
     head_lr_factor: learning rate of the classifier, as a multiple of the recipe's.
-    min_scale: least part of the picture's area in a random crop. color_jitter: 0 for none.
-    The other keys are those of `GeometryOptions`; without a crop_mode training crops freely and testing squashes.
+    The other keys are those of `CropOptions`; without a crop_mode training crops freely and testing squashes.
     """
 
     crop_mode: Literal["center", "border", "squash"] | None = None
@@ -56,12 +55,10 @@ class Options(GeometryOptions):
     gamma_positive: float = 1.0
     clip: float = 0.05
     head_lr_factor: float = 1.0
-    min_scale: float = 0.08
-    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("gamma_negative", "gamma_positive", "color_jitter"):
+        for name in ("gamma_negative", "gamma_positive"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
         for name in ("gamma_negative", "gamma_positive", "clip"):
@@ -69,8 +66,6 @@ class Options(GeometryOptions):
                 raise ValueError(f"options.{name}={getattr(self, name)} would do nothing: it is of loss=asymmetric")
         if not 0 <= self.clip < 1:
             raise ValueError(f"options.clip={self.clip} must lie in 0..1")
-        if not 0 < self.min_scale <= 1:
-            raise ValueError(f"options.min_scale={self.min_scale} must lie in 0..1")
         if self.head_lr_factor <= 0:
             raise ValueError(f"options.head_lr_factor={self.head_lr_factor} must be positive")
         self.places.check_splits(self.train_split, self.val_split)
