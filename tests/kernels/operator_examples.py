@@ -64,32 +64,44 @@ def tree() -> Tree:
 
 def examples() -> dict[str, list[Any]]:
     """Arguments that fit, of every operator that takes tensors."""
-    residual, dense, joined = pack(blocks()), pack_dense(trunk()), pack_tree(tree())
-    bottom = torch.randn(N, 8, 5, 4)
-    return _bf16_examples() | {
-        "residual_blocks": [torch.randn(N, 8, 9, 7), residual.weights, residual.plan],
-        "residual_blocks_profile": [torch.randn(N, 8, 9, 7), residual.weights, residual.plan],
-        "dense_blocks": [torch.randn(N, 8, 9, 7), dense.weights, dense.plan],
-        "dense_blocks_profile": [torch.randn(N, 8, 9, 7), dense.weights, dense.plan],
-        "dla_tree": [torch.randn(N, 8, 9, 7), bottom, [torch.randn(N, 8, 5, 4)], joined.weights, joined.plan],
-        "stem": [torch.randn(N, 3, 15, 11), pack_stem(torch.randn(40, 3, 3, 3)), torch.randn(40), 3, 2],
-        "advise_huge_pages": [torch.randn(5000)],
-        "train_statistics": [a_map(), *norm()],
-        "train_normalize": [a_map(), statistics(), True],
-        "train_batch_norm_backward": [a_map(), a_map(), statistics(), True, a_map()],
-        "train_sum_statistics": [a_map(), low(), *norm()],
-        "train_finish": [a_map(), statistics(), a_map()],
-        "train_tail_backward": [a_map(), active(), a_map(), statistics(), True],
-        "train_pool": [a_map()],
-        "train_input_gradient": [a_map(), a_map(), active(), low()],
-        "train_active_gradient": [a_map(), active()],
-        "train_pointwise": [a_map(), statistics(), torch.randn(OUT, C, 1, 1), low(OUT), *norm(OUT)],
-        "train_pointwise_norm_gradient": [a_map(OUT), torch.randn(OUT, C, 1, 1), a_map(), statistics()],
-        "train_pointwise_input_gradient": [a_map(OUT), torch.randn(OUT, C, 1, 1), a_map(), active(), low()],
-        "train_pointwise_weight_gradient": [a_map(OUT), a_map(), statistics()],
-        "train_grouped": [a_map(), statistics(), torch.randn(GROUPED), 1, *norm()],
-        "train_grouped_norm_gradient": [a_map(), torch.randn(GROUPED), a_map(), statistics(), 1],
-        "train_grouped_weight_gradient": [a_map(), a_map(), statistics(), torch.randn(GROUPED), 1],
+    bfloat16 = of_inference(torch.bfloat16) if ops.ready(torch.bfloat16) else {}
+    return (
+        of_inference(torch.float32)
+        | {f"{name}_bf16": arguments for name, arguments in bfloat16.items()}
+        | {
+            "advise_huge_pages": [torch.randn(5000)],
+            "train_statistics": [a_map(), *norm()],
+            "train_normalize": [a_map(), statistics(), True],
+            "train_batch_norm_backward": [a_map(), a_map(), statistics(), True, a_map()],
+            "train_sum_statistics": [a_map(), low(), *norm()],
+            "train_finish": [a_map(), statistics(), a_map()],
+            "train_tail_backward": [a_map(), active(), a_map(), statistics(), True],
+            "train_pool": [a_map()],
+            "train_input_gradient": [a_map(), a_map(), active(), low()],
+            "train_active_gradient": [a_map(), active()],
+            "train_pointwise": [a_map(), statistics(), torch.randn(OUT, C, 1, 1), low(OUT), *norm(OUT)],
+            "train_pointwise_norm_gradient": [a_map(OUT), torch.randn(OUT, C, 1, 1), a_map(), statistics()],
+            "train_pointwise_input_gradient": [a_map(OUT), torch.randn(OUT, C, 1, 1), a_map(), active(), low()],
+            "train_pointwise_weight_gradient": [a_map(OUT), a_map(), statistics()],
+            "train_grouped": [a_map(), statistics(), torch.randn(GROUPED), 1, *norm()],
+            "train_grouped_norm_gradient": [a_map(), torch.randn(GROUPED), a_map(), statistics(), 1],
+            "train_grouped_weight_gradient": [a_map(), a_map(), statistics(), torch.randn(GROUPED), 1],
+        }
+    )
+
+
+def of_inference(dtype: torch.dtype) -> dict[str, list[Any]]:
+    """Those of the inference operators, on maps of this dtype."""
+    residual, dense, joined = pack(blocks(), dtype), pack_dense(trunk(), dtype), pack_tree(tree(), dtype)
+    x, bottom = torch.randn(N, 8, 9, 7).to(dtype), torch.randn(N, 8, 5, 4).to(dtype)
+    weights = pack_stem(torch.randn(40, 3, 3, 3), dtype)
+    return {
+        "residual_blocks": [x, residual.weights, residual.plan],
+        "residual_blocks_profile": [x, residual.weights, residual.plan],
+        "dense_blocks": [x, dense.weights, dense.plan],
+        "dense_blocks_profile": [x, dense.weights, dense.plan],
+        "dla_tree": [x, bottom, [bottom.clone()], joined.weights, joined.plan],
+        "stem": [torch.randn(N, 3, 15, 11).to(dtype), weights, torch.randn(40), 3, 2],
     }
 
 
@@ -103,24 +115,6 @@ def in_bfloat16(arguments: list[Any]) -> list[Any]:
         return x.bfloat16() if x.shape[0] == N else x.bfloat16().float()
 
     return [change(x) for x in arguments]
-
-
-def _bf16_examples() -> dict[str, list[Any]]:
-    """Those of inference in bfloat16, where they run."""
-    dtype = torch.bfloat16
-    if not ops.ready(dtype):
-        return {}
-    residual, dense, joined = pack(blocks(), dtype), pack_dense(trunk(), dtype), pack_tree(tree(), dtype)
-    x, bottom = torch.randn(N, 8, 9, 7).to(dtype), torch.randn(N, 8, 5, 4).to(dtype)
-    weights = pack_stem(torch.randn(40, 3, 3, 3), dtype)
-    return {
-        "residual_blocks_bf16": [x, residual.weights, residual.plan],
-        "residual_blocks_profile_bf16": [x, residual.weights, residual.plan],
-        "dense_blocks_bf16": [x, dense.weights, dense.plan],
-        "dense_blocks_profile_bf16": [x, dense.weights, dense.plan],
-        "dla_tree_bf16": [x, bottom, [bottom.clone()], joined.weights, joined.plan],
-        "stem_bf16": [torch.randn(N, 3, 15, 11).to(dtype), weights, torch.randn(40), 3, 2],
-    }
 
 
 # -- what the training form's operators compute

@@ -145,7 +145,6 @@ struct InferenceKernels {
   void (*convolution)(const Convolution&, const Slice&);
   void (*grouped_convolution)(const GroupedConvolution&, const Slice&);
   void (*pool)(const Pool&, const Slice&);             // rows of the output
-  void (*max_pool)(const MaxPool&);                    // one row
   void (*mean)(const Mean&, int first, int last);      // vectors of channels
   void (*linear)(const Linear&, int first, int last);  // vectors of outputs
   void (*normalize)(const Normalize&);

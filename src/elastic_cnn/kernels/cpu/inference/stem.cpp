@@ -15,6 +15,8 @@
 
 namespace elastic {
 
+ELASTIC_KERNEL(max_pool, const MaxPool&)  // one row
+
 namespace {
 
 using at::Tensor;
@@ -51,8 +53,9 @@ void copy_row(const Stem& s, const Element* image, const int64_t strides[3], int
 int64_t Stem::scratch(int workers) const { return padded_size(*this) + workers * band_size(*this); }
 
 // An image with any strides, to (out_height, out_width, out) contiguous. `bias` holds whole panels.
-void run_stem(const InferenceKernels& kernels, const Stem& s, const Element* image, const int64_t strides[3],
-              const float* weights, const float* bias, Element* scratch, Element* output, const Worker& worker) {
+void run_stem(const InferenceKernels& kernels, void (*max_pool)(const MaxPool&), const Stem& s, const Element* image,
+              const int64_t strides[3], const float* weights, const float* bias, Element* scratch, Element* output,
+              const Worker& worker) {
   const Range copied = range_of(s.height + s.kernel - 1, worker);
   for (int y = copied.begin; y < copied.end; y++) copy_row(s, image, strides, y, scratch + y * padded_row(s));
   worker.wait();
@@ -95,7 +98,7 @@ void run_stem(const InferenceKernels& kernels, const Stem& s, const Element* ima
       pool.output = output + int64_t(r) * s.out_width() * s.out;
       pool.out_pixel = s.out;
       pool.channels = s.out;
-      kernels.max_pool(pool);
+      max_pool(pool);
     }
   }
   worker.wait();
@@ -119,6 +122,7 @@ Tensor stem_output(const Tensor& x, const Tensor& weights, const Tensor& bias, i
 
 Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t kernel, int64_t stride) {
   const InferenceKernels& kernels = inference_kernels();
+  const auto max_pool = max_pool_kernel();
   const Tensor output = stem_output(x, weights, bias, kernel, stride);
   const Stem s{int(x.size(1)), int(x.size(2)), int(x.size(3)), int(bias.numel()), int(kernel), int(stride)};
   const int64_t images = x.size(0), out_step = int64_t(s.out) * s.out_height() * s.out_width();
@@ -134,7 +138,8 @@ Tensor stem(const Tensor& x, const Tensor& weights, const Tensor& bias, int64_t 
   const float* packed = packed_weights(weights);
   parallel(threads, [&](const Worker& worker) {
     for (int64_t i = 0; i < images; i++)
-      run_stem(kernels, s, image + i * step, strides, packed, biases, scratch.elements(), to + i * out_step, worker);
+      run_stem(kernels, max_pool, s, image + i * step, strides, packed, biases, scratch.elements(), to + i * out_step,
+               worker);
   });
   return output;
 }
