@@ -10,7 +10,7 @@ from timm.models.dla import DlaBottleneck
 
 import elastic_cnn
 from elastic_cnn.fast import optimize_for_inference
-from elastic_cnn.fast.native import NativeBlocks, NativeResNet, NativeRow, is_native, to_native
+from elastic_cnn.fast.native import NativeBlocks, NativeResNet, NativeRow, is_native
 from elastic_cnn.fast.native_dla import NativeDlaTree
 from elastic_cnn.kernels import native as loader
 from elastic_cnn.kernels import ops
@@ -188,4 +188,4 @@ def test_without_kernels_auto_serves_the_plain_form_and_true_raises(monkeypatch)
     fast = optimize_for_inference(build("resnext_small"), native="auto")
     assert "no C++ compiler found" in str(fast.optimization_report)
     with pytest.raises(ops.NativeKernelsMissing, match="no C\\+\\+ compiler"):
-        to_native(fast)
+        optimize_for_inference(build("resnext_small"), native=True)

@@ -20,11 +20,12 @@ from elastic_cnn.fast.describe import Unsupported, describe, is_block
 from elastic_cnn.fast.describe.judge import has_hooks, is_exactly, require
 from elastic_cnn.fast.native_dense import NativeDenseBlocks, count_dense, dense_blocks, dense_trunk
 from elastic_cnn.fast.native_dla import NativeDlaTree, dla_trees
+from elastic_cnn.fast.native_module import NativeModule
 from elastic_cnn.fast.native_residual import residual_block
 from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
-from elastic_cnn.fast.verify import Check, Step, apply_steps, hooks_suspended, nothing_checked
+from elastic_cnn.fast.verify import Check, Step, apply_steps, hooks_suspended
 from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.native import level as native_level
 from elastic_cnn.kernels.packing import pack
@@ -37,17 +38,10 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 Row = tuple[int, int, str, list[int]]
 
 
-class NativeBlocks(nn.Module):
-    """Residual blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 or bfloat16 on the CPU."""
+class NativeBlocks(NativeModule):
+    """Residual blocks as one native call."""
 
-    def __init__(self, weights: Tensor, plan: list[int]):
-        super().__init__()
-        self.plan = plan
-        self.register_buffer("weights", weights, persistent=False)
-        self.weights: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.call("residual_blocks", x, self.weights, self.plan)
+    operator = "residual_blocks"
 
     def extra_repr(self) -> str:
         return f"{len(self.plan) // ops.FIELDS} blocks"
@@ -107,17 +101,6 @@ def native_available(network: nn.Module, dtype: torch.dtype = torch.float32) -> 
         return str(error)
 
 
-def to_native(network: nn.Module) -> nn.Module:
-    """Replace the blocks that the native kernels compute, in place; returns `network`.
-
-    network: the result of `optimize_for_inference`, float32 on the CPU. Its `optimization_report` gets a note of what
-    became native and, for each block that did not, the reason. Raises `NativeKernelsMissing` where there are no
-    kernels (`native_available` asks beforehand).
-    """
-    report = getattr(network, "optimization_report", None) or FormReport()
-    return make_native(Root(network), report, nothing_checked, None)
-
-
 def is_native(network: nn.Module) -> bool:
     """Whether native kernels compute any of its blocks."""
     return any(isinstance(module, NATIVE) for module in network.modules())
@@ -130,7 +113,8 @@ def make_native(
     """The network of `root` with native blocks, or as it is where that is faster on `example`; `report` says which.
 
     check: what a form must pass. example: inputs on the CPU, on which both forms are timed; without one, the kernels
-    are taken. dtype: of their maps; the weights are read in float32.
+    are taken. dtype: of their maps; the weights are read in float32. `NativeKernelsMissing` where there are no kernels
+    (`native_available` asks beforehand).
     """
     ops.require(dtype)
     found, changes = apply_steps(root, _steps(dtype), check)

@@ -27,6 +27,7 @@ from elastic_cnn.fast.describe.judge import (
     require_unhooked,
     scale_and_shift,
 )
+from elastic_cnn.fast.native_module import NativeModule
 from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
@@ -36,17 +37,10 @@ from elastic_cnn.kernels.packing_dense import LastNorm, Transition, pack_dense
 Step = packing_dense.DenseLayer | Transition | LastNorm
 
 
-class NativeDenseBlocks(nn.Module):
-    """Dense blocks, transitions and norms as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32."""
+class NativeDenseBlocks(NativeModule):
+    """Dense blocks, transitions and norms as one native call."""
 
-    def __init__(self, weights: Tensor, plan: list[int]):
-        super().__init__()
-        self.plan = plan
-        self.register_buffer("weights", weights, persistent=False)
-        self.weights: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.call("dense_blocks", x, self.weights, self.plan)
+    operator = "dense_blocks"
 
     def extra_repr(self) -> str:
         return f"{self.plan[4::4].count(packing_dense.LAYER)} layers"

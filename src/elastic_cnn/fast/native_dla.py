@@ -18,6 +18,7 @@ from elastic_cnn.fast.describe.judge import (
     require_tensors,
     require_unhooked,
 )
+from elastic_cnn.fast.native_module import NativeModule
 from elastic_cnn.fast.native_residual import projection_of, residual_block
 from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
@@ -25,27 +26,26 @@ from elastic_cnn.kernels import ops
 from elastic_cnn.kernels.packing import Tree, pack_tree
 
 
-class NativeDlaTree(nn.Module):
-    """A tree of two blocks as one native call: `(N, C_in, H, W)` -> `(N, C_out, H', W')`, float32 on the CPU.
+class NativeDlaTree(NativeModule):
+    """A tree of two blocks as one native call.
 
     Called as timm's `DlaTree` is; a shortcut that is handed over is not used there either.
     """
 
+    operator = "dla_tree"
+
     def __init__(self, tree: Any, described: Tree, dtype: torch.dtype):
-        super().__init__()
         packed = pack_tree(described, dtype)
-        self.plan = packed.plan
+        super().__init__(ops.in_huge_pages([packed.weights]), packed.plan)
         self.downsample = tree.downsample
         self.level_root = tree.level_root
-        self.register_buffer("weights", ops.in_huge_pages([packed.weights]), persistent=False)
-        self.weights: Tensor
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
         dtype = ops.map_dtype(self.weights)
         x = x.to(dtype)
         bottom = self.downsample(x)  # (N, C_in, H', W')
         given = [*(child.to(dtype) for child in children or ()), *([bottom] if self.level_root else [])]
-        return ops.operator("dla_tree", self.weights)(x, bottom, given, self.weights, self.plan)
+        return ops.operator(self.operator, self.weights)(x, bottom, given, self.weights, self.plan)
 
 
 def smallest_trees(network: nn.Module) -> Iterator[tuple[str, Any, list[int]]]:
