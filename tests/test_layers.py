@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "fast": {"nn", "surgery", "kernels"} | UTILITIES,
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "conversion": {"surgery", "nn", "data", "measure", "analysis", "policy"} | UTILITIES,
-    "functions": {"evaluation", "tasks", "policy"} | UTILITIES,
+    "functions": {"evaluation", "tasks", "policy", "analysis"} | UTILITIES,
     "serve": {"policy", "data", "fast"} | UTILITIES,
     "extras": set(),
     "files": set(),

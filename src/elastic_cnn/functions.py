@@ -135,30 +135,32 @@ def explore(
     data: str | Path | None = None,
     out: str | Path = "explorer",
     split: str = "val",
+    console: "Console | None" = None,
     *,
     against: str | Path | None = None,
     overwrite: bool = False,
 ) -> Explorer:
     """Collect answers and scale policy for every photo of a split and build the explorer of them in the folder `out`.
 
-    checkpoint: of any classifier; one that is not elastic shows its answers and a map of its features. data: of a run
-    folder its own by default. against: its base network, to compare with. Raises `ValueError` as `elastic policy` and
-    `elastic explore` say.
+    checkpoint: of any classifier or segmentation network; one that is not elastic shows its answers and a map of its
+    features, one that segments its masks. data: of a run folder its own by default. against: a classifier's base
+    network, to compare with. Raises `ValueError` as `elastic explore` says.
     """
     from elastic_cnn.extras import require
 
     require("pyarrow", "figures")
+    from elastic_cnn.analysis.photo_answers import collect_answers
     from elastic_cnn.policy.explorer import build_explorer
-    from elastic_cnn.policy.run import collect_policy, load_subject
-    from elastic_cnn.policy.table import policy_file
+    from elastic_cnn.policy.run import load_subject
+    from elastic_cnn.tasks.console import Console
     from elastic_cnn.tasks.run_folder import data_of_run
 
     where, places = data_of_run(checkpoint) if data is None else (str(data), {})
     base = None if against is None else load_subject(against)
     out = Path(out)
-    collect_policy(
-        load_subject(checkpoint), where, out / "policy", split=split, against=base, places=places, overwrite=overwrite,
-        plain=True,
+    done = collect_answers(
+        console or Console(), load_subject(checkpoint), where, out / "policy", split=split, against=base, places=places,
+        overwrite=overwrite,
     )  # fmt: skip
-    built = build_explorer(policy_file(out / "policy"), out / "page", overwrite=overwrite)
+    built = build_explorer(done.path, out / "page", overwrite=overwrite)
     return Explorer(built.index, built.rows)

@@ -12,6 +12,8 @@ from PIL import Image
 
 import elastic_cnn
 from elastic_cnn.cli import main
+from elastic_cnn.cli.explore import METHODS
+from elastic_cnn.policy.explorer import layout
 from elastic_cnn.policy.scores import BlockInfo
 from elastic_cnn.policy.table import PolicyInfo, write_part
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, save_checkpoint
@@ -32,6 +34,10 @@ def policy(tmp_path):
     info = PolicyInfo("classification", ("a", "b"), blocks, "net", data_root=str(tmp_path / "photos"))
     write_part(tmp_path / "policy.parquet", rows, info)
     return tmp_path / "policy.parquet"
+
+
+def test_the_command_offers_the_maps_that_there_are():
+    assert METHODS == layout.METHODS
 
 
 def test_builds_beside_the_table_and_counts_what_is_missing(policy, capsys):

@@ -11,17 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastic_cnn.cli.collecting import collect_with_bar
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
 from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.extras import require
 from elastic_cnn.tasks.spec import task_spec
 
 if TYPE_CHECKING:
-    from elastic_cnn.policy.collect import Collection
     from elastic_cnn.policy.explorer.predict import Predictor
-    from elastic_cnn.policy.run import Subject
-    from elastic_cnn.tasks.console import Console
 
 
 METHODS = ("auto", "tsne", "umap", "pca")  # of `policy.explorer.layout`, which is slow to import
@@ -107,6 +103,7 @@ def checkpoint_of(policy: str | Path) -> Path | None:
 def _collect(args: argparse.Namespace) -> Path:
     """The table of the checkpoint's answers, collected unless it is there already."""
     require("pyarrow", "figures")
+    from elastic_cnn.analysis.photo_answers import collect_answers
     from elastic_cnn.policy.collect import Settings
     from elastic_cnn.policy.run import load_subject
     from elastic_cnn.tasks.console import Console
@@ -115,34 +112,14 @@ def _collect(args: argparse.Namespace) -> Path:
     against = load_subject(args.against) if args.against else None
     out = subject.checkpoint.parent / "policy"
     data, places = data_or_own(args, args.policy)
-    settings = Settings(workers=min(2, args.workers))
     console = Console(False if args.no_progress else None)
-    if task_spec(subject.task).per_pixel:
-        done = _collect_masks(args, subject, data, out, console)
-        console.line(f"{done.path}: the masks of {done.rows} photos")
-        return done.path
-    done = collect_with_bar(
-        console, "answers", subject, data, out, split=args.split, against=against, places=places,
-        settings=settings, overwrite=args.overwrite, plain=True, reuse=not args.overwrite,
+    done = collect_answers(
+        console, subject, data, out, split=args.split, against=against, places=places,
+        settings=Settings(workers=min(2, args.workers)), overwrite=args.overwrite, reuse=not args.overwrite,
     )  # fmt: skip
-    console.line(f"{done.path}: the answers about {done.rows} photos")
+    what = "masks of" if task_spec(subject.task).per_pixel else "answers about"
+    console.line(f"{done.path}: the {what} {done.rows} photos")
     return done.path
-
-
-def _collect_masks(
-    args: argparse.Namespace, subject: "Subject", data: str, out: Path, console: "Console"
-) -> "Collection":
-    """The same of a segmentation network, with masks beside it."""
-    require("lightning", "train")
-    from elastic_cnn.analysis.segment_answers import collect_masks
-
-    if args.against:
-        raise ValueError("--against is for classifiers: a segmentation network is looked at alone")
-    with console.bar("masks", 0) as bar:
-        return collect_masks(
-            subject, data, out, split=args.split, overwrite=args.overwrite, reuse=not args.overwrite,
-            progress=bar.update, started=lambda samples: bar.reset(len(samples)), say=console.warn,
-        )  # fmt: skip
 
 
 def _build(args: argparse.Namespace) -> Path:

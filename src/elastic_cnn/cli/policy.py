@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastic_cnn.cli.collecting import collect_with_bar
 from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
 from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.extras import require
@@ -40,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     require("pyarrow", "figures")
     import torch
 
+    from elastic_cnn.analysis.photo_answers import collect_with_bar
     from elastic_cnn.policy.collect import Settings
     from elastic_cnn.policy.processes import Processes
     from elastic_cnn.policy.run import load_subject

@@ -13,6 +13,7 @@ from sklearn.metrics import jaccard_score
 from test_explorer_facets import AXE, serious_faults
 from tiny_fpn import TINY_FPN
 
+import elastic_cnn
 from elastic_cnn.analysis.segment import segment_photo
 from elastic_cnn.cli import main
 from elastic_cnn.policy.table import read_policy
@@ -75,6 +76,19 @@ def test_the_table_tells_what_the_masks_hold(seen):
         assert set(explorer.table.column("label")[row]) == {CLASSES[number] for number in np.unique(truth[counted])}
         assert set(explorer.table.column("prediction")[row]) == {CLASSES[number] for number in np.unique(prediction)}
         assert np.allclose(explorer.table.features[row], np.bincount(prediction.ravel(), minlength=3) / prediction.size)
+
+
+def test_a_program_gets_the_same_table_and_page(seen):
+    explorer, root = seen
+    built = elastic_cnn.explore(root / "net.safetensors", root / "data", root / "program")
+    assert (built.index.is_file(), built.photos) == (True, FEW)
+    table = read_policy(root / "program" / "policy")
+    for name in ("path", "prediction", "iou", "confidence"):
+        assert table.column(name) == explorer.table.column(name)
+    assert sorted((root / "program" / "policy" / "masks").iterdir()) != []
+    net = root / "net.safetensors"
+    with pytest.raises(ValueError, match="against is for classifiers"):
+        elastic_cnn.explore(net, root / "data", root / "other", against=net)
 
 
 def blended(photo: np.ndarray, mask: np.ndarray, palette) -> np.ndarray:
