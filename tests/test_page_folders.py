@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def not_utf8(root: Path, where: bytes) -> str:
     with open(path, "wb") as file:
         file.write((root / "train/red/0.png").read_bytes())
     found = said(root)
-    return found if "UTF-8" in found else "shown as `caf\\xe9.jpg`, read, and found again by the explorer"
+    return found if "is not named" in found else "shown as `caf\\xe9.jpg`, read, and found again by the explorer"
 
 
 def empty_class(root: Path) -> str:
@@ -206,3 +207,8 @@ def test_rows_say_what_happens(section, case, happens, tmp_path, monkeypatch):
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_case_has_its_row(section):
     check_every_case_has_its_row(section, SECTIONS[section])
+
+
+def test_a_locale_that_reads_no_name_as_utf8_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    assert "is not named in ascii, as your locale has names: set PYTHONUTF8=1" in not_utf8(tmp_path, b"caf\xe9/0.png")

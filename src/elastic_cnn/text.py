@@ -17,6 +17,12 @@ def utf8(text: str) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
+def named_in() -> str:
+    """What a name that is no UTF-8 is not named in, and what to do: with some locales Python reads no name as UTF-8."""
+    encoding = sys.getfilesystemencoding()
+    return "UTF-8: rename it" if encoding == "utf-8" else f"{encoding}, as your locale has names: set PYTHONUTF8=1"
+
+
 def file_name(text: str) -> str:
     """The inverse of `utf8`: the name as the system has it."""
     return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(text)))
@@ -25,6 +31,11 @@ def file_name(text: str) -> str:
 def printable(text: str) -> str:
     """Control characters of file and class names shown, not obeyed by the terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
@@ -44,6 +55,18 @@ def escape_what_streams_cannot_show() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in of a test may have none
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def open_closed_streams() -> None:
+    """From now on standard streams that were closed (`>&-`) lead nowhere: no file that is opened takes their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def half_character(names: Iterable[str]) -> str:

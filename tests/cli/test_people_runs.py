@@ -161,6 +161,7 @@ def test_compiled_training_is_resumed_and_its_weights_are_plain(place, shell, tm
     compiled, plain = tmp_path / "compiled", tmp_path / "plain"
     for out, more in ((plain, ()), (compiled, ("compile=true",))):
         assert shell.run(*train(place, out, "batch_size=6", "optimizer.lr=1e-3", *more)) == 0
+    assert shell.run(*train(place, compiled, "batch_size=6", "optimizer.lr=1e-3", "compile=true"), "--resume") == 0
     weights, others = load_file(plain / "last.safetensors"), load_file(compiled / "last.safetensors")
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():

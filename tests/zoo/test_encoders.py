@@ -19,14 +19,15 @@ smp = pytest.importorskip("segmentation_models_pytorch")
 @pytest.mark.parametrize("decoder", ["Unet", "FPN", "DeepLabV3Plus"])
 def test_encoder_of_segmentation_models(decoder: str, name: str) -> None:
     """By smp's name for timm's networks, `tu-NAME`; every weight of the encoder gets a gradient."""
-    options: dict[str, Any] = {"encoder_weights": None, "classes": 3, **SMALL[name]}
+    channels = 4 if decoder == "FPN" else 3
+    options: dict[str, Any] = {"encoder_weights": None, "classes": 3, "in_channels": channels, **SMALL[name]}
     if decoder == "DeepLabV3Plus" and name != "resnext50_elastic":  # neither DenseNet nor DLA is dilated in timm
         options["encoder_output_stride"] = 32
         with pytest.raises(ValueError, match="output stride"):
             smp.DeepLabV3Plus(f"tu-{name}", **options)
         return
     network = getattr(smp, decoder)(f"tu-{name}", **options)
-    masks = network(images(2, 3, 64, 96))
+    masks = network(images(2, channels, 64, 96))
     assert masks.shape == (2, 3, 64, 96)
     masks.pow(2).mean().backward()
     gradients = {key: parameter.grad for key, parameter in network.encoder.named_parameters()}

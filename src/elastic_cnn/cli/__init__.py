@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from elastic_cnn.hints import did_you_mean
-from elastic_cnn.text import escape_what_streams_cannot_show, printable
+from elastic_cnn.text import escape_what_streams_cannot_show, open_closed_streams, printable
 
 __all__ = ["main"]
 COMMANDS = {
@@ -39,6 +39,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 1 for a fault of the program, 2 for bad input, 130 when interrupted."""
+    open_closed_streams()
     escape_what_streams_cannot_show()
     arguments = list(sys.argv[1:] if argv is None else argv)
     trace = "--traceback" in arguments

@@ -15,6 +15,7 @@ from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
 from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.extras import require
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.text import printable
 
 if TYPE_CHECKING:
     from elastic_cnn.policy.explorer.predict import Predictor
@@ -151,7 +152,7 @@ def _build(args: argparse.Namespace) -> Path:
     if not args.no_progress and sys.stderr.isatty():
         print(file=sys.stderr)
     for reason, count in report.missing.items():
-        print(f"warning: {count} of {report.rows} photos cannot be shown: {reason}", file=sys.stderr)
+        print(f"warning: {count} of {report.rows} photos cannot be shown: {printable(reason)}", file=sys.stderr)
     of = f" of {report.sampled_of}" if report.sampled_of else ""
     print(f"{report.index}: {report.rows}{of} photos, map by {report.map}, pictures {report.bytes / 2**20:.1f} MB")
     return report.index

@@ -7,6 +7,7 @@ import sys
 import torch
 
 from elastic_cnn.analysis.segment_files import SegmentedPhoto, segment_files
+from elastic_cnn.text import printable
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -46,10 +47,10 @@ def run(args: argparse.Namespace) -> None:
     broken = []
     for result in done:
         if isinstance(result, SegmentedPhoto):
-            print(describe(result), flush=True)
+            print(printable(describe(result)), flush=True)
         else:
             broken.append(result)
-            print(f"elastic: error: {result}", file=sys.stderr, flush=True)
+            print(f"elastic: error: {printable(str(result))}", file=sys.stderr, flush=True)
     if broken:
         raise ValueError(f"{len(broken)} photo(s) cannot be read: {', '.join(error.path for error in broken)}")
 

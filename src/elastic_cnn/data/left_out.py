@@ -7,13 +7,14 @@ from collections.abc import Callable
 from torch.utils.data import get_worker_info
 
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.text import printable
 
 _said: set[str] = set()
 
 
 def warn(text: str) -> None:
     """A line on standard error."""
-    print(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"elastic: warning: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def once(key: str, text: str) -> None:

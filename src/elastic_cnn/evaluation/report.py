@@ -18,6 +18,7 @@ from elastic_cnn.files import write_json, write_text
 from elastic_cnn.measure.machine import device_line, versions_line
 from elastic_cnn.measure.proportions import Proportion
 from elastic_cnn.measure.tables import text_table
+from elastic_cnn.text import printable_lines
 
 FILES = (
     "index.html", "report.json", "classes.csv", "confusion.csv", "predictions.csv", "confusion.png", "reliability.png",
@@ -43,7 +44,7 @@ class Report:
         lines = [self.found["headline"], *self.found["lines"]]
         if self.found["against"] is not None:
             lines.append(self.found["against"]["text"])
-        return "\n".join([*lines, shown, f"report: {self.folder / 'index.html'}"])
+        return printable_lines("\n".join([*lines, shown, f"report: {self.folder / 'index.html'}"]))
 
     def _repr_html_(self) -> str:
         from html import escape

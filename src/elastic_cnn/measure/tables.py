@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from elastic_cnn.text import printable
+
 Cells = Sequence[Sequence[object]]
 
 
 def text_table(header: Sequence[str], rows: Cells, left: int = 1) -> str:
     """Columns aligned by spaces, the first `left` to the left, the others to the right."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
 

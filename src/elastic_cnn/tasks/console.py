@@ -8,6 +8,7 @@ from typing import Any
 
 from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.extras import require
+from elastic_cnn.text import printable, printable_lines
 
 tqdm = require("tqdm", "train").tqdm
 
@@ -48,7 +49,7 @@ class Console:
     def line(self, text: str) -> None:
         """A line on standard output."""
         if self.shown:
-            tqdm.write(text)
+            tqdm.write(printable_lines(text))
             sys.stdout.flush()
 
     def tell_found(self, samples: Any) -> None:
@@ -60,7 +61,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
-        tqdm.write(f"elastic: warning: {' '.join(text.split())}", file=sys.stderr)
+        tqdm.write(f"elastic: warning: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 class Unreadable(LeftOut):

@@ -21,6 +21,7 @@ from elastic_cnn.tasks.network_sources import (
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
+from elastic_cnn.text import printable
 from elastic_cnn.zoo.card_rules import check_arguments
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, means_checkpoint
 from elastic_cnn.zoo.factory import create_model
@@ -57,7 +58,7 @@ class WeightsReport:
             if names:
                 shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
                 parts.append(f"{label}: {shown}")
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
 
 def load_weights(network: nn.Module, source: str | Path) -> WeightsReport:
