@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from timm.layers import ConvNormAct
 from torch import nn
-from torchvision.ops import Conv2dNormActivation
 
 from elastic_cnn.nn import CannotDivide, ElasticSpec, GatedBranches, PartedBranches, convert_convolution, make_branches
 from elastic_cnn.nn.split import (
@@ -32,6 +30,7 @@ from elastic_cnn.nn.split import (
     is_standardized_convolution,
     require_convolution,
 )
+from elastic_cnn.surgery.chain_blocks import RUN_IN_ORDER
 from elastic_cnn.surgery.layers import find_gate, is_elementwise, is_norm
 from elastic_cnn.surgery.sections import Section, section_of_convolution
 
@@ -151,7 +150,7 @@ def _leaves(name: str, module: nn.Module | None) -> list[Leaf]:
     """The layers in a module that runs its children one after another, in order; else the module itself."""
     if module is None or isinstance(module, nn.Identity):
         return []
-    if type(module) in (nn.Sequential, ConvNormAct, Conv2dNormActivation):
+    if type(module) in RUN_IN_ORDER:
         return [leaf for child, part in module.named_children() for leaf in _leaves(f"{name}.{child}", part)]
     return [(name, module)]
 

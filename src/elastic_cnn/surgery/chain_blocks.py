@@ -12,6 +12,7 @@ import timm.models.resnetv2 as resnetv2
 import timm.models.rexnet as rexnet
 import timm.models.tresnet as tresnet
 import torchvision.models as tv
+from timm.layers import ConvNormAct
 from timm.models.inception_resnet_v2 import Block8, Block17, Block35, Mixed_5b
 from timm.models.inception_v3 import InceptionA, InceptionC, InceptionE
 from timm.models.inception_v4 import InceptionA as InceptionV4A
@@ -22,6 +23,11 @@ from timm.models.xception import SeparableConv2d
 from timm.models.xception_aligned import PreSeparableConv2d
 from timm.models.xception_aligned import SeparableConv2d as AlignedSeparableConv2d
 from torch import nn
+from torchvision.ops import Conv2dNormActivation
+
+# Modules that run their children one after another and do nothing besides: a chain goes on inside them. A layer of any
+# other class is taken as it is, so what its own `forward` does (an activation, say) must be a child to be seen.
+RUN_IN_ORDER = (nn.Sequential, ConvNormAct, Conv2dNormActivation)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 // Where a trunk's maps lie in scratch memory, and their borders.
 #include <algorithm>
-#include <cstring>
 
 #include "inference/dense_run.h"
 
@@ -40,21 +39,12 @@ DenseLayout::DenseLayout(const DensePlan& plan, int height, int width) {
 }
 
 void DenseRunner::clear_borders(const DenseWorker& me) const {
-  auto clear = [](Element* map, int height, int width, int64_t pixel) {
-    const int64_t row = (width + 2) * pixel;
-    std::memset(map, 0, row * sizeof(Element));
-    for (int y = 1; y <= height; y++) {
-      std::memset(map + y * row, 0, pixel * sizeof(Element));
-      std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(Element));
-    }
-    std::memset(map + (height + 1) * row, 0, row * sizeof(Element));
-  };
   int turn = 0;
   for (const DenseLayout::Size& s : layout_.sizes)
     for (int map = 0; map < 2; map++) {
       if (turn++ % me.worker.count != me.worker.index) continue;
-      clear(me.shared + s.high_maps[map], s.height, s.width, s.high_pixel);
-      if (s.low_pixel) clear(me.shared + s.low_maps[map], s.low_height, s.low_width, s.low_pixel);
+      clear_border(me.shared + s.high_maps[map], s.height, s.width, s.high_pixel);
+      if (s.low_pixel) clear_border(me.shared + s.low_maps[map], s.low_height, s.low_width, s.low_pixel);
     }
   me.worker.wait();
 }

@@ -1,6 +1,8 @@
-// What plans of every kind are read with, and how many panels and numbers their channels take.
+// What plans of every kind are read with, how many panels and numbers their channels take, and their maps' borders.
 #pragma once
 #include <c10/util/Exception.h>
+
+#include <cstring>
 
 #include "inference/kernels.h"
 
@@ -32,5 +34,16 @@ class WeightCursor {
  private:
   int64_t next_;
 };
+
+// Zeroes the border of a map of height x width pixels, `pixel` numbers apart, that begins here with its border.
+inline void clear_border(Element* map, int height, int width, int64_t pixel) {
+  const int64_t row = (width + 2) * pixel;
+  std::memset(map, 0, row * sizeof(Element));
+  for (int y = 1; y <= height; y++) {
+    std::memset(map + y * row, 0, pixel * sizeof(Element));
+    std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(Element));
+  }
+  std::memset(map + (height + 1) * row, 0, row * sizeof(Element));
+}
 
 }  // namespace elastic

@@ -10,16 +10,9 @@ void Runner::clear_borders(const Worker& worker) const {
   int turn = 0;
   for (const auto& [key, at] : layout_.padded) {
     const auto [height, width, panels, low] = key;
-    const int64_t pixel = int64_t(panels) * kPanel + kGap, row = (width + 2) * pixel;
     for (int64_t image = 0; image < layout_.images; image++) {
       if (turn++ % worker.count != worker.index) continue;
-      Element* map = scratch_ + at + image * padded_floats(key);
-      std::memset(map, 0, row * sizeof(Element));
-      for (int y = 1; y <= height; y++) {
-        std::memset(map + y * row, 0, pixel * sizeof(Element));
-        std::memset(map + (y + 1) * row - pixel, 0, pixel * sizeof(Element));
-      }
-      std::memset(map + (height + 1) * row, 0, row * sizeof(Element));
+      clear_border(scratch_ + at + image * padded_floats(key), height, width, pixel_of(panels * kPanel));
     }
   }
   worker.wait();
