@@ -82,6 +82,29 @@ def same_photos(root: Path) -> str:
     return "\n".join(common_photos(train, val))
 
 
+def two_names(root: Path) -> str:
+    plain(root)
+    (root / "train" / "scarlet").symlink_to("red")
+    return said(root)
+
+
+def links_in_a_ring(root: Path) -> str:
+    plain(root)
+    (root / "train" / "red" / "x").symlink_to("../green")
+    (root / "train" / "green" / "y").symlink_to("../red")
+    return said(root, classes_from="path")
+
+
+def one_level_in(root: Path) -> str:
+    return said(plain(root) / "train")
+
+
+def packed(root: Path) -> str:
+    write(root / "train.zip")
+    write(root / "val.zip")
+    return said(root)
+
+
 def dead_link(root: Path) -> str:
     plain(root)
     (root / "train" / "red" / "a.jpg").symlink_to(root / "gone.jpg")
@@ -170,6 +193,12 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "a link that leads": dead_link,
     "a pipe,": pipe,
     "a link to a folder": linked,
+    "two links that": links_in_a_ring,
+    "a class folder that is a link": two_names,
+    "two classes whose names": folder("train/Red/0.png"),
+    "one split under two": folder("validation/red/0.png", split="val"),
+    "a split's own folder": one_level_in,
+    "a split in an archive": packed,
 }
 
 
@@ -190,6 +219,15 @@ LISTS: dict[str, Callable[[Path], str]] = {
     "a missing value": csv_list("path,label", "photos/train/red/0.png,red", "photos/train/green/0.png,"),
     "a photo twice": csv_list("path,label", "cat/1.png,cat", "cat/1.png,dog"),
     "the first photo": csv_list("path,label", "cat/1.png,cat"),
+    "more cells than": csv_list("path,label", "photos/train/red/0.png,red, dark"),
+    "a column twice": csv_list("path,label,label", "photos/train/red/0.png,red,1"),
+    "rows of a split": csv_list(
+        "path,label,split",
+        "photos/train/red/0.png,red,train",
+        "photos/train/green/0.png,green,train",
+        "photos/val/red/0.png,red,vaal",
+    ),
+    "a table that is": lambda root: said(write(Path("photos.xlsx"))),
     "no photo of": csv_list("path,label,split", "photos/train/red/0.png,red,test"),
 }
 SECTIONS = {"Folders": FOLDERS, LISTS_SECTION: LISTS}

@@ -10,8 +10,9 @@ from PIL import Image
 
 from elastic_cnn.data import folders, picture_kinds
 from elastic_cnn.data.folders import arrange, find_pictures, is_of_the_system
-from elastic_cnn.data.image_folder import ImageFolder, split_place, undivided
+from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.data.splits import split_place, undivided
 
 CLUTTER = (
     *(".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "Desktop.INI", ".ipynb_checkpoints/0-checkpoint.png"),

@@ -111,6 +111,19 @@ def test_lists_as_people_have_them(flat, tmp_path):
     assert ImageFolder(flat.parent, "train", eval_transform((8, 8))).counts == {"cat": 1, "dog": 1}
 
 
+def test_lists_as_excel_and_windows_write_them(flat):
+    root = flat.parent
+    lines = ("sep=;", "path;label", "photos\\cat\\1.png;cat", "photos\\dog\\1.png;dog")
+    reader = read_listing(write(root / "excel.csv", *lines), None)
+    assert [Path(reader.filename(i)).read_bytes() for i in range(2)] == [
+        (flat / name / "1.png").read_bytes() for name in ("cat", "dog")
+    ]
+    write(root / "trailing.csv", "path,label,,", "photos/cat/1.png,cat,,", "photos/dog/1.png,dog,,")
+    assert len(read_listing(root / "trailing.csv", None)) == 2
+    with pytest.raises(ValueError, match=r"excel\.csv, line 4: the label is missing"):
+        read_listing(write(root / "excel.csv", *lines[:3], "photos\\dog\\1.png;"), None)
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
@@ -121,6 +134,7 @@ def test_lists_as_people_have_them(flat, tmp_path):
         (("path,label", "cat/1.png,cat", "cat/2.png,"), "line 3: the label is missing"),
         (("path,label", "cat/1.png,cat", "cat/1.png,dog"), "line 3: cat/1.png is listed as 'cat' and as 'dog'"),
         (("path,label", "cat/1.png,cat", "cat/1.png,cat"), "line 3: cat/1.png is listed twice"),
+        (("path,label", "cat/1.png,cat", "./cat//1.png,dog"), "line 3: ./cat//1.png is listed as 'cat' and as 'dog'"),
         (
             ("path,label,split", "cat/1.png,cat,train", "cat/1.png,cat,val"),
             "line 3: cat/1.png is listed in 'train' and in 'val'",

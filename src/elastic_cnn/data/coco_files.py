@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from elastic_cnn.data.image_folder import SPLITS
+from elastic_cnn.data.folders import SPLITS
 from elastic_cnn.data.mask_pairs import SPLIT
 
 PATTERNS = (

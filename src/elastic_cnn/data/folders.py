@@ -17,10 +17,12 @@ from timm.utils.misc import natural_key
 from elastic_cnn.data.picture_kinds import ARRAYS, HEIF_ENDINGS, is_picture_name, picture_endings
 from elastic_cnn.text import listed, printable, utf8
 
+SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 OF_THE_SYSTEM = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"),
     *("__macosx", "$recycle.bin", "system volume information", "@eadir", "lost+found"),
 )
+SHEETS = (".xlsx", ".xls", ".ods", ".tsv", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -37,15 +39,22 @@ def same_name(name: str) -> str:
 def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """(folder, names of its folders, names of its files) below `root`, through links, without the system's own.
 
-    `ValueError` for a link to a folder that holds it: every picture would come many times over.
+    `ValueError` for a link to a folder that holds it, through other links too: every picture would come many
+    times over.
     """
+    above: dict[str, tuple[str, ...]] = {
+        os.fspath(root): (os.path.realpath(root),)
+    }  # the real folders that hold one, and itself
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_of_the_system(name))
-        here = os.path.realpath(folder)
+        holders = above.pop(folder)
         for name in folders:
-            link = os.path.join(folder, name)
-            if os.path.islink(link) and os.path.commonpath([here, os.path.realpath(link)]) == os.path.realpath(link):
-                raise ValueError(f"{utf8(link)} is a link to a folder that holds it: remove the link")
+            place = os.path.join(folder, name)
+            is_link = os.path.islink(place)
+            real = os.path.realpath(place) if is_link else os.path.join(holders[-1], name)
+            if is_link and any(os.path.commonpath([holder, real]) == real for holder in holders):
+                raise ValueError(f"{utf8(place)} is a link to a folder that holds it: remove the link")
+            above[place] = (*holders, real)
         yield folder, folders, [name for name in files if not is_of_the_system(name)]
 
 
@@ -77,7 +86,8 @@ def check_folder(path: Path) -> None:
         what = "list" if path.suffix.lower() == ".csv" else "folder"
         raise ValueError(f"there is no {what} {utf8(str(path))}")
     if not path.is_dir():
-        remedy = ": unpack it" if path.suffix.lower() in ARCHIVES else ""
+        ending = path.suffix.lower()
+        remedy = ": unpack it" if ending in ARCHIVES else ": save it as CSV (path,label)" if ending in SHEETS else ""
         raise ValueError(f"{utf8(str(path))} is not a folder{remedy}")
 
 
@@ -194,6 +204,7 @@ class FolderReader:
     arrangement: Arrangement
     class_to_idx: Mapping[str, int]
     targets: Sequence[int]
+    unused: tuple[str, ...] = ()  # a notice about rows of a list
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -217,7 +228,35 @@ def read_folder(root: str | Path, labels: str = "needed", classes_from: str = "f
             empty.append(below)
         names += [name if below == "." else f"{below}/{name}" for name in files]
     found = arrange(names, utf8(root), labels, classes_from)
+    if labels == "needed":
+        _refuse_one_folder_twice(utf8(root), root, dict.fromkeys(map(posixpath.dirname, found.names)))
     return FolderReader(root, Arrangement(found.names, found.labels, found.others, tuple(empty)), *numbers(found))
+
+
+def _refuse_one_folder_twice(where: str, root: str, folders: Iterable[str]) -> None:
+    """Through a link its photos would be of two classes, or come twice."""
+    places: dict[str, str] = {}
+    for folder in folders:
+        first = places.setdefault(os.path.realpath(os.path.join(root, folder)), folder)
+        if first != folder:
+            raise ValueError(
+                f"{where}: {printable(utf8(first))} and {printable(utf8(folder))} are one folder, by a link: "
+                "remove the link, for each of its photos would come twice"
+            )
+
+
+def alike(classes: Sequence[str], split: str) -> tuple[str, ...]:
+    """A notice about classes whose names differ in case, spaces or underscores alone."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in classes:
+        plain = " ".join(same_name(name).casefold().replace("_", " ").split())
+        if (other := first.setdefault(plain, name)) is not name:
+            pairs.append(f"{listed([other])} and {listed([name])}")
+    if not pairs:
+        return ()
+    more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+    return (f"{split}: the classes {pairs[0]} differ in case or spaces alone{more}: are they one?",)
 
 
 def numbers(found: Arrangement) -> tuple[dict[str, int], list[int]]:

@@ -9,29 +9,29 @@ from typing import Any
 from timm.data import create_dataset
 
 from elastic_cnn.data.folders import (
+    SPLITS,
     FolderReader,
+    alike,
     check_folder,
     count_by_ending,
     describe_counts,
     describe_empty,
-    is_of_the_system,
     needed_for,
     read_folder,
     same_name,
 )
 from elastic_cnn.data.held_out import HeldOut
-from elastic_cnn.data.listings import Row, has_splits, is_listing, read_listing
+from elastic_cnn.data.listings import Row, is_listing, read_listing
 from elastic_cnn.data.photo_list import ChosenReader
 from elastic_cnn.data.pixels import Source
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
+from elastic_cnn.data.splits import split_place, undivided
 from elastic_cnn.data.transforms import Transform, eval_transform, prepare, train_transform
 from elastic_cnn.extras import require
 from elastic_cnn.text import listed, named_in, utf8
 
-__all__ = ["SPLITS", "ImageFolder", "eval_transform", "train_transform"]
-
-SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
+__all__ = ["ImageFolder", "eval_transform", "train_transform"]
 
 
 class ImageFolder:
@@ -91,6 +91,8 @@ class ImageFolder:
         self._number = {index: numbers[same_name(name)] for index, name in enumerate(found)}
         self._describe()
         self.notices = self._notices(split)
+        if classes is None:
+            self.notices += alike(found, split) + getattr(self.reader, "unused", ())
 
     def choose(self, indices: Sequence[int], why: str) -> None:
         """Keep these samples alone, in the order given; `why` is told in the notices."""
@@ -218,28 +220,6 @@ def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, A
     return utf8(str(root)), read_folder(root, labels, classes_from)
 
 
-def undivided(data: str) -> Path | None:
-    """The folder of class folders, or the list, that is to be divided, where `data` has no `val`; else None.
-
-    `ValueError` where a folder of `data` holds both `train` and `val`.
-    """
-    root = Path(data)
-    if data.startswith(("hfds/", "wds/")) or is_url(data):
-        return None
-    if is_listing(root) and root.is_file():
-        return None if has_splits(root) else root
-    check_folder(root)
-    there = _entries(root)
-    if _named(root, there, SPLITS["val"]) is not None:
-        return None
-    train = _named(root, there, SPLITS["train"])
-    if train is None:
-        if _divided_below(root, there) is not None:
-            raise _no_split(root, SPLITS["train"], there)
-        return root
-    return train if train.is_dir() or is_listing(train) else None
-
-
 def _part(whole: Path, split: str, classes_from: str, held_out: HeldOut) -> tuple[str, FolderReader]:
     """The part of undivided photos that is `split`: `train` or `val`."""
     if split not in ("train", "val"):
@@ -258,65 +238,9 @@ def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
     raise ValueError(f"{data} cannot be opened: {problems[0]}")
 
 
-def split_place(data: Path, split: str, alone: bool = False) -> Path:
-    """The folder, tar file or list of a split, whatever the case of its name; a list is its own.
-
-    alone: a folder that holds no split at all is taken for the split itself. `ValueError` says what is there.
-    """
-    if is_listing(data) and data.is_file():
-        return data
-    check_folder(data)
-    there = _entries(data)
-    names = SPLITS.get(split, (split,))
-    if (found := _named(data, there, names)) is not None:
-        return found
-    usual = [name for group in SPLITS.values() for name in group]
-    if alone and _named(data, there, usual) is None:
-        return data
-    raise _no_split(data, names, there)
-
-
-def _no_split(data: Path, names: Sequence[str], there: Sequence[str]) -> ValueError:
-    meant = _divided_below(data, there)
-    return ValueError(
-        f"{utf8(str(data))} has no folder {' or '.join(map(repr, names))}: it should hold train/CLASS/IMAGE and "
-        f"val/CLASS/IMAGE (it holds {listed(list(map(utf8, there))) if there else 'nothing'}); "
-        + (
-            "to train on photos that nobody divided, --split 0.2 holds out a fifth"
-            if meant is None
-            else f"is {utf8(str(meant))} meant?"
-        )
-    )
-
-
-def _divided_below(data: Path, there: Sequence[str]) -> Path | None:
-    """A folder of `data`, among the first, that holds `train` and `val`: what a user may have meant."""
-    for folder in (data / name for name in there[:8] if (data / name).is_dir()):
-        inside = _entries(folder)
-        if all(_named(folder, inside, SPLITS[split]) is not None for split in ("train", "val")):
-            return folder
-    return None
-
-
 def _loosely(name: str) -> str:
     """A class's name without what people write one way here and another way there."""
     return "".join(letter for letter in same_name(name).casefold() if letter.isalnum())
-
-
-def _entries(folder: Path) -> list[str]:
-    """The names in a folder, without the system's own."""
-    return sorted(entry.name for entry in folder.iterdir() if not is_of_the_system(entry.name))
-
-
-def _named(data: Path, there: Sequence[str], names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a folder, tar file or list of `data`; exactly so named ones first."""
-    for name in names:
-        wanted = (name, f"{name}.tar", f"{name}.csv")
-        exact = [entry for entry in there if entry in wanted]
-        for entry in exact or [entry for entry in there if entry.lower() in wanted]:
-            if (data / entry).is_dir() or (data / entry).is_file():
-                return data / entry
-    return None
 
 
 def _class_names(reader: Any) -> list[str]:

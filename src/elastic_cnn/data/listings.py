@@ -3,11 +3,14 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elastic_cnn.data.folders import Arrangement, FolderReader, numbers, same_name
+from elastic_cnn.data.folders import SPLITS, Arrangement, FolderReader, numbers, same_name
 from elastic_cnn.data.picture_kinds import picture_endings
 from elastic_cnn.files import write_text
 from elastic_cnn.text import file_name, listed, printable, utf8
@@ -36,8 +39,8 @@ def is_listing(path: str | Path) -> bool:
 def read_rows(path: Path, labels: str = "needed") -> list[Row]:
     """The rows of a list. labels: as of `folders.arrange`; a column of classes must be there where they are needed.
 
-    `ValueError` names the file, and the line, where columns or values are missing, a photo is there twice with
-    different classes, or it is in several splits.
+    `ValueError` names the file, and the line, where columns or values are missing or too many, a photo is there twice
+    with different classes, or it is in several splits.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -45,15 +48,25 @@ def read_rows(path: Path, labels: str = "needed") -> list[Row]:
         raise ValueError(f"{path} is no UTF-8 text: save it as CSV in UTF-8") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    head = text.split("\n", 1)[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), restval="")
+    head, _, rest = text.partition("\n")
+    said = re.fullmatch(r"sep=(.)\r?", head)  # Excel's own first line
+    if said:
+        head, text = rest.partition("\n")[0], rest
+    separator = said[1] if said else max(",;\t", key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
     rows, seen = [], dict[str, Row]()
     try:
         columns = _columns(path, reader.fieldnames or (), labels)
         for entry in reader:
+            line = reader.line_num + (said is not None)
+            if any(entry.pop(None, None) or ()):  # cells beyond the columns, that are not empty
+                raise ValueError(
+                    f"{path}, line {line}: it has more cells than the first line names: a value that holds "
+                    f"{separator!r} needs quotes around it"
+                )
             row = Row(*((entry[columns[kind]] if kind in columns else "") or "" for kind in COLUMNS))
             row = Row(row.path.strip(), same_name(row.label.strip()), row.split.strip())
-            _check(path, reader.line_num, row, columns, seen)
+            _check(path, line, row, columns, seen)
             rows.append(row)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
@@ -65,6 +78,9 @@ def read_rows(path: Path, labels: str = "needed") -> list[Row]:
 def _columns(path: Path, header: Sequence[str], labels: str) -> dict[str, str]:
     """{kind: the file's own name of the column}."""
     own = {name.strip().lower(): name for name in header if name}
+    names = [name.strip().lower() for name in header if name]
+    if twice := [name for name in own if names.count(name) > 1 and name in sum(COLUMNS.values(), ())]:
+        raise ValueError(f"{path} has several columns {twice[0]!r}: keep one of them")
     found = {kind: own[name] for kind, names in COLUMNS.items() if (name := next(filter(own.__contains__, names), ""))}
     for kind in ("path", "label") if labels == "needed" else ("path",):
         if kind not in found:
@@ -79,7 +95,7 @@ def _check(path: Path, line: int, row: Row, columns: dict[str, str], seen: dict[
     for kind in columns:
         if not getattr(row, kind):
             raise ValueError(f"{path}, line {line}: the {kind} is missing")
-    first = seen.setdefault(row.path, row)
+    first = seen.setdefault(posixpath.normpath(row.path), row)
     if first is not row:
         what = "twice"
         if first.label != row.label:
@@ -99,33 +115,49 @@ def read_listing(path: Path, names: Sequence[str] | None, labels: str = "needed"
 
     names: of the split that is asked for, in any case of letters; None, or a list without splits: all photos. Paths are
     relative to the list's folder; where the first is not there, to a folder of the list's own name or `images` beside
-    it, and it may lack the picture's ending. `ValueError` as `read_rows`, and for a split that no row is of.
+    it; they may lack the picture's ending, or be written with `\\`. `ValueError` as `read_rows`, and for a split
+    that no row is of.
     """
     rows = read_rows(path, labels)
+    unused = _unused(path, rows, names)
     if names is not None and any(row.split for row in rows):
         chosen = [row for row in rows if row.split.lower() in names]
         if not chosen:
             there = sorted({row.split for row in rows})
             raise ValueError(f"{path} lists no photo of the split {names[0]!r}; its splits are {listed(there)}")
         rows = chosen
-    folder, ending = _place(path, rows[0].path)
-    files = [os.path.abspath(folder / (file_name(row.path) + ending)) for row in rows]
+    folder, ending, written = _place(path, rows[0].path)
+    files = [os.path.abspath(folder / (written(row.path) + ending)) for row in rows]
     root = os.path.commonpath([os.path.dirname(file) for file in files])
     found = Arrangement(
         tuple(os.path.relpath(file, root).replace(os.sep, "/") for file in files),
         tuple("" if labels == "unused" else row.label for row in rows),
     )
     here = os.path.relpath(root)
-    return FolderReader(root if here.startswith(os.pardir) else here, found, *numbers(found))
+    return FolderReader(root if here.startswith(os.pardir) else here, found, *numbers(found), unused)
 
 
-def _place(listing: Path, first: str) -> tuple[Path, str]:
-    """The folder that the paths of a list are relative to, and what their names lack."""
+def _unused(path: Path, rows: Sequence[Row], names: Sequence[str] | None) -> tuple[str, ...]:
+    """A notice about rows of splits that nothing asks for by themselves, as of a misspelt one."""
+    known = {name for group in SPLITS.values() for name in group} | set(names or ())
+    others = Counter(row.split for row in rows if row.split and row.split.lower() not in known)
+    if names is None or not others:
+        return ()
+    return (f"{path}: {others.total()} rows are of other splits ({listed(sorted(others))}) and are not used",)
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _place(listing: Path, first: str) -> tuple[Path, str, Callable[[str], str]]:
+    """The folder that the paths of a list are relative to, what their names lack, and how they are written."""
     folders = [listing.parent, listing.parent / listing.stem, listing.parent / "images"]
-    for folder in folders:
-        for ending in ("", *picture_endings()):
-            if os.path.lexists(folder / (file_name(first) + ending)):
-                return folder, ending
+    for written in (file_name, *([_with_slashes] if "\\" in first else [])):
+        for folder in folders:
+            for ending in ("", *picture_endings()):
+                if os.path.lexists(folder / (written(first) + ending)):
+                    return folder, ending, written
     raise ValueError(
         f"{listing}: there is no {printable(first)} in {', '.join(utf8(str(folder)) for folder in folders)}: paths "
         "should be relative to the list's folder"

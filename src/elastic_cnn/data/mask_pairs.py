@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets import SBDataset, VOCSegmentation
 
-from elastic_cnn.data.folders import same_name, walk
-from elastic_cnn.data.image_folder import SPLITS
+from elastic_cnn.data.folders import SPLITS, same_name, walk
 from elastic_cnn.data.picture_kinds import is_picture_name, picture_endings
 from elastic_cnn.extras import require
 from elastic_cnn.text import utf8
