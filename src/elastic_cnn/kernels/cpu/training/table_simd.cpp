@@ -3,33 +3,22 @@
 
 namespace elastic::ELASTIC_LEVEL {
 
-template <class T>
-void set_gemm(TrainingKernels<T>& table);
-template <class T>
-void set_gemm_weight(TrainingKernels<T>& table);
-template <class T>
-void set_grouped(TrainingKernels<T>& table);
-template <class T>
-void set_grouped_weight(TrainingKernels<T>& table);
-template <class T>
-void set_batch_norm(TrainingKernels<T>& table);
-template <class T>
-void set_tail(TrainingKernels<T>& table);
-template <class T>
-void set_input(TrainingKernels<T>& table);
+// The sources.
+#define ELASTIC_SOURCES(with) \
+  with(gemm) with(gemm_weight) with(grouped) with(grouped_weight) with(batch_norm) with(tail) with(input)
+
+#define ELASTIC_DECLARE(source) \
+  template <class T>            \
+  void set_##source(TrainingKernels<T>& table);
+ELASTIC_SOURCES(ELASTIC_DECLARE)
 
 namespace {
 
 template <class T>
 TrainingKernels<T> make() {
   TrainingKernels<T> table{};
-  set_gemm(table);
-  set_gemm_weight(table);
-  set_grouped(table);
-  set_grouped_weight(table);
-  set_batch_norm(table);
-  set_tail(table);
-  set_input(table);
+#define ELASTIC_SET(source) set_##source(table);
+  ELASTIC_SOURCES(ELASTIC_SET)
   return table;
 }
 
