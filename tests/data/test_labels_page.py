@@ -89,7 +89,7 @@ def coco(change=lambda content: None, **options):
         for number in (1, 2):
             Image.new("L", (2, 2)).save(f"c/images/train/{number}.png")
         Path("c/annotations/instances_train.json").write_text(json.dumps(content))
-        CocoImages("c", options.pop("split", "train"), None, **options)
+        CocoImages("c", options.pop("split", "train"), None, **options).annotations.require_objects()
 
     return read
 
@@ -103,6 +103,7 @@ COCO = [
     coco(lambda c: c["annotations"][0].update(area=0)),
     coco(lambda c: c["annotations"][0].update(image_id=10**30)),
     coco(lambda c: c["annotations"][0].update(iscrowd="no")),
+    coco(lambda c: c["annotations"].clear()),
     coco(lambda c: c["images"][0].update(id="img1")),
     coco(classes=("dog", "bird")),
     coco(lambda c: c["categories"].pop(), classes=("cat", "dog")),

@@ -75,6 +75,14 @@ def run_folder(shapes, recipe, tmp_path_factory) -> Path:
     return out
 
 
+def test_photos_of_both_splits_are_told(shapes, recipe, tmp_path, capsys):
+    for split in ("train", "val"):
+        for name in (split, f"{split}annot"):
+            (tmp_path / name).symlink_to(shapes / name.replace("val", "train"))
+    build(recipe, str(tmp_path), Settings(accelerator="cpu"))
+    assert "8 of the 8 photos of val are photos of train too" in capsys.readouterr().err
+
+
 def test_loss_is_the_mean_over_pixels_that_count():
     logits = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     targets = torch.randint(0, 3, (2, 4, 5))

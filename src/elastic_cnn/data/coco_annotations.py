@@ -63,6 +63,11 @@ class CocoAnnotations:
         """(N, C) bool: image n holds an object of the class."""
         return np.asarray(self.size_targets.any(1))
 
+    def require_objects(self) -> None:
+        """`ValueError` where there is nothing to learn from."""
+        if len(self.unused) == len(self.classes):
+            raise ValueError(f"{self.path} has no object of any class: there is nothing to learn")
+
     @property
     def unused(self) -> list[str]:
         """The classes without an object."""

@@ -1,19 +1,26 @@
 """Photos that are tested on and trained on: a link, a list or a copied path makes one split of another."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from elastic_cnn.data.image_folder import ImageFolder
 
+Files = Sequence[str | os.PathLike[str]]
+
 
 def common_photos(train: ImageFolder, val: ImageFolder) -> tuple[str, ...]:
-    """A notice where files of `val` are files of `train`, by real paths; none for shards and the like."""
-    places = [_real_folders(samples) for samples in (train, val)]
+    """`common_files` of the samples' files; none for shards and the like."""
+    return common_files(_files(train), _files(val))
+
+
+def common_files(train: Files, val: Files) -> tuple[str, ...]:
+    """A notice where files of `val` are files of `train`, by real paths."""
+    places = [_real_folders(files) for files in (train, val)]
     shared = set(places[0].values()) & set(places[1].values())
     if not shared:
         return ()
-    files = [_files(samples, folders, shared) for samples, folders in zip((train, val), places, strict=True)]
-    common = len(files[0] & files[1])
+    inside = [_inside(files, folders, shared) for files, folders in zip((train, val), places, strict=True)]
+    common = len(inside[0] & inside[1])
     if not common:
         return ()
     return (
@@ -21,15 +28,18 @@ def common_photos(train: ImageFolder, val: ImageFolder) -> tuple[str, ...]:
     )
 
 
-def _real_folders(samples: ImageFolder) -> Mapping[str, str]:
-    """Each folder that holds a photo, and its real path."""
+def _files(samples: ImageFolder) -> Files:
     if getattr(samples.reader, "arrangement", None) is None or not hasattr(samples.reader, "root"):
-        return {}
-    folders = {os.path.dirname(samples.reader.filename(index)) for index in range(len(samples))}
-    return {folder: os.path.realpath(folder) for folder in folders}
+        return ()
+    return [samples.reader.filename(index) for index in range(len(samples))]
 
 
-def _files(samples: ImageFolder, folders: Mapping[str, str], shared: set[str]) -> set[str]:
+def _real_folders(files: Files) -> dict[str, str]:
+    """Each folder that holds a photo, and its real path."""
+    return {folder: os.path.realpath(folder) for folder in {os.path.dirname(file) for file in files}}
+
+
+def _inside(files: Files, folders: dict[str, str], shared: set[str]) -> set[str]:
     """The real paths of the photos that lie in folders of `shared`."""
-    paths = (os.path.split(samples.reader.filename(index)) for index in range(len(samples)))
+    paths = map(os.path.split, files)
     return {os.path.join(folders[folder], name) for folder, name in paths if folders[folder] in shared}

@@ -15,6 +15,7 @@ from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
 
 from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
+from elastic_cnn.data.common_photos import common_files
 from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
@@ -195,6 +196,10 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         warn(
             f"training and testing read the same file, {val.annotations.path}: the scores say nothing about new photos"
         )
+    else:
+        for notice in common_files(train.files, val.files):
+            warn(notice)
+    train.annotations.require_objects()
     if unused := train.annotations.unused:
         names = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
         warn(

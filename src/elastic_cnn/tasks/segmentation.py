@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
+from elastic_cnn.data.common_photos import common_files
 from elastic_cnn.data.labels import LABELS_FILE, VOC_LABELS, Labels, read_labels
 from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.mask_files import classes_not_seen
@@ -227,6 +228,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     network, card = make_network(recipe, labels.classes, **seen_as)
     if unseen := classes_not_seen(train_pairs.masks, labels):
         warn(unseen)
+    for notice in common_files(train_pairs.images, val_pairs.images):
+        warn(notice)
     known = {"dataset": options.dataset, **labels.to_dict(), "test_size": options.test_size, **asdict(options.layout)}
     card = replace(card, info={**card.info, LABELS_KEY: known})
     spec = card.input
