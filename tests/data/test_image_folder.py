@@ -122,6 +122,30 @@ def test_hugging_face_data_sets(folder, monkeypatch, tmp_path):
     assert_right_classes(ImageFolder(f"hfds/{folder}", "val", to_tensor, train.classes))
 
 
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"img": "image", "label": [0, 1]}, r"has no column 'image' of pictures \(it has 'img', 'label'\)"),
+        ({"image": "image", "labels": [0, 1]}, r"has no column 'label' of classes \(it has 'image', 'labels'\)"),
+        ({"image": "image", "label": ["cat", "dog"]}, "the column 'label' holds no class numbers: .*class_encode"),
+        ({"image": "image", "label": [-1, 1]}, r"1 of 2 photos are of no class \(label -1\): remove them"),
+        ({"image": "image", "label": [0, 2]}, ""),
+    ],
+)
+def test_hugging_face_data_sets_of_other_columns(columns, says, monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pictures = [Image.new("RGB", (8, 6), name) for name in ("red", "green")]
+    cells = {name: pictures if value == "image" else value for name, value in columns.items()}
+    found = datasets.DatasetDict({"train": datasets.Dataset.from_dict(cells)})
+    found.save_to_disk(str(tmp_path / "saved"))
+    if not says:
+        assert ImageFolder(f"hfds/{tmp_path / 'saved'}", "train", to_tensor).classes == ("0", "1", "2")
+        return
+    with pytest.raises(ValueError, match=says):
+        ImageFolder(f"hfds/{tmp_path / 'saved'}", "train", to_tensor)
+
+
 def test_missing_empty_and_foreign_folders(folder, tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         ImageFolder(tmp_path / "nothing", "train", to_tensor)

@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm.data import create_dataset
-
 from elastic_cnn.data.folders import (
     SPLITS,
     FolderReader,
@@ -21,6 +19,7 @@ from elastic_cnn.data.folders import (
     same_name,
 )
 from elastic_cnn.data.held_out import HeldOut
+from elastic_cnn.data.hub_data import open_hub_data
 from elastic_cnn.data.listings import Row, is_listing, read_listing
 from elastic_cnn.data.photo_list import ChosenReader
 from elastic_cnn.data.pixels import Source
@@ -28,7 +27,6 @@ from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
 from elastic_cnn.data.splits import split_place, undivided
 from elastic_cnn.data.transforms import Transform, eval_transform, prepare, train_transform
-from elastic_cnn.extras import require
 from elastic_cnn.text import listed, named_in, utf8
 
 __all__ = ["ImageFolder", "eval_transform", "train_transform"]
@@ -202,9 +200,7 @@ class ImageFolder:
 def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, Any]:
     """The name of a split for messages, and its reader: `reader[i] -> (path or binary file, number)`."""
     if data.startswith("hfds/"):
-        require("datasets", "data")
-        names = SPLITS.get(split, (split,))
-        return _hugging_face(data, names)
+        return open_hub_data(data, SPLITS.get(split, (split,)))
     if data.startswith("wds/"):
         place = data.removeprefix("wds/")
         if not is_url(place):
@@ -226,16 +222,6 @@ def _part(whole: Path, split: str, classes_from: str, held_out: HeldOut) -> tupl
         raise ValueError(f"{utf8(str(whole))} is divided into train and val: there is no split {split!r}")
     reader = read_listing(whole, None) if is_listing(whole) else read_folder(whole, "needed", classes_from)
     return f"{utf8(str(whole))} ({split})", held_out.readers(reader)[split == "val"]
-
-
-def _hugging_face(data: str, names: Sequence[str]) -> tuple[str, Any]:
-    problems = []
-    for name in names:
-        try:
-            return f"{data} ({name})", create_dataset(data, split=name).reader
-        except ValueError as error:  # no such split
-            problems.append(str(error))
-    raise ValueError(f"{data} cannot be opened: {problems[0]}")
 
 
 def _loosely(name: str) -> str:
