@@ -1,6 +1,9 @@
 """A fourth task, told in one file (`brightness.py`): trained, resumed, evaluated, exported, explored by the package."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,13 +142,36 @@ def test_names_are_known_once(place):
     with pytest.raises(ValueError, match="a task named 'brightness' is known already"):
         register_task(replace(TASK, pipeline="another"))
     message = (
-        r"unknown task 'counting'; choose from classification, .*\(for your own, import the file that registers it\)"
+        r"unknown task 'counting'; choose from classification, .*\(for your own, import the file .*, or install it"
     )
     for make in (lambda: Recipe(task="counting"), lambda: NetworkCard("resnet18", task="counting")):
         with pytest.raises(ValueError, match=message):
             make()
     with pytest.raises(ValueError, match=r"unknown key 'options\.gamma'"):
         load_recipe(place / "recipe.yaml", ["options.gamma=1"])
+
+
+def test_installed_packages_bring_tasks_to_the_command(tmp_path):
+    """In a process that imports no file of theirs; a package that is broken is named."""
+    made = tmp_path / "installed"
+    info = made / "counting-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[elastic_cnn.tasks]\ncounting = counting_task\n")
+    task = "from elastic_cnn.tasks.spec import TaskSpec, register_task\n"
+    task += "register_task(TaskSpec('counting', options='a:b', build='a:b', build_test='a:b', activation='nothing'))\n"
+    code = (
+        "from elastic_cnn.tasks.spec import task_names, task_spec; print(task_spec('counting').name, task_names()[-1])"
+    )
+    for text, words in (
+        (task, "counting counting"),
+        ("import nothing_of_this_name", "the task counting (counting_task)"),
+    ):
+        (made / "counting_task.py").write_text(text)
+        command, places = [sys.executable, "-B", "-c", code], os.pathsep.join([str(made), *sys.path])
+        environment = {**os.environ, "PYTHONPATH": places}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert words in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["classification", "multilabel", "segmentation"])

@@ -5,10 +5,14 @@ A task of one's own is one file: its data, its `Task` (`training.py` tells the c
     register_task(TaskSpec("counting", options=Options, build=build, build_test=build_test, ...))
 
 after which recipes, checkpoints, exports and policy tables of it work like those of the three built in. Whoever reads
-its files in another process imports that file first. This module imports nothing, so every room may ask it.
+its files in another process imports that file first; the command does so by itself for installed packages that name
+the file as an entry point of the group `elastic_cnn.tasks`. This module imports nothing of ours, so every room may ask
+it.
 """
 
+import functools
 import importlib
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -126,16 +130,31 @@ def register_task(spec: TaskSpec) -> TaskSpec:
     return spec
 
 
+@functools.cache
+def _import_installed() -> None:
+    """Import the tasks of installed packages, once a process. `ValueError` names one that cannot be imported."""
+    for point in importlib.metadata.entry_points(group="elastic_cnn.tasks"):
+        try:
+            point.load()
+        except Exception as error:  # code of others
+            told = f"{type(error).__name__}: {error}"
+            raise ValueError(f"the task {point.name} ({point.value}) cannot be imported: {told}") from error
+
+
 def task_names(where: Callable[[TaskSpec], bool] = lambda spec: True) -> list[str]:
     """The names of the tasks for which `where` holds."""
+    _import_installed()
     return [spec.name for spec in _known.values() if where(spec)]
 
 
 def task_spec(name: str) -> TaskSpec:
     """The task of that name. `ValueError` for an unknown one."""
     if name not in _known:
+        _import_installed()
+    if name not in _known:
         raise ValueError(
-            f"unknown task {name!r}; choose from {', '.join(_known)} (for your own, import the file that registers it)"
+            f"unknown task {name!r}; choose from {', '.join(_known)} (for your own, import the file that registers it, "
+            "or install it with the entry point elastic_cnn.tasks)"
         )
     return _known[name]
 
