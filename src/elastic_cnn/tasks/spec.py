@@ -161,6 +161,7 @@ def task_spec(name: str) -> TaskSpec:
 
 def study_tasks() -> dict[str, str]:
     """{kind of data that studies know: the name of the task that is trained on it}."""
+    _import_installed()
     return {kind: spec.name for spec in _known.values() for kind, _ in spec.studies}
 
 
