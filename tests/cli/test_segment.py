@@ -7,6 +7,7 @@ from PIL import Image
 from tiny_fpn import TINY_FPN
 
 from elastic_cnn.analysis.segment import bytes_needed, segment_photo
+from elastic_cnn.analysis.segment_files import find_photos
 from elastic_cnn.cli import main
 from elastic_cnn.cli.segment import parse_size
 from elastic_cnn.tasks.mask_labels import LABELS_KEY
@@ -94,6 +95,12 @@ def test_bad_input_is_one_line_and_code_2(checkpoint, photo, tmp_path, capsys):
         "--strength must lie in 0..1": [str(photo), "--strength", "2"],
         "tiles of 8 pixels are too small": [str(photo), "--tile", "8"],
     }
+    capsys.readouterr()
+    find_photos([copy.parent.parent / "other"])
+    (copy.parent / "more").mkdir()
+    assert capsys.readouterr().err == ""
+    find_photos([copy.parent])
+    assert "the folders in it are not read ('more'): name those that are meant" in capsys.readouterr().err
     for message, arguments in cases.items():
         assert main(["segment", str(checkpoint), *arguments, *out]) == 2
         error = capsys.readouterr().err

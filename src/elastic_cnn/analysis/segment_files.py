@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from elastic_cnn.analysis.segment import segment_photo, tile_for_memory
-from elastic_cnn.data.folders import find_pictures
+from elastic_cnn.data.folders import find_pictures, is_of_the_system
+from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.mask_pictures import colour_mask, overlay, save_picture, side_by_side, visible
 from elastic_cnn.data.masks import Labels
 from elastic_cnn.data.pixels import read_picture
@@ -17,6 +18,7 @@ from elastic_cnn.data.transforms import Picture, height_width
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.tasks.mask_labels import card_labels, reading_of
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.text import listed, utf8
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
 
@@ -44,12 +46,19 @@ def find_photos(paths: Sequence[str | Path]) -> list[Path]:
         if not path.exists():
             raise ValueError(f"there is no photo or folder {path}")
         photos += find_pictures(path, deep=False) if path.is_dir() else [path]
+        if below := _folders_in(path):
+            warn(f"{utf8(str(path))}: the folders in it are not read ({listed(below)}): name those that are meant")
     names: dict[str, Path] = {}
     for photo in photos:
         if photo.stem in names:
             raise ValueError(f"{names[photo.stem]} and {photo} would write the same files: do one of them at a time")
         names[photo.stem] = photo
     return photos
+
+
+def _folders_in(path: Path) -> list[str]:
+    there = sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    return [utf8(name) for name in there if not is_of_the_system(name)]
 
 
 def segment_files(

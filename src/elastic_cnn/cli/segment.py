@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DIR/NAME_side_by_side.png the photo, the coloured mask and both laid over each other."
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file or a run folder")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="photos, or folders of photos")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="photos, or folders of photos (without the folders in them)"
+    )
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--tile", type=int, metavar="PX", help="do photos in tiles of this side (default: whole)")
     parser.add_argument(
