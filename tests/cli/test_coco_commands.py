@@ -106,13 +106,16 @@ def test_one_file_for_both_splits(place, tmp_path, capsys):
 def test_the_same_photos_in_two_files_and_a_file_of_no_objects(place, tmp_path, capsys):
     (tmp_path / "pictures").symlink_to(place / "pictures" / "train")
     content = json.loads((place / "labels" / "train.json").read_text())
+    content["categories"].append({"id": 99, "name": "White"})
     for split in ("train", "val"):
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
     where = ["--annotations", str(tmp_path / "{split}.json"), "--images", str(tmp_path / "pictures")]
     command = ["train", str(place / "recipe.yaml"), *where, "-o", str(tmp_path / "r"), "--check-data", *QUIET]
     assert main(command) == 0
     count = len(content["images"])
-    assert f"{count} of the {count} photos of val are photos of train too" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{count} of the {count} photos of val are photos of train too" in told
+    assert "train: the classes 'white' and 'White' differ in case or spaces alone: are they one?" in told
     (tmp_path / "train.json").write_text(json.dumps({**content, "annotations": []}))
     assert main(command) == 2
     assert "train.json has no object of any class: there is nothing to learn" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from elastic_cnn.data.coco import SIZE_NAMES, CocoImages, CocoPlaces
 from elastic_cnn.data.common_photos import common_files
+from elastic_cnn.data.folders import alike
 from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
@@ -200,6 +201,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         for notice in common_files(train.files, val.files):
             warn(notice)
     train.annotations.require_objects()
+    for notice in alike(train.classes, "train"):
+        warn(notice)
     if unused := train.annotations.unused:
         names = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
         warn(
