@@ -31,6 +31,7 @@ struct TileArguments {  // one tile: where it reads and writes
   int low_column;
 #ifdef ELASTIC_MATRIX_UNIT
   const float* sums;  // of this tile, made by the matrix unit
+  bool odd;           // the tile is one pixel of an odd column
 #endif
   const float* next;  // weights to fetch meanwhile
   int64_t next_step;
@@ -90,6 +91,12 @@ ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, 
       const int64_t at = j * p.low_pixel + kLanes * v;
       return fma(three, load(s.low + at), load(s.low_far + at));
     };
+#ifdef ELASTIC_MATRIX_UNIT
+    if (M == 1 && s.odd) {
+      sum[0][v] = sum[0][v] + fma(three, column(s.low_column), column(s.low_column + 1));
+      continue;
+    }
+#endif
     F16 before = column(s.low_column - 1), here = column(s.low_column);
 #pragma GCC unroll 7
     for (int i = 0; i < M; i += 2) {
@@ -206,6 +213,12 @@ ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, in
     for (int x = 0; x < p.width; x += each) body(row, x, p.width - x < each ? p.width - x : each);
 }
 
+// The first tap of a pixel.
+ELASTIC_INLINE const Element* input_of(const Convolution& p, int row, int x) {
+  const int image = p.image_height ? row / p.image_height : 0;
+  return p.input + image * p.in_image + (row - image * p.image_height) * p.in_row + x * p.in_pixel;
+}
+
 // The tile whose first pixel is this one, without what is fetched meanwhile.
 ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, const float* weights, int64_t channel,
                                        int row, int x) {
@@ -213,7 +226,7 @@ ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, cons
   const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
   const int64_t pixel = int64_t(row) * p.width + x;
   s.inputs = inputs;
-  s.input = p.input + image * p.in_image + y * p.in_row + x * p.in_pixel;
+  s.input = input_of(p, row, x);
   s.weights = weights;
   s.bias = p.bias ? p.bias + channel : nullptr;
   s.scale = p.scale ? p.scale + channel : nullptr;
@@ -228,31 +241,119 @@ ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, cons
     s.low = p.low + (first + near) * low_row + channel;
     s.low_far = p.low + (first + far) * low_row + channel;
     s.low_column = x / 2;
+#ifdef ELASTIC_MATRIX_UNIT
+    s.odd = x % 2;
+#endif
   }
   return s;
 }
 
 #ifdef ELASTIC_MATRIX_UNIT
-// A block of pixels: its sums by the matrix unit, its end in tiles of eight pixels.
-void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, const float* weights, int64_t channel, int row, int x,
-           int count) {
+// Words of a step that divides `words`, so that no step is a part of one; 0 where none of six or more does.
+int words_a_step(int words) {
+  for (int steps = (words + kMostWords - 1) / kMostWords; 6 * steps <= words; steps++)
+    if (words % steps == 0) return words / steps;
+  return 0;
+}
+
+// Pixels of the output whose inputs lie a step apart; where a run crosses the ends of rows, positions that are none of
+// the output's (a border's) may lie between them.
+struct Run {
+  int row, x, count;
+};
+
+// How the rows [row, end) are cut into runs: each by itself, or as one line of `pitch` positions a row.
+struct Runs {
+  int pitch, each;  // each: pixels of a run, kRun in a line
+  Runs(const Convolution& p, int rows) : pitch(0), each(tile_width(p.width, kRun)) {
+    if (p.in_pixel == 0 || p.in_row % p.in_pixel) return;
+    const int64_t line = p.in_row / p.in_pixel, by_rows = int64_t(rows) * ((p.width + kRun - 1) / kRun);
+    const bool unbroken = line == p.width && !p.low;
+    if (line < p.width || (!unbroken && (line * (rows - 1) + p.width + kRun - 1) / kRun >= by_rows)) return;
+    pitch = int(line);
+    each = kRun;
+  }
+};
+
+// body(run) over the pixels [begin, end) of one image, which are whole rows unless rows follow without a border.
+template <class Body>
+ELASTIC_INLINE void for_runs(const Convolution& p, const Runs& runs, int64_t begin, int64_t end, const Body& body) {
+  if (!runs.pitch) {
+    for (int row = int(begin / p.width); row < end / p.width; row++)
+      for (int x = 0; x < p.width; x += runs.each) body(Run{row, x, p.width - x < runs.each ? p.width - x : runs.each});
+    return;
+  }
+  auto place = [&](int64_t pixel) { return pixel / p.width * runs.pitch + pixel % p.width; };
+  const int64_t stop = place(end - 1) + 1;
+  for (int64_t at = place(begin); at < stop; at += kRun)
+    body(Run{int(at / runs.pitch), int(at % runs.pitch), int(stop - at < kRun ? stop - at : kRun)});
+}
+
+// What the sums of a run become, in tiles of at most eight pixels, none over a row's end.
+void finish_run(const Convolution& p, const Run& run, int pitch, const float* sums, int64_t channel) {
   constexpr int kPixels = 8;
-  alignas(64) float sums[kBlockRows * kPanel];
-  const TileArguments first = arguments(p, inputs, weights, channel, row, x);
-  unit.begin(count);
+  int row = run.row, x = run.x;
+  for (int i = 0; i < run.count;) {
+    if (pitch && x >= pitch) {
+      x -= pitch;
+      row++;
+    }
+    const int left = run.count - i;
+    if (x >= p.width) {  // of a border
+      i += pitch - x;
+      x = pitch;
+      continue;
+    }
+    int count = p.width - x < left ? p.width - x : left;
+    if (count > kPixels) count = kPixels;
+    if (p.low && x % 2) count = 1;
+    TileArguments s = arguments(p, {}, nullptr, channel, row, x);
+    s.sums = sums + i * kPanel;
+    kTiles.of[count](p, s);
+    i += count;
+    x += count;
+  }
+}
+
+// Two runs (the second's count may be 0): their sums by the matrix unit.
+void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, int words, const float* weights, int64_t channel,
+           const Run (&runs)[2], int pitch) {
+  alignas(64) float sums[2 * kRun * kPanel];
+  const Element* inputs_of[2];
+  for (int i = 0; i < 2; i++)
+    inputs_of[i] = runs[i].count ? input_of(p, runs[i].row, runs[i].x) + inputs.first : nullptr;
+  unit.begin(runs[0].count, runs[1].count, words);
   for (int tap = 0; tap < p.taps; tap++) {
-    const Element* a =
-        first.input + (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel + inputs.first;
-    for (int k = 0; k < inputs.count;
-         k += kBlockWords * kPack, a += kBlockWords * kPack, weights += kBlockWords * kPanel)
-      unit.multiply(a, p.in_pixel * int64_t(sizeof(Element)), weights);
+    int64_t at = (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel;
+    for (int k = 0; k < inputs.count; k += words * kPack, at += words * kPack, weights += words * kPanel)
+      unit.multiply(inputs_of[0] + at, inputs_of[1] + at, p.in_pixel * int64_t(sizeof(Element)), weights);
   }
   unit.end(sums);
-  for (int i = 0; i < count; i += kPixels) {
-    const int64_t pixel = int64_t(row) * p.width + x + i;
-    TileArguments s = arguments(p, inputs, weights, channel, int(pixel / p.width), int(pixel % p.width));
-    s.sums = sums + i * kPanel;
-    kTiles.of[count - i < kPixels ? count - i : kPixels](p, s);
+  finish_run(p, runs[0], pitch, sums, channel);
+  finish_run(p, runs[1], pitch, sums + kRun * kPanel, channel);
+}
+
+// A panel over the pixels [begin, end).
+void panel_by_blocks(const Convolution& p, MatrixUnit& unit, Inputs inputs, int words, const float* weights,
+                     int64_t channel, int64_t begin, int64_t end) {
+  const int64_t image = p.image_height ? int64_t(p.image_height) * p.width : end;
+  const bool follows = !p.image_height || p.in_image == p.in_row * p.image_height;
+  for (int64_t at = begin; at < end;) {
+    const int64_t rest = image - at % image, stop = follows || end - at < rest ? end : at + rest;
+    const Runs kind(p, int((stop - at + p.width - 1) / p.width));
+    Run runs[2];
+    int filled = 0;
+    for_runs(p, kind, at, stop, [&](const Run& run) __attribute__((always_inline)) {
+      runs[filled++] = run;
+      if (filled < 2) return;
+      block(p, unit, inputs, words, weights, channel, runs, kind.pitch);
+      filled = 0;
+    });
+    if (filled) {
+      runs[1] = {0, 0, 0};
+      block(p, unit, inputs, words, weights, channel, runs, kind.pitch);
+    }
+    at = stop;
   }
 }
 #endif
@@ -282,10 +383,8 @@ void convolution(const Convolution& p, const Slice& slice) {
       const int64_t step = (kPanel / (kPanel / kLanes / kTileVectors) + tiles - 1) / tiles;
       const float* next = panel + 1 < slice.last ? weights + size : first_weights;
 #ifdef ELASTIC_MATRIX_UNIT
-      if (words(inputs.count) % kBlockWords == 0) {
-        for_tiles(p, flat, at, stop, kBlockRows, [&](int row, int x, int count) {
-          block(p, unit, inputs, weights, int64_t(panel) * kPanel, row, x, count);
-        });
+      if (const int step_words = words_a_step(int(words(inputs.count)))) {
+        panel_by_blocks(p, unit, inputs, step_words, weights, int64_t(panel) * kPanel, at, stop);
         weights += size;
         continue;
       }
