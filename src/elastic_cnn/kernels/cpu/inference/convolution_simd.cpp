@@ -11,6 +11,9 @@
 // The end. A tile's sums meet bias, upsampled low-resolution map, shortcut and ReLU in registers and are written once.
 //   up2:  row 2i mixes low rows i and i-1 as 3:1, row 2i+1 rows i and i+1; columns likewise; edges repeat. The mixed
 //         column `here` serves the pixels 2j and 2j+1, so each low column is read once a tile and row.
+#include <algorithm>
+#include <array>
+
 #include "common/amx.h"
 #include "common/vectors.h"
 #include "inference/kernels.h"
@@ -29,10 +32,6 @@ struct TileArguments {  // one tile: where it reads and writes
   int until_image_end;           // rows from the tile's first one to its image's last
   const Element *low, *low_far;  // the low rows mixed as 3:1
   int low_column;
-#ifdef ELASTIC_MATRIX_UNIT
-  const float* sums;  // of this tile, made by the matrix unit
-  bool odd;           // the tile is one pixel of an odd column
-#endif
   const float* next;  // weights to fetch meanwhile
   int64_t next_step;
   const Element* ahead;  // inputs to fetch meanwhile
@@ -71,16 +70,6 @@ ELASTIC_INLINE void accumulate(const Convolution& p, const TileArguments& s, F16
   }
 }
 
-#ifdef ELASTIC_MATRIX_UNIT
-template <int M>
-ELASTIC_INLINE void add_sums(const float* sums, F16 (&sum)[M][kTileVectors]) {
-#pragma GCC unroll 14
-  for (int i = 0; i < M; i++)
-#pragma GCC unroll 2
-    for (int v = 0; v < kTileVectors; v++) sum[i][v] = sum[i][v] + load(sums + i * kPanel + kLanes * v);
-}
-#endif
-
 template <int M>
 ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, F16 (&sum)[M][kTileVectors]) {
   const F16 three = all(3.f);
@@ -91,12 +80,6 @@ ELASTIC_INLINE void add_upsampled(const Convolution& p, const TileArguments& s, 
       const int64_t at = j * p.low_pixel + kLanes * v;
       return fma(three, load(s.low + at), load(s.low_far + at));
     };
-#ifdef ELASTIC_MATRIX_UNIT
-    if (M == 1 && s.odd) {
-      sum[0][v] = sum[0][v] + fma(three, column(s.low_column), column(s.low_column + 1));
-      continue;
-    }
-#endif
     F16 before = column(s.low_column - 1), here = column(s.low_column);
 #pragma GCC unroll 7
     for (int i = 0; i < M; i += 2) {
@@ -149,12 +132,7 @@ void tile(const Convolution& p, const TileArguments& s) {
 #pragma GCC unroll 14
     for (int i = 0; i < M; i++) sum[i][v] = start;
   }
-#ifdef ELASTIC_MATRIX_UNIT
-  if (s.sums)
-    add_sums<M>(s.sums, sum);
-  else
-#endif
-    accumulate<M>(p, s, sum);
+  accumulate<M>(p, s, sum);
   if (p.low) add_upsampled<M>(p, s, sum);
   if (p.scale) {
 #pragma GCC unroll 2
@@ -241,9 +219,6 @@ ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, cons
     s.low = p.low + (first + near) * low_row + channel;
     s.low_far = p.low + (first + far) * low_row + channel;
     s.low_column = x / 2;
-#ifdef ELASTIC_MATRIX_UNIT
-    s.odd = x % 2;
-#endif
   }
   return s;
 }
@@ -289,35 +264,120 @@ ELASTIC_INLINE void for_runs(const Convolution& p, const Runs& runs, int64_t beg
     body(Run{int(at / runs.pitch), int(at % runs.pitch), int(stop - at < kRun ? stop - at : kRun)});
 }
 
-// What the sums of a run become, in tiles of at most eight pixels, none over a row's end.
-void finish_run(const Convolution& p, const Run& run, int pitch, const float* sums, int64_t channel) {
-  constexpr int kPixels = 8;
+// Where a piece of a run goes and what is added to it: pixels of one row, or of several that nothing tells apart.
+struct Piece {
+  const float* sums;
+  Element* output;
+  const Element *shortcut, *low, *low_far;
+  int x, count;
+};
+
+ELASTIC_INLINE void store_pair(Element* out, F16 first, F16 second) {
+  _mm512_storeu_si512(out, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v)));
+}
+
+// The sums of a piece, and what follows them, a pixel after the other.
+template <bool kLow, bool kShortcut, bool kScale, bool kRelu>
+void finish_piece(const Convolution& p, const Piece& piece, const float* bias, const float* scale) {
+  F16 start[kTileVectors], factor[kTileVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kTileVectors; v++) {
+    start[v] = bias ? load(bias + kLanes * v) : zero();
+    factor[v] = kScale ? load(scale + kLanes * v) : zero();
+  }
+  const F16 three = all(3.f);
+  auto column = [&](int j, int v) __attribute__((always_inline)) {
+    j = j < 0 ? 0 : (j < p.low_width ? j : p.low_width - 1);
+    const int64_t at = j * p.low_pixel + kLanes * v;
+    return fma(three, load(piece.low + at), load(piece.low_far + at));
+  };
+  F16 before[kTileVectors], here[kTileVectors], after[kTileVectors];
+  auto enter = [&](int j) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) {
+      before[v] = here[v];
+      here[v] = after[v];
+      after[v] = column(j + 1, v);
+    }
+  };
+  if (kLow) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) {
+      here[v] = column(piece.x / 2 - 1, v);
+      after[v] = column(piece.x / 2, v);
+    }
+    enter(piece.x / 2);
+  }
+  const float* sums = piece.sums;
+  const Element* shortcut = piece.shortcut;
+  Element* out = piece.output;
+  auto pixel = [&](bool odd) __attribute__((always_inline)) {
+    F16 sum[kTileVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v++) {
+      sum[v] = load(sums + kLanes * v) + start[v];
+      if (kLow) sum[v] = sum[v] + fma(three, here[v], odd ? after[v] : before[v]);
+      if (kScale) sum[v] = sum[v] * factor[v];
+      if (kShortcut) sum[v] = sum[v] + load(shortcut + kLanes * v);
+      if (kRelu) sum[v] = relu(sum[v]);
+    }
+    store_pair(out, sum[0], sum[1]);
+    sums += kPanel;
+    out += p.out_pixel;
+    shortcut += kShortcut ? p.shortcut_pixel : 0;
+  };
+  if (!kLow) {
+    for (int i = 0; i < piece.count; i++) pixel(false);
+    return;
+  }
+  for (int x = piece.x, end = piece.x + piece.count; x < end;) {
+    if (x % 2 == 0) {
+      pixel(false);
+      if (++x == end) break;
+    }
+    pixel(true);
+    if (++x < end) enter(x / 2);
+  }
+}
+
+using Finish = void (*)(const Convolution&, const Piece&, const float*, const float*);
+template <int... I>
+constexpr std::array<Finish, sizeof...(I)> make_finishes(std::integer_sequence<int, I...>) {
+  return {finish_piece<(I & 1) != 0, (I & 2) != 0, (I & 4) != 0, (I & 8) != 0>...};
+}
+constexpr auto kFinishes = make_finishes(std::make_integer_sequence<int, 16>{});
+Finish finish_of(const Convolution& p) {
+  return kFinishes[(p.low ? 1 : 0) + (p.shortcut ? 2 : 0) + (p.scale ? 4 : 0) + (p.relu ? 8 : 0)];
+}
+
+// What the sums of a run become, row by row; positions between rows are left out.
+void finish_run(const Convolution& p, Finish finish, const Run& run, int pitch, const float* sums, int64_t channel) {
   int row = run.row, x = run.x;
-  for (int i = 0; i < run.count;) {
-    if (pitch && x >= pitch) {
-      x -= pitch;
-      row++;
+  const float *bias = p.bias ? p.bias + channel : nullptr, *scale = p.scale ? p.scale + channel : nullptr;
+  for (int done = 0; done < run.count; row++, x = 0) {
+    const int left = run.count - done, here = x < p.width ? std::min(p.width - x, left) : 0;
+    if (here) {
+      const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
+      const int64_t pixel = int64_t(row) * p.width + x;
+      Piece piece{sums + done * kPanel, p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel};
+      if (p.shortcut) piece.shortcut = p.shortcut + pixel * p.shortcut_pixel + channel;
+      if (p.low) {
+        const int near = y / 2, far = std::clamp(y % 2 ? near + 1 : near - 1, 0, p.low_height - 1);
+        const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
+        piece.low = p.low + (first + near) * low_row + channel;
+        piece.low_far = p.low + (first + far) * low_row + channel;
+      }
+      piece.x = x;
+      piece.count = here;
+      finish(p, piece, bias, scale);
     }
-    const int left = run.count - i;
-    if (x >= p.width) {  // of a border
-      i += pitch - x;
-      x = pitch;
-      continue;
-    }
-    int count = p.width - x < left ? p.width - x : left;
-    if (count > kPixels) count = kPixels;
-    if (p.low && x % 2) count = 1;
-    TileArguments s = arguments(p, {}, nullptr, channel, row, x);
-    s.sums = sums + i * kPanel;
-    kTiles.of[count](p, s);
-    i += count;
-    x += count;
+    done += std::min(left, (pitch ? pitch : p.width) - x);
   }
 }
 
 // Two runs (the second's count may be 0): their sums by the matrix unit.
 void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, int words, const float* weights, int64_t channel,
-           const Run (&runs)[2], int pitch) {
+           Finish finish, const Run (&runs)[2], int pitch) {
   alignas(64) float sums[2 * kRun * kPanel];
   const Element* inputs_of[2];
   for (int i = 0; i < 2; i++)
@@ -329,8 +389,8 @@ void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, int words, con
       unit.multiply(inputs_of[0] + at, inputs_of[1] + at, p.in_pixel * int64_t(sizeof(Element)), weights);
   }
   unit.end(sums);
-  finish_run(p, runs[0], pitch, sums, channel);
-  finish_run(p, runs[1], pitch, sums + kRun * kPanel, channel);
+  finish_run(p, finish, runs[0], pitch, sums, channel);
+  finish_run(p, finish, runs[1], pitch, sums + kRun * kPanel, channel);
 }
 
 // A panel over the pixels [begin, end).
@@ -338,6 +398,7 @@ void panel_by_blocks(const Convolution& p, MatrixUnit& unit, Inputs inputs, int 
                      int64_t channel, int64_t begin, int64_t end) {
   const int64_t image = p.image_height ? int64_t(p.image_height) * p.width : end;
   const bool follows = !p.image_height || p.in_image == p.in_row * p.image_height;
+  const Finish finish = finish_of(p);
   for (int64_t at = begin; at < end;) {
     const int64_t rest = image - at % image, stop = follows || end - at < rest ? end : at + rest;
     const Runs kind(p, int((stop - at + p.width - 1) / p.width));
@@ -346,12 +407,12 @@ void panel_by_blocks(const Convolution& p, MatrixUnit& unit, Inputs inputs, int 
     for_runs(p, kind, at, stop, [&](const Run& run) __attribute__((always_inline)) {
       runs[filled++] = run;
       if (filled < 2) return;
-      block(p, unit, inputs, words, weights, channel, runs, kind.pitch);
+      block(p, unit, inputs, words, weights, channel, finish, runs, kind.pitch);
       filled = 0;
     });
     if (filled) {
       runs[1] = {0, 0, 0};
-      block(p, unit, inputs, words, weights, channel, runs, kind.pitch);
+      block(p, unit, inputs, words, weights, channel, finish, runs, kind.pitch);
     }
     at = stop;
   }
