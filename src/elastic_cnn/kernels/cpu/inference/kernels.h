@@ -142,6 +142,7 @@ struct Linear {
 };
 
 struct InferenceKernels {
+  int chunk;  // pixels that go through a block's convolutions together, while they lie in the second-level cache
   void (*convolution)(const Convolution&, const Slice&);
   void (*grouped_convolution)(const GroupedConvolution&, const Slice&);
   void (*pool)(const Pool&, const Slice&);             // rows of the output

@@ -38,7 +38,7 @@ void BlockRun::rows() {
   conv1(false, {in.begin, head}, all_panels(b_.high));
   conv1(false, {foot, in.end}, all_panels(b_.high));
   if (elastic) {
-    const int each = std::max(1, rows_in(kChunk, size_.low_width));
+    const int each = std::max(1, rows_in(k_.chunk, size_.low_width));
     for (int at = low.begin; at < low.end; at += each) {
       const Range part{at, std::min(low.end, at + each)};
       pool(part, {0, b_.in_vectors()});
@@ -51,7 +51,7 @@ void BlockRun::rows() {
     if (!b_.joined) conv3_low(low, {0, b_.out_panels()});
     wait();
   }
-  const int each = rows_in(kChunk, size_.out_width);
+  const int each = rows_in(k_.chunk, size_.out_width);
   int done = head;
   for (int at = out.begin; at < out.end; at += each) {
     const Range part{at, std::min(out.end, at + each)};

@@ -77,7 +77,6 @@ class BlockRun {
     since_ = time;
   }
 
-  static constexpr int kChunk = 112;  // pixels: with 256 channels, 112 KB of the second-level cache
   const Runner& r_;
   const InferenceKernels& k_;
   const BlockPlan& b_;

@@ -207,7 +207,7 @@ void BlockRun::stack(Convolution& p, int64_t in_image, int64_t out_image) const 
 
 void BlockRun::finish(Convolution& p, Range rows, Range panels, Step step) {
   const bool whole = rows.end - rows.begin == p.height && (worker_.count > 1 || m_.images > 1);
-  p.chunk = whole ? p.height * p.width : kChunk;
+  p.chunk = whole ? p.height * p.width : k_.chunk;
   k_.convolution(p, {rows.begin, rows.end, panels.begin, panels.end});
   mark(step);
 }

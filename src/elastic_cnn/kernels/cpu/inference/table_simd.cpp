@@ -1,4 +1,5 @@
 // The functions of one instruction set, by name.
+#include "common/amx.h"
 #include "common/vectors.h"
 #include "inference/kernels.h"
 
@@ -14,6 +15,13 @@ void linear(const Linear&, int, int);
 void normalize(const Normalize&);
 void normalize_pool(const NormalizePool&);
 
-const InferenceKernels kernels = {convolution, grouped_convolution, pool, mean, linear, normalize, normalize_pool};
+#ifdef ELASTIC_MATRIX_UNIT
+constexpr int kChunk = 448;  // products take less of the time here: each call's own costs, and weights read again, more
+#else
+constexpr int kChunk = 112;  // with 256 channels of float32, 112 KB
+#endif
+
+const InferenceKernels kernels = {kChunk, convolution, grouped_convolution, pool,
+                                  mean,   linear,      normalize,           normalize_pool};
 
 }  // namespace elastic::ELASTIC_LEVEL
