@@ -12,7 +12,7 @@ void convolution(const Convolution&, const Slice&);
 
 // A 1x1 or 3x3 convolution of a (height, width, pixel) map, with a border of one pixel where it has nine taps, to
 // (height, width, out_pixel); `low` of half the size and `shortcut` of the output's may be null.
-extern "C" void run(int matrix_unit, const void* input, long pixel, int taps, int channels, const float* weights,
+extern "C" void run(int matrix_unit, const void* input, long pixel, int taps, int channels, int groups, const float* weights,
                     const float* bias, const void* low, const void* shortcut, void* output, long out_pixel, int outputs,
                     int height, int width) {
   using namespace elastic;
@@ -23,8 +23,8 @@ extern "C" void run(int matrix_unit, const void* input, long pixel, int taps, in
   p.in_row = p.tap_row = row;
   p.taps = taps;
   p.tap_columns = taps == 9 ? 3 : 1;
-  p.groups = 1;
-  p.group_width = channels;
+  p.groups = groups;
+  p.group_width = channels / groups;
   p.weights = weights;
   p.bias = bias;
   p.output = static_cast<Element*>(output);

@@ -18,7 +18,7 @@ from native_dense_reference import random_trunk, run_steps
 
 from elastic_cnn.kernels import build, ops
 from elastic_cnn.kernels.native import load
-from elastic_cnn.kernels.packing import Tree, in_panels, pack, pack_stem, pack_tree, words
+from elastic_cnn.kernels.packing import Tree, grouped_panels, pack, pack_stem, pack_tree
 from elastic_cnn.kernels.packing_dense import pack_dense
 
 BF16 = torch.bfloat16
@@ -124,25 +124,31 @@ def emulated(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("taps", "channels", "outputs", "height", "width", "low"),
+    ("taps", "channels", "groups", "outputs", "height", "width", "low"),
     [
-        (1, 64, 64, 7, 9, False),  # one run over the rows' ends, not a whole number of blocks
-        (1, 96, 40, 1, 33, False),
-        (1, 32, 32, 5, 70, True),  # rows longer than two blocks, the enlarged map added
-        (9, 32, 64, 9, 30, True),
-        (9, 64, 33, 3, 5, False),
-        (1, 40, 32, 4, 8, False),  # 20 words: not for the matrix unit
+        (1, 64, 1, 64, 7, 9, False),  # one run over the rows' ends, not a whole number of blocks
+        (1, 96, 1, 40, 1, 33, False),
+        (1, 32, 1, 32, 5, 70, True),  # rows longer than two blocks, the enlarged map added
+        (1, 64, 1, 32, 13, 7, True),  # runs that begin at odd columns of the enlarged map
+        (9, 32, 1, 64, 9, 30, True),
+        (9, 64, 1, 33, 3, 5, False),
+        (9, 64, 1, 32, 7, 7, True),  # rows and their border as one line
+        (9, 128, 32, 128, 14, 14, False),  # narrow groups
+        (9, 96, 8, 96, 5, 20, False),  # panels of which the unit takes 36 and 60 inputs
+        (1, 40, 1, 32, 4, 8, False),  # 20 words: two steps of ten
+        (1, 22, 1, 32, 4, 8, True),  # one step of eleven
+        (1, 34, 1, 32, 4, 8, False),  # 17 words: not for the matrix unit
     ],
 )
-def test_the_matrix_unit_computes_what_vectors_do(emulated, taps, channels, outputs, height, width, low):
+def test_the_matrix_unit_computes_what_vectors_do(emulated, taps, channels, groups, outputs, height, width, low):
     torch.manual_seed(0)
     gap, wide, border = 32, -(-outputs // 32) * 32, 2 if taps == 9 else 0
     pixel, out_pixel = -(-channels // 32) * 32 + gap, wide + gap
-    maps = torch.zeros(height + border + 8, width + border, pixel, dtype=BF16)  # rows beyond: tiles read whole blocks
-    maps[:, :, :channels] = torch.randn(height + border + 8, width + border, channels).to(BF16)
-    weight = random(outputs, taps, channels, over=taps * channels)
-    panels = in_panels(weight.flatten(1)).unflatten(1, (taps, channels))  # (panels, taps, channels, 32)
-    packed, bias = words(panels, BF16), torch.randn(wide)
+    maps = torch.zeros(height + border, width + border, pixel, dtype=BF16)
+    maps[:, :, :channels] = torch.randn(height + border, width + border, channels).to(BF16)
+    maps[:, :, channels:] = torch.nan  # what no product may read
+    weight = random(outputs, channels // groups, taps, over=taps * channels // groups)
+    packed, bias = grouped_panels(weight, groups, BF16), torch.randn(wide)
     lows = torch.randn((height + 1) // 2, (width + 1) // 2, out_pixel).to(BF16) if low else None
     shortcut = torch.randn(height, width, out_pixel).to(BF16)
     got = [torch.zeros(height, width, out_pixel, dtype=BF16) for _ in range(2)]
@@ -151,7 +157,9 @@ def test_the_matrix_unit_computes_what_vectors_do(emulated, taps, channels, outp
             ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (maps, packed, bias, lows, shortcut, output)
         ]
         sizes_of_it = [ctypes.c_long(out_pixel), outputs, height, width]
-        emulated.run(unit, pointers[0], ctypes.c_long(pixel), taps, channels, *pointers[1:5], pointers[5], *sizes_of_it)
+        emulated.run(
+            unit, pointers[0], ctypes.c_long(pixel), taps, channels, groups, *pointers[1:5], pointers[5], *sizes_of_it
+        )
     assert torch.isfinite(got[0].float()).all()
     assert float(got[0].float().abs().mean()) > 0.1
     torch.testing.assert_close(got[1].float(), got[0].float(), rtol=2**-7, atol=1e-2)  # sums in another order

@@ -209,20 +209,20 @@ def _pack_branch(
         packed = F.pad(w2, (0, 0, 0, 0, 0, 0, 0, missing)).view(-1, LANES, width, width, 9)  # slab, lane, out, in, tap
         packed = words(packed.permute(0, 2, 4, 3, 1), dtype)
     else:
-        packed = _grouped_panels(w2.flatten(2), groups, dtype)
+        packed = grouped_panels(w2.flatten(2), groups, dtype)
     pieces = [words(in_panels(w1 * scale_in), dtype), float_words(b1), packed, float_words(b2)]
     if branch.w3 is not None:
         pieces.append(words(in_panels(w3 * scale_out), dtype))
     return pieces, [groups, width, int(lanes)]
 
 
-def _grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
-    """(P, P / groups, 9) -> every panel's [tap][input][32] behind one another."""
+def grouped_panels(w2: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
+    """A convolution's weights (P, P / groups, taps) as every panel's [tap][input][32] behind one another."""
     inner, width = w2.shape[:2]
     panels = []
     for panel in range(-(-inner // PANEL)):
         first, count = _inputs_of_panel(panel, groups, width)
-        block = w2.new_zeros(9, count, PANEL)
+        block = w2.new_zeros(w2.shape[2], count, PANEL)
         for j, output in enumerate(range(panel * PANEL, min((panel + 1) * PANEL, inner))):
             start = 0 if groups == 1 else output // width * width - first
             block[:, start : start + width, j] = w2[output].T
