@@ -45,6 +45,7 @@ def tree(folder: Path) -> list[str]:
 ARGUMENTS = [
     (["--format", "onxx"], "'onxx'", "did you mean onnx?"),
     ([], "onnx, openvino, pt2", "name a format"),
+    (["-o", "{root}/net.xml", "--target", "amd"], "'amd'", "did you mean amx?"),
     (["-o", "{root}/net"], "{root}/net", "must end in .onnx, .xml, .pt2"),
     (["-o", "{root}/net.tflite"], "{root}/net.tflite", "must end in .onnx"),
     (["-o", "{root}/net.pt2", "--format", "onnx"], "{root}/net.pt2", "must end in .onnx"),

@@ -6,18 +6,22 @@ import re
 import shutil
 import socket
 import threading
+from collections import Counter
 
 import onnx
 import onnxruntime
 import openvino
 import pytest
 import torch
+from random_norms import random_norms
 
-from elastic_cnn import load_checkpoint
+from elastic_cnn import create_model, load_checkpoint
+from elastic_cnn.cli import main
 from elastic_cnn.export import export_checkpoint, load_exported
 from elastic_cnn.export.formats import FORMATS
 from elastic_cnn.export.onnx_file import OPSET
 from elastic_cnn.export.openvino_file import compile_model, convert, write_openvino
+from elastic_cnn.zoo.checkpoint import NetworkCard, save_checkpoint
 
 SHAPES = [(1, 3, 33, 33), (3, 3, 97, 66), (2, 3, 64, 131), (5, 3, 48, 64)]
 # Float32 in another order of sums and with norms folded into weights: 1e-6 seen, of the largest logit.
@@ -101,6 +105,21 @@ def test_segmentation_at_any_size(segmentation_checkpoint, tmp_path):
     network, _ = load_checkpoint(segmentation_checkpoint)
     agree(run, network, SHAPES)
     agree(compile_model(convert(exported.path)), network, SHAPES)
+
+
+def test_branches_joined_for_processors_with_a_matrix_unit(tmp_path, capsys):
+    """The command's `--target amx`: one last convolution a block, behind a concatenation; the same answers."""
+    torch.manual_seed(0)
+    network = random_norms(create_model("resnext_small_elastic", num_classes=3))
+    saved = save_checkpoint(
+        tmp_path / "net.safetensors", network, NetworkCard("resnext_small_elastic", {"num_classes": 3})
+    )
+    file = tmp_path / "amx.onnx"
+    words = ["export", str(saved), "-o", str(file), "--target", "amx", "--fixed-size", "33x40"]
+    assert main(words) == 0, capsys.readouterr()
+    blocks = sum(type(module).__name__ == "ElasticResidual" for module in network.modules())
+    assert Counter(node.op_type for node in onnx.load(file).graph.node)["Concat"] == blocks > 0
+    agree(load_exported(file)[0], network.eval(), [(2, 3, 33, 40)])
 
 
 def test_one_size_alone(checkpoint, tmp_path):

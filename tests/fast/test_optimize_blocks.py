@@ -16,7 +16,13 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from elastic_cnn import ElasticSpec, optimize_for_inference
-from elastic_cnn.fast.forms import FoldedElasticBottleneck, FoldedElasticSEBottleneck, LowBranch
+from elastic_cnn.fast.forms import (
+    FoldedElasticBottleneck,
+    FoldedElasticSEBottleneck,
+    JoinedElasticBottleneck,
+    LowBranch,
+    join_last_convolutions,
+)
 from elastic_cnn.nn import convert_convolution
 from elastic_cnn.surgery.rules import find_rule
 
@@ -110,6 +116,20 @@ def test_blocks_at_any_size(family, batch, height, width, channels_last, seed):
     plain, fast = both_forms(family)
     with torch.no_grad():
         equal(fast(x.clone()), plain(x.clone()), 1e-5)
+
+
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[1], SPECS[2]], ids=lambda spec: f"{spec.scales} {spec.upsample}")
+@pytest.mark.parametrize("family", ["resnext", "resnet", "dla"])
+def test_branches_joined_before_their_last_convolution(family, spec):
+    plain = elastic_block(family, spec).double()
+    ends_with_conv3 = family != "resnet"  # whose branches join before it by themselves
+    fast = nn.Sequential(torch_form(plain, torch.randn(1, WIDTH, 8, 8).double()))
+    assert join_last_convolutions(fast) == int(ends_with_conv3)
+    assert (type(fast[0]) is JoinedElasticBottleneck) == ends_with_conv3
+    for size in ((8, 12), (7, 9), (1, 5)):
+        x = torch.randn(2, WIDTH, *size, dtype=torch.float64)
+        with torch.no_grad():
+            equal(fast(x.clone()), plain(x.clone()), 1e-12)
 
 
 @pytest.mark.parametrize("family", BLOCKS)

@@ -3,7 +3,7 @@
 import argparse
 
 from elastic_cnn.cli.next_step import next_line
-from elastic_cnn.export.formats import FORMATS
+from elastic_cnn.export.formats import FORMATS, TARGETS
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.text import alternatives
 
@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help=f"{alternatives(endings)}; default: beside the checkpoint")
     parser.add_argument(
         "--fixed-size", nargs="?", const="", metavar="PX", help="one size alone (PX, or HEIGHTxWIDTH; default: its own)"
+    )
+    parser.add_argument(
+        "--target",
+        default="any",
+        metavar="NAME",
+        help="; ".join(f"{name}: {what}" for name, what in TARGETS.items()) + " (%(default)s)",
     )
     parser.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the photos of --images")
     parser.add_argument("--images", metavar="FOLDER", help="for --int8: photos such as the network will see")
@@ -56,8 +62,8 @@ def run(args: argparse.Namespace) -> None:
     int8 = job.Int8(args.images, args.count, args.calibration) if args.int8 else None
     test = job.Test(args.test, args.split, args.limit or 10**9) if args.test else None
     exported = job.export_checkpoint(
-        args.checkpoint, args.out, args.format, fixed_size=fixed, int8=int8, test=test, overwrite=args.overwrite,
-        strict=args.strict,
+        args.checkpoint, args.out, args.format, fixed_size=fixed, target=args.target, int8=int8, test=test,
+        overwrite=args.overwrite, strict=args.strict,
     )  # fmt: skip
     print("\n".join(describe(exported)))
     if not task_spec(read_card(args.checkpoint).task).per_pixel:

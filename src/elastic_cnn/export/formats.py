@@ -51,6 +51,12 @@ FORMATS = {
 }
 
 
+TARGETS = {
+    "any": "fewest multiply-adds",
+    "amx": "processors with AMX, in bfloat16: branches joined before their last convolution",
+}
+
+
 def format_of(path: Path) -> Format:
     """The format of a file by its ending. `ValueError` for another."""
     for found in FORMATS.values():

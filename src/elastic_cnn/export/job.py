@@ -15,11 +15,12 @@ from elastic_cnn.data.left_out import LeftOut
 from elastic_cnn.data.photo_files import draw
 from elastic_cnn.export import check, photos
 from elastic_cnn.export.description import CARD_KEY, Sizes, metadata
-from elastic_cnn.export.formats import FORMATS, Run
+from elastic_cnn.export.formats import FORMATS, TARGETS, Run
 from elastic_cnn.export.onnx_file import OPSET
 from elastic_cnn.export.program_file import capture, for_any_size
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
+from elastic_cnn.fast.forms import join_last_convolutions
 from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks.spec import task_spec
@@ -79,6 +80,7 @@ def export_checkpoint(
     format: str | None = None,
     *,
     fixed_size: tuple[int, int] | None = None,
+    target: str = "any",
     int8: Int8 | None = None,
     test: Test | None = None,
     overwrite: bool = False,
@@ -87,13 +89,16 @@ def export_checkpoint(
     """Write a checkpoint's network, in the form of `optimize_for_inference`, as a file for another runtime.
 
     out: the file (.onnx, .xml with .bin, .pt2); by default beside the checkpoint, named as it is. format: one of
-    `FORMATS`, by default after the ending of `out`. fixed_size: take this (height, width) alone.
+    `FORMATS`, by default after the ending of `out`. fixed_size: take this (height, width) alone. target: one of
+    `TARGETS`, the processors whose fastest form is written; what is computed is the same.
 
     strict: a photo that cannot be read is an error, else it is left out with a warning and counted.
 
     A float32 file is left only if it computes what the network does, at two sizes and two batches, see `check`.
     Raises `ValueError` for bad input, a network that cannot be captured, and a file that differs.
     """
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; choose from {', '.join(TARGETS)}{did_you_mean(target, TARGETS)}")
     source = checkpoint_file(checkpoint)
     out, format = _target(source, out, format, overwrite)
     if int8 and not FORMATS[format].int8:
@@ -107,6 +112,8 @@ def export_checkpoint(
     tested = photos.open_split(test.data, test.split, card.classes, card.input) if test else None
     images = _photos(int8, card, left_out) if int8 else None
     fast = optimize_for_inference(network, channels_last=False, native=False)
+    if target == "amx":
+        join_last_convolutions(fast)
     program, sizes = capture(fast if fixed_size else for_any_size(fast), channels, card.input.size, fixed_size)
     with _beside(out) as folder:
         file = Path(folder) / out.name

@@ -154,6 +154,69 @@ class FoldedElasticSEBottleneck(FoldedElasticBottleneck):
         return x
 
 
+class JoinedElasticBottleneck(FoldedElasticBottleneck):
+    """A bottleneck whose low branches are enlarged before their last convolution, which then is one for all branches:
+
+        act(conv3(cat(a, U(b), ...)) + shortcut)
+
+    U acts on each channel alone and conv3 on each position alone, so that they commute. More multiply-adds (each low
+    conv3 runs at full resolution), fewer wide maps: for processors with a matrix unit (AMX), whose products are cheap.
+    Takes `high` and `low` of a `FoldedElasticBottleneck` apart: their last layers become `conv3`.
+    """
+
+    def __init__(self, block: FoldedElasticBottleneck):
+        last = _last_layers(block)
+        super().__init__(block.high[:-1], block.low, block.shortcut, block.act)
+        self.given_shortcut = block.given_shortcut
+        for branch in self.low:
+            branch.transform = branch.transform[:-1]  # type: ignore[index]
+        first = last[0]
+        self.conv3 = nn.Conv2d(
+            sum(conv.in_channels for conv in last), first.out_channels, 1, device=first.weight.device,
+            dtype=first.weight.dtype,
+        )  # fmt: skip
+        with torch.no_grad():
+            self.conv3.weight.copy_(torch.cat([conv.weight for conv in last], 1))
+            self.conv3.bias.copy_(sum(conv.bias for conv in last if conv.bias is not None))  # type: ignore
+
+    @staticmethod
+    def takes(block: nn.Module) -> bool:
+        """Whether a module is a block whose branches can be joined so."""
+        if type(block) is not FoldedElasticBottleneck or not block.low:
+            return False
+        last = _last_layers(block)
+        return all(
+            type(conv) is nn.Conv2d
+            and conv.kernel_size == (1, 1)
+            and conv.stride == (1, 1)
+            and conv.padding == (0, 0)
+            and conv.groups == 1
+            for conv in last
+        ) and any(conv.bias is not None for conv in last)
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
+        start = self._start(x, shortcut)
+        height, width = start.shape[-2:]
+        maps = [self.high(x), *(branch(x, height, width) for branch in self.low)]  # (N, C_b, H, W) each
+        return self.act(self.conv3(torch.cat(maps, 1)) + start)
+
+
+def _last_layers(block: FoldedElasticBottleneck) -> list[Any]:
+    """Of the high branch and of each low one."""
+    low: Any = block.low
+    return [list(branch.children())[-1] for branch in (block.high, *(branch.transform for branch in low))]
+
+
+def join_last_convolutions(network: nn.Module) -> int:
+    """Let `JoinedElasticBottleneck` take the place of every block that it takes, in place; returns how many."""
+    found = [(name, module) for name, module in network.named_modules() if JoinedElasticBottleneck.takes(module)]
+    for name, block in found:
+        parent, _, child = name.rpartition(".")
+        assert isinstance(block, FoldedElasticBottleneck)
+        setattr(network.get_submodule(parent), child, JoinedElasticBottleneck(block))
+    return len(found)
+
+
 def squeeze_to_gate(se: Any, squeezed: Tensor) -> Tensor:
     """The gate (N, C, 1, 1) of timm's `SEModule` from the map's means (N, C, 1, 1)."""
     return se.gate(se.fc2(se.act(se.bn(se.fc1(squeezed)))))
