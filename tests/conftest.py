@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -50,6 +51,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no folder {SHARED.name} beside the checkout: it holds the reference numbers and real images")
     return SHARED
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled() -> None:
+    """What outlives a module (torch, timm, compiled graphs) is not walked again at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,8 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_examples_run(page, tmp_path, monkeypatch):
     """A page's examples one after the other, in a folder that holds the run which they speak of."""
-    card = NetworkCard("resnext_small_elastic", {"num_classes": 3}, classes=("ant", "bee", "cat"))
+    kwargs = {"num_classes": 3, "channels": [16, 16, 32, 32], "layers": [2, 2, 2, 1]}
+    card = NetworkCard("resnext_small_elastic", kwargs, classes=("ant", "bee", "cat"))
     save_checkpoint(tmp_path / "runs" / "birds" / "best.safetensors", card.build(), card)
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}

@@ -1,5 +1,7 @@
 """Any network: the rules of other families, single convolutions, blending, undoing and recalibration."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -7,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_network import plain
 from timm.layers import ScaledStdConv2d
+from timm.models import byobnet, cspnet
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,27 +23,59 @@ from elastic_cnn.surgery import apply_surgery, describe_surgery, recalibrate, re
 from elastic_cnn.surgery.resolutions import measure_resolutions
 
 IDENTITY = ElasticSpec(downsample="identity", upsample="identity")
+# timm's own kinds of block, fewer and narrower: two in a stage, where a stage has more
+CHANNELS = (16, 32, 32, 64)
+
+
+def byob(name: str, depth: int = 2) -> dict:
+    """The configuration of a network of `byobnet`, each stage cut to its first `depth` blocks (or groups of them)."""
+    stages = []
+    for stage, channels in zip(byobnet.model_cfgs[name].blocks, CHANNELS, strict=True):
+        if isinstance(stage, (list, tuple)):
+            stages.append([replace(block, c=channels) for block in stage[: 2 * depth]])
+        else:
+            stages.append(replace(stage, c=channels, d=min(stage.d, depth)))
+    return {"blocks": stages, "stem_chs": 16}
+
+
+def efficientnet(*stages: str) -> EfficientNet:
+    return EfficientNet(decode_arch_def([[stage] for stage in stages]), num_classes=4, num_features=64, stem_size=16)
+
+
+CSP = {"depth": (1, 2, 2, 1), "out_chs": (16, 32, 32, 64)}
+MADE = {
+    "plain": plain,
+    "efficientnet": lambda: efficientnet(
+        "ds_r1_k3_s1_e1_c16_se0.25", "ir_r2_k3_s2_e4_c16_se0.25", "ir_r2_k5_s2_e4_c24_se0.25", "ir_r1_k3_s2_e4_c32"
+    ),
+    "efficientnet_edge": lambda: efficientnet(
+        "er_r1_k3_s1_e4_c16_fc16_noskip", "er_r2_k3_s2_e4_c16", "ir_r2_k5_s2_e4_c24", "ir_r1_k3_s2_e4_c32"
+    ),
+}
 # {name: (arguments that keep it small, its block families)}; a network for each rule, others by single convolutions
 NETWORKS = {
     "resnet18": ({"layers": (2, 2, 2, 1), "channels": (16, 16, 32, 32)}, {"basic block"}),
     "resnext50_32x4d": ({"layers": (2, 2, 2, 1), "cardinality": 4, "channels": (32, 32, 64, 64)}, {"bottleneck"}),
     "densenet121": ({"growth_rate": 8, "block_config": (2, 2, 2, 2)}, {"dense layer"}),
     "dla46x_c": ({}, {"DLA bottleneck"}),
-    "efficientnet_b0": ({}, {"inverted residual", "separable convolution"}),
-    "efficientnet_es": ({}, {"inverted residual", "fused inverted residual"}),
+    "efficientnet": ({}, {"inverted residual", "separable convolution"}),
+    "efficientnet_edge": ({}, {"inverted residual", "fused inverted residual"}),
     "mobilenetv2_050": ({}, {"inverted residual", "separable convolution"}),
     "mobilenetv4_conv_small_050": ({}, {"inverted residual"}),
-    "rexnet_100": ({}, {"inverted residual"}),
+    "rexnet_100": ({"width_mult": 0.5, "depth_mult": 0.5}, {"inverted residual"}),
     "convnext_atto": ({"depths": (1, 1, 2, 1), "dims": (16, 16, 32, 32)}, {"ConvNeXt block"}),
     "convnext_atto_ols": ({"depths": (1, 1, 2, 1), "dims": (16, 16, 32, 32), "conv_mlp": False}, {"ConvNeXt block"}),
     "convnextv2_atto": ({"depths": (1, 1, 2, 1), "dims": (16, 16, 32, 32)}, {"convolution"}),
     "regnetx_002": ({}, {"RegNet bottleneck"}),
     "regnety_002": ({}, {"RegNet bottleneck"}),
-    "resnetv2_18": ({}, {"pre-activation block"}),
-    "nf_regnet_b0": ({}, {"norm-free block"}),
-    "cs3darknet_focus_s": ({}, {"cross-stage partial block"}),
-    "repvgg_a0": ({}, {"RepVGG block"}),
-    "mobileone_s0": ({}, {"RepVGG block"}),
+    "resnetv2_18": ({"layers": (2, 2, 2, 1), "channels": (16, 16, 32, 32)}, {"pre-activation block"}),
+    "nf_regnet_b0": ({"depths": (1, 2, 2, 1), "channels": (16, 24, 32, 32)}, {"norm-free block"}),
+    "cs3darknet_focus_s": (
+        {"stages": replace(cspnet.model_cfgs["cs3darknet_focus_s"].stages, **CSP)},
+        {"cross-stage partial block"},
+    ),
+    "repvgg_a0": (byob("repvgg_a0"), {"RepVGG block"}),
+    "mobileone_s0": (byob("mobileone_s0"), {"RepVGG block"}),
     "eca_resnext26ts": ({}, {"bottleneck"}),
     "plain": ({}, {"convolution"}),
 }
@@ -46,7 +83,7 @@ NETWORKS = {
 
 def build(name: str) -> nn.Module:
     """A small network with every norm and scale away from its initial value, so that no block hides itself."""
-    network = plain() if name == "plain" else timm.create_model(name, num_classes=4, **NETWORKS[name][0])
+    network = MADE[name]() if name in MADE else timm.create_model(name, num_classes=4, **NETWORKS[name][0])
     network.eval()
     generator = torch.Generator().manual_seed(0)
     for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
@@ -91,7 +128,7 @@ def test_division_blending_undoing_and_cost(name):
     assert restored.elastic_report is None
 
 
-@pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0", "convnext_atto", "regnetx_002"])
+@pytest.mark.parametrize("name", ["densenet121", "efficientnet", "convnext_atto", "regnetx_002"])
 def test_gradients_reach_every_parameter_at_odd_sizes(name):
     network = elasticize(build(name)).train()
     network(torch.randn(2, 3, 71, 58)).square().mean().backward()
