@@ -77,6 +77,18 @@ def test_intermediate_features_and_hooks_still_work():
     assert len(seen) == 1
 
 
+def test_gradients_through_native_kernels_are_refused():
+    """Where none is asked for, a call outside of no_grad is as good as one inside."""
+    dla = elastic_cnn.create_model("dla46_c", num_classes=3).eval()
+    for network in (build("resnext_small"), dla):
+        fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            expected = fast(x)
+        assert torch.equal(fast(x), expected)
+        with pytest.raises(RuntimeError, match=r"no gradients in its native kernels.*native=False"):
+            fast(x.requires_grad_())
+
+
 def test_what_cannot_be_native_is_said_and_still_right():
     network = timm.create_model("resnet50d", num_classes=5).eval()  # its shortcuts pool before they project
     fast, x = optimize_for_inference(network, native=True), torch.randn(1, 3, 64, 64)

@@ -42,6 +42,7 @@ class NativeDlaTree(NativeModule):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
         dtype = ops.map_dtype(self.weights)
+        ops.require_no_gradient(x)
         x = x.to(dtype)
         bottom = self.downsample(x)  # (N, C_in, H', W')
         given = [*(child.to(dtype) for child in children or ()), *([bottom] if self.level_root else [])]

@@ -43,8 +43,19 @@ def map_dtype(weights: Tensor) -> torch.dtype:
 
 
 def call(name: str, x: Tensor, weights: Tensor, *rest: Any) -> Tensor:
-    """The operator of this name on `x`, in the dtype that `weights` are packed for."""
+    """The operator of this name on `x`, in the dtype that `weights` are packed for. `RuntimeError` where a gradient
+    through it would be asked for."""
+    require_no_gradient(x)
     return operator(name, weights)(x.to(map_dtype(weights)), weights, *rest)
+
+
+def require_no_gradient(x: Tensor) -> None:
+    """`RuntimeError` where the result on `x` would have to have a gradient, which the inference kernels have not."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            "a network optimized for inference has no gradients in its native kernels: call it under torch.no_grad(), "
+            "take the network as it was before, or optimize_for_inference(..., native=False)"
+        )
 
 
 def operator(name: str, weights: Tensor) -> Callable[..., Tensor]:
