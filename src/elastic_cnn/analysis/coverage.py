@@ -47,7 +47,7 @@ OURS = (
     "hub",
 )
 
-SMALL = (  # one small member of each convolutional family: these are run as well, by the tests too
+SMALL = (  # one small member of each convolutional family: `make coverage` runs these as well, the tests some of them
     "botnet26t_256", "caformer_s18", "coat_lite_mini", "coatnet_0_224", "convmixer_768_32", "convnext_atto",
     "cpubone_b0_bfrobust", "crossvit_9_dagger_240", "csatv2", "cspnext_s", "cspresnet50", "davit_tiny", "densenet121",
     "dla46_c", "dpn48b", "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "efficientnet_lite0",
