@@ -156,7 +156,7 @@ def photos(tmp_path_factory):
 
 
 def test_photos(photos, tmp_path, capsys):
-    results = run_demo(tmp_path / "out", Choices(data=photos, epochs=1, seeds=1, processes=0), progress=False)
+    results = run_demo(tmp_path / "out", Choices(data=photos, epochs=1, seeds=1, processes=1), progress=False)
     assert results.sizes is None
     assert results.bins == []
     assert results.classes == ("blue", "red")

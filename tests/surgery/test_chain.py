@@ -68,7 +68,7 @@ def chains(draw):
     return first, random_norms(Chain(layers))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(drawn=chains(), height=st.integers(5, 16), width=st.integers(5, 16), scales=st.sampled_from([(1, 2), (1, 2, 4)]))
 def test_random_chains(drawn, height, width, scales):
     channels, chain = drawn

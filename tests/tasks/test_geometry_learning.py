@@ -14,7 +14,7 @@ RECIPE = """\
 network: resnet10t
 network_kwargs: {stem_width: 8, channels: [8, 16, 16, 32]}
 image_size: 32
-epochs: 8
+epochs: 2
 batch_size: 16
 optimizer: {name: adamw, lr: 0.004}
 options: {min_scale: 0.8, crop_pct: 1.0}
@@ -40,7 +40,7 @@ def wide(rng: np.random.Generator, name: str) -> Image.Image:
 def learnt(root: Path, draw, names: tuple[str, str], *overrides: str) -> float:
     """top1 of a network trained on pictures of two kinds."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 32), ("val", 12)):
+    for split, count in (("train", 128), ("val", 12)):
         for name in names:
             (root / "data" / split / name).mkdir(parents=True, exist_ok=True)
             for number in range(count):
