@@ -50,6 +50,12 @@ def load(part: str = "inference") -> Loaded:
     return Loaded(path, "compiled with the installation" if path.parent != build.cache_folder() else "compiled here")
 
 
+def has_matrix_unit() -> bool:
+    """Whether a matrix unit (AMX) multiplies bfloat16 for the native kernels of this process: products are cheap then
+    beside passes over wide maps."""
+    return level(torch.bfloat16) == "amx_bf16"
+
+
 def level(dtype: torch.dtype = torch.float32) -> str:
     """The instruction set that the inference kernels use for maps of this dtype, `avx512`, `avx2`, `avx512_bf16` or
     `amx_bf16`; empty where they do not run."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elastic_cnn.kernels.native import level
+from elastic_cnn.kernels.native import has_matrix_unit
 
 PANEL = 32
 LANES = 16
@@ -114,15 +114,10 @@ def float_words(values: Tensor) -> Tensor:
     return values.detach().double().float().flatten().view(torch.int32)
 
 
-def multiplies_blocks() -> bool:
-    """Whether a matrix unit multiplies bfloat16: panels of narrow groups, for the most part zeros, are then faster than
-    the lanes of vectors."""
-    return level(torch.bfloat16) == "amx_bf16"
-
-
 def use_lanes(groups: int, width: int, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether sixteen groups as the lanes of a vector waste less than panels of 32 outputs do."""
-    if dtype == torch.bfloat16 and (width % 2 or multiplies_blocks()):
+    """Whether sixteen groups as the lanes of a vector take less time than panels of 32 outputs do: where they waste
+    less, and never beside a matrix unit, to which panels that are for the most part zeros are cheap."""
+    if dtype == torch.bfloat16 and (width % 2 or has_matrix_unit()):
         return False
     lanes = groups / (-(-groups // LANES) * LANES)
     panels = [_inputs_of_panel(p, groups, width) for p in range(-(-groups * width // PANEL))]

@@ -15,7 +15,7 @@ from elastic_cnn.fast import compile_for_inference, optimize_for_inference
 from elastic_cnn.fast.forms import join_last_convolutions
 from elastic_cnn.fast.native import is_native
 from elastic_cnn.fast.training import optimize_for_training
-from elastic_cnn.kernels import native as kernels
+from elastic_cnn.kernels.native import has_matrix_unit
 from elastic_cnn.kernels.ops import NativeKernelsMissing
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model, load_checkpoint
@@ -30,7 +30,7 @@ INFERENCE = {
     "compiled": "the same compiled with its weights frozen",
     "native": "the native CPU kernels, and what they leave compiled",
     "onnxruntime": "ONNX Runtime on the exported optimized form",
-    "openvino": "OpenVINO on the exported optimized form",
+    "openvino": "OpenVINO on the exported optimized form (bfloat16 on a processor with AMX: that of --target amx)",
 }
 TRAINING = {
     "eager": "as built, channels_last",
@@ -147,7 +147,7 @@ def _runtime(network: nn.Module, subject: Subject, images: Tensor) -> Run:
     size = (images.shape[-2], images.shape[-1])
     try:
         fast = optimize_for_inference(network, channels_last=False, native=False)
-        if subject.form == "openvino" and subject.dtype == "bfloat16" and kernels.level(torch.bfloat16) == "amx_bf16":
+        if subject.form == "openvino" and subject.dtype == "bfloat16" and has_matrix_unit():
             join_last_convolutions(fast)  # as `elastic export --target amx` does
         program, _ = capture(fast, images.shape[1], size, fixed=size)
         array = images.contiguous().numpy()

@@ -5,7 +5,7 @@
 // thrown away. So small maps fill the unit too.
 //
 // Groups. A panel of narrow groups is a product of 32 inputs by 32 outputs, for the most part zeros; still that is faster
-// than the lanes of vectors are (`multiplies_blocks` of packing.py).
+// than the lanes of vectors are (`use_lanes` of packing.py).
 //
 // The end. Sums leave the unit through memory, a block of them at a time; bias, enlarged low map, scale, shortcut and ReLU
 // then meet them pixel by pixel.
@@ -15,6 +15,7 @@
 
 #include "common/amx.h"
 #include "common/vectors.h"
+#include "inference/convolution_pixels.h"
 #include "inference/kernels.h"
 
 #ifdef ELASTIC_MATRIX_UNIT
@@ -62,11 +63,10 @@ ELASTIC_INLINE void for_runs(const Convolution& p, const Runs& runs, int64_t beg
     body(Run{int(at / runs.pitch), int(at % runs.pitch), int(stop - at < kRun ? stop - at : kRun)});
 }
 
-// Where a piece of a run goes and what is added to it: pixels of one row, or of several that nothing tells apart.
+// Pixels of a run that lie in one row.
 struct Piece {
   const float* sums;
-  Element* output;
-  const Element *shortcut, *low, *low_far;
+  PixelPlace place;  // of the first
   int x, count;
 };
 
@@ -87,7 +87,7 @@ void finish_piece(const Convolution& p, const Piece& piece, const float* bias, c
   auto column = [&](int j, int v) __attribute__((always_inline)) {
     j = j < 0 ? 0 : (j < p.low_width ? j : p.low_width - 1);
     const int64_t at = j * p.low_pixel + kLanes * v;
-    return fma(three, load(piece.low + at), load(piece.low_far + at));
+    return fma(three, load(piece.place.low + at), load(piece.place.low_far + at));
   };
   F16 before[kTileVectors], here[kTileVectors], after[kTileVectors];
   auto enter = [&](int j) __attribute__((always_inline)) {
@@ -107,8 +107,8 @@ void finish_piece(const Convolution& p, const Piece& piece, const float* bias, c
     enter(piece.x / 2);
   }
   const float* sums = piece.sums;
-  const Element* shortcut = piece.shortcut;
-  Element* out = piece.output;
+  const Element* shortcut = piece.place.shortcut;
+  Element* out = piece.place.output;
   auto pixel = [&](bool odd) __attribute__((always_inline)) {
     F16 sum[kTileVectors];
 #pragma GCC unroll 2
@@ -154,21 +154,7 @@ void finish_run(const Convolution& p, Finish finish, const Run& run, int pitch, 
   const float *bias = p.bias ? p.bias + channel : nullptr, *scale = p.scale ? p.scale + channel : nullptr;
   for (int done = 0; done < run.count; row++, x = 0) {
     const int left = run.count - done, here = x < p.width ? std::min(p.width - x, left) : 0;
-    if (here) {
-      const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
-      const int64_t pixel = int64_t(row) * p.width + x;
-      Piece piece{sums + done * kPanel, p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel};
-      if (p.shortcut) piece.shortcut = p.shortcut + pixel * p.shortcut_pixel + channel;
-      if (p.low) {
-        const int near = y / 2, far = std::clamp(y % 2 ? near + 1 : near - 1, 0, p.low_height - 1);
-        const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
-        piece.low = p.low + (first + near) * low_row + channel;
-        piece.low_far = p.low + (first + far) * low_row + channel;
-      }
-      piece.x = x;
-      piece.count = here;
-      finish(p, piece, bias, scale);
-    }
+    if (here) finish(p, {sums + done * kPanel, place_of(p, channel, row, x), x, here}, bias, scale);
     done += std::min(left, (pitch ? pitch : p.width) - x);
   }
 }
@@ -177,9 +163,8 @@ void finish_run(const Convolution& p, Finish finish, const Run& run, int pitch, 
 void block(const Convolution& p, MatrixUnit& unit, Inputs inputs, int words, const float* weights, int64_t channel,
            Finish finish, const Run (&runs)[2], int pitch) {
   alignas(64) float sums[2 * kRun * kPanel];
-  const Element* inputs_of[2];
-  for (int i = 0; i < 2; i++)
-    inputs_of[i] = runs[i].count ? input_of(p, runs[i].row, runs[i].x) + inputs.first : nullptr;
+  const Element* inputs_of[2];  // a run of no pixels has a place too, which is not read
+  for (int i = 0; i < 2; i++) inputs_of[i] = place_of(p, channel, runs[i].row, runs[i].x).input + inputs.first;
   unit.begin(runs[0].count, runs[1].count, words);
   for (int tap = 0; tap < p.taps; tap++) {
     int64_t at = (tap / p.tap_columns) * p.tap_row + (tap % p.tap_columns) * p.tap_pixel;

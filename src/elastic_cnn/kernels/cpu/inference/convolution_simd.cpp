@@ -13,6 +13,7 @@
 //         column `here` serves the pixels 2j and 2j+1, so each low column is read once a tile and row.
 #include "common/vectors.h"
 #include "inference/convolution_blocks.h"
+#include "inference/convolution_pixels.h"
 #include "inference/kernels.h"
 
 namespace elastic::ELASTIC_LEVEL {
@@ -175,15 +176,15 @@ bool runs_over_rows(const Convolution& p) {
   return p.taps == 1 && !p.low && p.in_row == p.in_pixel * p.width && images;
 }
 
-// body(row, column, pixels) for tiles of at most `most` pixels.
+// body(row, column, pixels) for tiles.
 template <class Body>
-ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, int64_t end, int most, const Body& body) {
+ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, int64_t end, const Body& body) {
   if (flat) {
-    for (int64_t at = begin; at < end; at += most)
-      body(int(at / p.width), int(at % p.width), int(end - at < most ? end - at : most));
+    for (int64_t at = begin; at < end; at += kTilePixels)
+      body(int(at / p.width), int(at % p.width), int(end - at < kTilePixels ? end - at : kTilePixels));
     return;
   }
-  const int each = tile_width(p.width, most);
+  const int each = tile_width(p.width);
   for (int row = int(begin / p.width); row < end / p.width; row++)
     for (int x = 0; x < p.width; x += each) body(row, x, p.width - x < each ? p.width - x : each);
 }
@@ -192,25 +193,19 @@ ELASTIC_INLINE void for_tiles(const Convolution& p, bool flat, int64_t begin, in
 ELASTIC_INLINE TileArguments arguments(const Convolution& p, Inputs inputs, const float* weights, int64_t channel,
                                        int row, int x) {
   TileArguments s{};
-  const int image = p.image_height ? row / p.image_height : 0, y = row - image * p.image_height;
-  const int64_t pixel = int64_t(row) * p.width + x;
+  const PixelPlace place = place_of(p, channel, row, x);
   s.inputs = inputs;
-  s.input = input_of(p, row, x);
+  s.input = place.input;
   s.weights = weights;
   s.bias = p.bias ? p.bias + channel : nullptr;
   s.scale = p.scale ? p.scale + channel : nullptr;
-  s.output = p.output + image * p.out_image + y * p.out_row + x * p.out_pixel + channel;
+  s.output = place.output;
   s.until_row_end = p.width - x;
-  s.until_image_end = p.image_height - y;
-  s.shortcut = p.shortcut ? p.shortcut + pixel * p.shortcut_pixel + channel : nullptr;
-  if (p.low) {
-    const int near = y / 2, other = y % 2 ? near + 1 : near - 1;
-    const int far = other < 0 ? 0 : (other < p.low_height ? other : p.low_height - 1);
-    const int64_t first = int64_t(image) * p.low_height, low_row = p.low_width * p.low_pixel;
-    s.low = p.low + (first + near) * low_row + channel;
-    s.low_far = p.low + (first + far) * low_row + channel;
-    s.low_column = x / 2;
-  }
+  s.until_image_end = p.image_height - place.y;
+  s.shortcut = place.shortcut;
+  s.low = place.low;
+  s.low_far = place.low_far;
+  s.low_column = x / 2;
   return s;
 }
 
@@ -246,7 +241,7 @@ void convolution(const Convolution& p, const Slice& slice) {
       }
 #endif
       for (int half = 0; half < kPanel / kLanes; half += kTileVectors)
-        for_tiles(p, flat, at, stop, kTilePixels, [&](int row, int x, int count) __attribute__((always_inline)) {
+        for_tiles(p, flat, at, stop, [&](int row, int x, int count) __attribute__((always_inline)) {
           const int64_t channel = int64_t(panel) * kPanel + half * kLanes;
           TileArguments s = arguments(p, inputs, weights + half * kLanes, channel, row, x);
           s.next = next;

@@ -60,12 +60,6 @@ struct Convolution {
   bool relu = false;
   int chunk = 112;  // pixels that go through all panels before the next pixels do; their inputs then stay in the cache
 };
-// The first tap of a pixel.
-inline const Element* input_of(const Convolution& p, int row, int x) {
-  const int image = p.image_height ? row / p.image_height : 0;
-  return p.input + image * p.in_image + (row - image * p.image_height) * p.in_row + x * p.in_pixel;
-}
-
 struct Slice {
   int row, row_end;        // output rows
   int first, last;         // panels of a product, vectors of sixteen channels elsewhere
