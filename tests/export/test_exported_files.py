@@ -118,8 +118,15 @@ def test_branches_joined_for_processors_with_a_matrix_unit(tmp_path, capsys):
     words = ["export", str(saved), "-o", str(file), "--target", "amx", "--fixed-size", "33x40"]
     assert main(words) == 0, capsys.readouterr()
     blocks = sum(type(module).__name__ == "ElasticResidual" for module in network.modules())
+    assert f"the branches of {blocks} blocks joined" in capsys.readouterr().out
     assert Counter(node.op_type for node in onnx.load(file).graph.node)["Concat"] == blocks > 0
     agree(load_exported(file)[0], network.eval(), [(2, 3, 33, 40)])
+
+
+def test_a_target_that_changes_nothing_is_told(checkpoint, tmp_path, capsys):
+    words = ["export", str(checkpoint), "-o", str(tmp_path / "n.pt2"), "--target", "amx", "--fixed-size", "33x40"]
+    assert main(words) == 0
+    assert "no block of this network has branches to join" in capsys.readouterr().out
 
 
 def test_one_size_alone(checkpoint, tmp_path):

@@ -75,6 +75,12 @@ def describe(exported) -> list[str]:
     from elastic_cnn.export.check import TOLERANCE
 
     lines = [f"wrote {exported.path} ({exported.bytes / 1e6:.1f} MB): any batch; {exported.sizes}"]
+    if exported.joined is not None:
+        lines.append(
+            f"  the branches of {exported.joined} blocks joined before their last convolution"
+            if exported.joined
+            else "  no block of this network has branches to join: the file is that of --target any"
+        )
     for check in exported.checks:
         shape = "x".join(map(str, check.shape))
         lines.append(

@@ -58,6 +58,8 @@ class Test:
 class Exported:
     """What was written. sizes: that the file takes. checks: its errors against the network (float32 files).
 
+    joined: blocks whose branches were joined for the target; None where it asks for none.
+
     calibrated, compared: photos used (int8 files); agreement: part of the answers that stayed the same on the latter.
     top1: of the network and of the file, where a test was asked for. unreadable: photos that were left out.
     """
@@ -72,6 +74,7 @@ class Exported:
     agreement: float | None = None
     top1: tuple[float, float] | None = None
     unreadable: int = 0
+    joined: int | None = None
 
 
 def export_checkpoint(
@@ -112,8 +115,7 @@ def export_checkpoint(
     tested = photos.open_split(test.data, test.split, card.classes, card.input) if test else None
     images = _photos(int8, card, left_out) if int8 else None
     fast = optimize_for_inference(network, channels_last=False, native=False)
-    if target == "amx":
-        join_last_convolutions(fast)
+    joined = join_last_convolutions(fast) if target == "amx" else None
     program, sizes = capture(fast if fixed_size else for_any_size(fast), channels, card.input.size, fixed_size)
     with _beside(out) as folder:
         file = Path(folder) / out.name
@@ -121,7 +123,8 @@ def export_checkpoint(
         run, values = FORMATS[format].read(file, None)
         if CARD_KEY not in values:
             raise RuntimeError(f"{out.name} lost its metadata")
-        result = Exported(out, format, sizes, sum(part.stat().st_size for part in Path(folder).glob(f"{out.stem}.*")))
+        bytes_written = sum(part.stat().st_size for part in Path(folder).glob(f"{out.stem}.*"))
+        result = Exported(out, format, sizes, bytes_written, joined=joined)
         if images:
             _compare(result, run, network, card, images)
         else:
