@@ -2,6 +2,8 @@
 
 import pytest
 import timm
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -19,6 +21,21 @@ def test_a_convolution_by_hand():
     assert cost.parameters == 3 * 8 * 9 + 8 + 8 * 4 * 5 + 5
     assert cost.macs == 2 * 2 * 8 * 3 * 9 + 8 * 4 * 5
     assert cost.uncounted == {"relu": 1}
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"scale_factor": 1.3}, {"size": (7, 9)}])
+def test_resized_maps_have_their_size(mode, options):
+    class Resized(nn.Module):
+        def forward(self, x):  # (1, 3, 5, 6)
+            x = F.interpolate(x.contiguous(memory_format=torch.channels_last), mode=mode, **options)
+            return x.permute(0, 2, 3, 1).view(-1, 3).double()  # a view where the layout is kept, as resizing does
+
+    height, width = F.interpolate(torch.zeros(1, 3, 5, 6), mode=mode, **options).shape[-2:]
+    network = nn.Sequential(Resized(), nn.Linear(3, 4, bias=False).double()).to("meta")
+    cost = count(network, (3, 5, 6))
+    assert cost.macs == height * width * 3 * 4
+    assert cost.uncounted[f"upsample_{mode}2d"] == 1
 
 
 @pytest.mark.parametrize("row", PAPER_ROWS, ids=lambda row: row.network)

@@ -83,6 +83,38 @@ def test_a_block_that_computes_something_else_is_put_back():
     assert unseen.elastic_report.verified is None
 
 
+def test_a_block_that_is_put_back_knows_its_neighbours_and_itself():
+    network = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [2, 1, 1, 1], num_classes=3).eval()
+    network.layer1[1].around = [network.layer1[0], {"self": network.layer1[1]}]
+    network.layer1[1].bn1 = type("Gone", (nn.BatchNorm2d,), {"forward": lambda self, x: x.flip(1)})(64).eval()
+    elastic = elasticize(network)
+    assert "put back" in elastic.elastic_report.left["layer1.1"]
+    assert elastic.layer1[1].around[0] is elastic.layer1[0] is not network.layer1[0]
+    assert elastic.layer1[1].around[1]["self"] is elastic.layer1[1]
+    base = restore(elastic)
+    assert base.layer1[1].around[0] is base.layer1[0] is not elastic.layer1[0]
+
+
+def test_a_network_is_walked_as_often_whether_few_blocks_are_converted_or_many():
+    class Counted(nn.Sequential):
+        walks = 0
+
+        def named_modules(self, *args, **options):
+            Counted.walks += 1
+            return super().named_modules(*args, **options)
+
+    def walks(depth):
+        network = Counted(*stages(*(conv(8, 8) for _ in range(depth)))).eval()
+        Counted.walks = 0
+        elastic = elasticize(network)
+        assert len(elastic.elastic_report.converted) == depth + 1
+        restore(elastic)
+        apply_surgery(network, describe_surgery(elastic))
+        return Counted.walks
+
+    assert walks(2) == walks(8)
+
+
 @pytest.mark.parametrize(
     ("network", "example", "args"),
     [

@@ -1,10 +1,12 @@
 """Parameters and multiply-adds of networks, counted by torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -25,6 +27,11 @@ class Complexity:
     uncounted: dict[str, int] = field(default_factory=dict)
 
 
+_ATEN = torch.ops.aten
+# On the meta device their kernels compute every pixel's place in Python (5 to 36 ms a call), to know the size alone.
+_RESIZE = (_ATEN.upsample_bilinear2d.default, _ATEN.upsample_bicubic2d.default, _ATEN.upsample_nearest2d.default)
+
+
 class _UncountedOperators(TorchDispatchMode):
     """Collects the operators that torch's counter has no formula for and that are more than a change of view."""
 
@@ -36,7 +43,16 @@ class _UncountedOperators(TorchDispatchMode):
         packet = func._overloadpacket
         if packet not in flop_registry and not func.is_view and packet.__name__ not in ("detach", "empty"):
             self.calls[packet.__name__] += 1
+        if func in _RESIZE and args[0].device.type == "meta":
+            return _resized(args[0], args[1])
         return func(*args, **(kwargs or {}))
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """What resizing `maps` (N, C, H, W), on the meta device, to (height, width) gives there."""
+    channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty((*maps.shape[:2], *size), dtype=maps.dtype, device="meta", memory_format=layout)
 
 
 def count(network: nn.Module, example: Any = (3, 224, 224)) -> Complexity:

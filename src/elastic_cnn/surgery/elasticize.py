@@ -11,13 +11,13 @@ from elastic_cnn.nn.trial import copy_module, copy_to_meta
 from elastic_cnn.surgery.budget import match_budget
 from elastic_cnn.surgery.candidates import Candidate, Candidates, Where, choose
 from elastic_cnn.surgery.obstacles import elastic_parts
-from elastic_cnn.surgery.replace import hooks_lifted, replace_module
+from elastic_cnn.surgery.replace import Holders, hooks_lifted
 from elastic_cnn.surgery.report import BlockOutcome, Conversion, SurgeryReport
 from elastic_cnn.surgery.rules import Rule
 from elastic_cnn.surgery.specs import Spec, named_blocks, read_spec, spec_of, spec_stages
 from elastic_cnn.surgery.verify import Verification
 
-__all__ = ["convert_one", "elasticize", "replace_module"]
+__all__ = ["convert_one", "elasticize"]
 
 
 def elasticize(
@@ -171,21 +171,23 @@ class _Surgery:
             stages = {c.stage for c in candidates if c.name in self.named and c.stage is not None} or None
         fresh = {candidate.name for candidate in candidates}
         self.report.blocks = [block for block in self.report.blocks if block.name not in fresh]
-        for candidate, given in choose(candidates, self.where, stages, self.everywhere).values():
+        chosen = choose(candidates, self.where, stages, self.everywhere).values()
+        holders = Holders((candidate.block for candidate, reason in chosen if not reason), self.network)
+        for candidate, given in chosen:
             reason = given
             if not reason:
                 try:
-                    self._convert_one(candidate)
+                    self._convert_one(candidate, holders)
                 except CannotDivide as obstacle:
                     reason = str(obstacle)
             kind = candidate.kind or candidate.rule.kind
             self.report.blocks.append(BlockOutcome(candidate.name, kind, reason, candidate.stage))
 
-    def _convert_one(self, candidate: Candidate) -> None:
+    def _convert_one(self, candidate: Candidate, holders: Holders) -> None:
         spec = spec_of(self.spec, candidate.name, candidate.stage)
         if self.verification is not None:
             self.verification.keep(candidate.name, candidate.block)
-        self.report.conversions[candidate.name] = convert_one(self.network, candidate.block, candidate.rule, spec)
+        self.report.conversions[candidate.name] = convert_one(holders, candidate.block, candidate.rule, spec)
 
 
 def _only(names: Collection[str], where: Where | None) -> Where:
@@ -193,8 +195,9 @@ def _only(names: Collection[str], where: Where | None) -> Where:
     return lambda name, block: name in names and (where is None or where(name, block))
 
 
-def convert_one(network: nn.Module, block: nn.Module, rule: Rule, spec: ElasticSpec) -> Conversion:
-    """Make one block elastic, in place; returns how. `CannotDivide` where it cannot be, or would gain parameters."""
+def convert_one(holders: Holders, block: nn.Module, rule: Rule, spec: ElasticSpec) -> Conversion:
+    """Make one block elastic wherever it is held; returns how. `CannotDivide` where it cannot be, or would gain
+    parameters."""
     with hooks_lifted(block):
         conversion = Conversion(copy_to_meta(block), rule.convert, spec, rule.sections)
         try:
@@ -206,7 +209,7 @@ def convert_one(network: nn.Module, block: nn.Module, rule: Rule, spec: ElasticS
         raise CannotDivide(
             f"{gained:+d} parameters: what has weights of its own (PReLU, a norm inside) would stand in each branch"
         )
-    replace_module(network, block, elastic)
+    holders.replace(block, elastic)
     return conversion
 
 

@@ -1,6 +1,7 @@
 """Put one module in the place of another, so that nothing around it notices: names, lists, hooks, training modes."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,17 +22,44 @@ _CONTAINERS = (list, tuple, dict)
 _NEUTRAL = (nn.Sequential, nn.ModuleList, nn.Identity)
 
 
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in the place of `old` under every name that it has, in plain lists and attributes too, with the hooks
-    on it and in the same training mode; layers of `new` that are frozen (in eval mode while `old` trains) stay so."""
-    _follow_mode(old, new)
-    for table, hooks in _take_hooks(old).items():  # the very tables, so that a hook's handle still removes it
-        setattr(new, table, hooks)
-    for parent in list(network.modules()):
-        for child, module in list(parent._modules.items()):  # named_children() names a module only once
-            if module is old:
-                setattr(parent, child, new)
-        _replace_in_values(vars(parent), old, new)
+class Holders:
+    """Who holds each of some modules, seen in one walk over networks: parents by name, and attributes in which modules
+    stand beside torch's register, in lists, tuples and dicts.
+
+    blocks: the modules that shall be replaced. networks: what may hold them, parts of it that were taken out included.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module], *networks: nn.Module):
+        self._wanted = {id(block) for block in blocks}
+        self._children: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)  # by id: (parent, name of the child)
+        self._plain: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)  # by id: (owner, name of the attribute)
+        seen: set[nn.Module] = set()
+        for network in networks:
+            for holder in network.named_modules(memo=seen):
+                self._look_at(holder[1])
+
+    def _look_at(self, holder: nn.Module) -> None:
+        for name, child in holder._modules.items():  # named_children() names a module only once
+            if id(child) in self._wanted:
+                self._children[id(child)].append((holder, name))
+        for name, value in vars(holder).items():
+            if name not in _REGISTERS and (isinstance(value, nn.Module) or (type(value) in _CONTAINERS and value)):
+                for found in _modules_in(value, self._wanted):
+                    self._plain[found].append((holder, name))
+
+    def replace(self, old: nn.Module, new: nn.Module) -> None:
+        """Put `new` in the place of `old`, one of the blocks, under every name that it has, in plain lists and
+        attributes too, with the hooks on it and in the same training mode; layers of `new` that are frozen (in eval
+        mode while `old` trains) stay so. `new` can be replaced in its turn."""
+        _follow_mode(old, new)
+        for table, hooks in _take_hooks(old).items():  # the very tables, so that a hook's handle still removes it
+            setattr(new, table, hooks)
+        for parent, name in self._children[id(old)]:
+            setattr(parent, name, new)
+        for owner, name in self._plain[id(old)]:
+            vars(owner)[name] = _exchange(vars(owner)[name], old, new)
+        for table_of in (self._children, self._plain):
+            table_of[id(new)] = table_of.pop(id(old))
 
 
 def _take_hooks(module: nn.Module) -> dict[str, Any]:
@@ -53,23 +81,14 @@ def hooks_lifted(module: nn.Module) -> Iterator[None]:
             setattr(module, table, hooks)
 
 
-def _replace_in_values(values: dict[str, Any], old: nn.Module, new: nn.Module) -> None:
-    """What holds modules beside torch's register: plain attributes, lists, tuples and dicts, one in another."""
-    found = [
-        name
-        for name, value in values.items()
-        if (value is old or (type(value) in _CONTAINERS and value)) and name not in _REGISTERS and _holds(value, old)
-    ]
-    for name in found:
-        values[name] = _exchange(values[name], old, new)
-
-
-def _holds(value: Any, module: nn.Module) -> bool:
-    if value is module:
-        return True
-    if type(value) in (list, tuple):
-        return any(_holds(item, module) for item in value)
-    return type(value) is dict and any(_holds(item, module) for item in value.values())
+def _modules_in(value: Any, wanted: Collection[int]) -> set[int]:
+    """The ids of those of the wanted modules that are this value, or stand in it: lists, tuples, dicts, nested."""
+    if id(value) in wanted:
+        return {id(value)}
+    if type(value) not in _CONTAINERS:
+        return set()
+    items = value.values() if type(value) is dict else value
+    return {found for item in items for found in _modules_in(item, wanted)}
 
 
 def _exchange(value: Any, old: nn.Module, new: nn.Module) -> Any:

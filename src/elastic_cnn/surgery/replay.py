@@ -10,6 +10,7 @@ from elastic_cnn.nn import CannotDivide
 from elastic_cnn.nn.example import Example, recorded_example
 from elastic_cnn.surgery.candidates import Candidates
 from elastic_cnn.surgery.elasticize import convert_one
+from elastic_cnn.surgery.replace import Holders
 from elastic_cnn.surgery.report import LAYER_KINDS, BlockOutcome, SurgeryReport
 from elastic_cnn.surgery.rules import Rule, find_rule, find_single_rule
 from elastic_cnn.surgery.specs import Spec, describe_spec, named_blocks, read_spec, spec_of, spec_stages
@@ -62,9 +63,10 @@ def apply_surgery(network: nn.Module, description: dict[str, Any]) -> nn.Module:
     if not stages:
         stages = _find_stages(network, names, required=bool(spec_stages(spec)))
     report = SurgeryReport(note="done again from its description", refitted=bool(description.get("refitted")))
+    holders = Holders((modules[name] for name in names), network)
     for name in names:
         try:
-            conversion = convert_one(network, modules[name], rules[name], spec_of(spec, name, stages.get(name)))
+            conversion = convert_one(holders, modules[name], rules[name], spec_of(spec, name, stages.get(name)))
         except CannotDivide as obstacle:
             raise ValueError(f"{type(network).__name__} has no block {name} to make elastic: {obstacle}") from obstacle
         report.conversions[name] = conversion

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from elastic_cnn.nn.trial import copy_module
-from elastic_cnn.surgery.replace import replace_module
+from elastic_cnn.surgery.replace import Holders
 from elastic_cnn.surgery.report import Conversion
 
 
@@ -36,9 +36,10 @@ def restore(network: Any, *, inplace: bool = False) -> nn.Module:
         if "trained" in (conversion.spec.downsample, conversion.spec.upsample):
             raise ValueError(f"{name} holds trained resampling filters, which have no place in the base network")
     base: Any = network if inplace else copy_module(network)
+    blocks = {name: base.get_submodule(name) for name in report.conversions}
+    holders = Holders(blocks.values(), base)
     for name, conversion in report.conversions.items():
-        elastic = base.get_submodule(name)
-        replace_module(base, elastic, _undo(name, conversion, elastic))
+        holders.replace(blocks[name], _undo(name, conversion, blocks[name]))
     base.elastic_report = None
     base.elastic_spec = None
     return base

@@ -15,7 +15,7 @@ from elastic_cnn.nn import Branch
 from elastic_cnn.nn.compare import Comparison, compare
 from elastic_cnn.nn.example import SMALL_SIDE, Example, make_tensor, placement
 from elastic_cnn.nn.trial import CannotRun, call, copy_structure, run_trial
-from elastic_cnn.surgery.replace import replace_module
+from elastic_cnn.surgery.replace import Holders
 from elastic_cnn.surgery.report import SurgeryReport
 
 if TYPE_CHECKING:
@@ -102,11 +102,12 @@ class Verification:
         `ValueError` where it differs with no block converted at all: then it cannot be compared, and is not returned.
         """
         elastic = {name: self.network.get_submodule(name) for name in names}
+        holders = Holders(elastic.values(), self.network, *self._originals.values())
 
         def exchange(some: Sequence[str], back: bool) -> None:
             for name in some:
                 old, new = elastic[name], self._originals[name]
-                replace_module(self.network, *((old, new) if back else (new, old)))
+                holders.replace(*((old, new) if back else (new, old)))
 
         exchange(names, back=True)
         bad = dict(silent)
