@@ -8,6 +8,7 @@ import ctypes
 import subprocess
 from pathlib import Path
 
+import native_calls as calls
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def assert_near(got: torch.Tensor, wanted: torch.Tensor, most: float = 0.01) -> 
 def test_residual_blocks(block, height, width, batch):
     x = torch.randn(batch, block.high.w1.shape[1], height, width).to(BF16)
     packed = pack([block], BF16)
-    assert_near(ops.residual_blocks(x, packed.weights, packed.plan), run_block(block, x.double()))
+    assert_near(calls.residual_blocks(x, packed.weights, packed.plan), run_block(block, x.double()))
 
 
 @settings(max_examples=15, deadline=None)
@@ -54,7 +55,7 @@ def test_trees(data, height, width):
     bottom = torch.randn(2, x.shape[1], *size).to(BF16)
     given_children = [torch.randn(2, channels, *size).to(BF16) for channels in children]
     packed = pack_tree(tree, BF16)
-    got = ops.dla_tree(x, bottom, given_children, packed.weights, packed.plan)
+    got = calls.dla_tree(x, bottom, given_children, packed.weights, packed.plan)
     wanted = run_tree(tree, x.double(), bottom.double(), [child.double() for child in given_children])
     assert_near(got, wanted, 0.015)  # two blocks and a root
 
@@ -70,13 +71,15 @@ def test_dense_blocks(layers, height, width, channels):
     steps = random_trunk(channels, layers[:4], normed=True)
     x = torch.randn(2, channels, height, width).to(BF16)
     packed = pack_dense(steps, BF16)
-    assert_near(ops.dense_blocks(x, packed.weights, packed.plan), run_steps(steps, x.double()), 0.02)  # of four layers
+    assert_near(
+        calls.dense_blocks(x, packed.weights, packed.plan), run_steps(steps, x.double()), 0.02
+    )  # of four layers
 
 
 def test_dense_blocks_of_odd_channels_are_refused():
     packed = pack_dense(random_trunk(3, [(2, 4, 0)]), BF16)
     with pytest.raises(ValueError, match="even numbers of channels, got 3"):
-        ops.dense_blocks(torch.zeros(1, 3, 4, 4, dtype=BF16), packed.weights, packed.plan)
+        calls.dense_blocks(torch.zeros(1, 3, 4, 4, dtype=BF16), packed.weights, packed.plan)
 
 
 @quick
@@ -85,7 +88,7 @@ def test_stem(channels, out, kernel, stride, height, width):
     x = torch.randn(2, channels, height, width).to(BF16)
     weight, bias = random(out, channels, kernel, kernel, over=channels * kernel**2), torch.randn(out)
     y = F.conv2d(x.double(), weight, bias.double(), stride, kernel // 2)
-    got = ops.stem(x, pack_stem(weight, BF16), bias, kernel, stride)
+    got = calls.stem(x, pack_stem(weight, BF16), bias, kernel, stride)
     assert_near(got, F.max_pool2d(F.relu(y), 3, 2, 1))
 
 
@@ -93,7 +96,7 @@ def test_dtypes_are_checked():
     packed = pack([random_block(8, 8, (4, 2))], BF16)
     x = torch.zeros(1, 8, 4, 4)
     with pytest.raises(TypeError, match="x must be of dtype BFloat16, got Float"):
-        ops.residual_blocks(x, packed.weights, packed.plan)
+        calls.residual_blocks(x, packed.weights, packed.plan)
     with pytest.raises(TypeError, match="packed weights must be of dtype Int, got Float"):
         torch.ops.elastic_cnn.residual_blocks_bf16(x.to(BF16), packed.weights.view(torch.float32), packed.plan)
 
@@ -101,7 +104,7 @@ def test_dtypes_are_checked():
 def test_what_is_not_a_number_stays_visible():
     packed = pack([random_block(8, 8, (4, 2))], BF16)
     x = torch.full((1, 8, 4, 4), float("nan"), dtype=BF16)
-    assert ops.residual_blocks(x, packed.weights, packed.plan).isnan().all()
+    assert calls.residual_blocks(x, packed.weights, packed.plan).isnan().all()
 
 
 @pytest.fixture(scope="module")

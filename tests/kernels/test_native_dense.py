@@ -3,6 +3,7 @@ processor's instruction set, and on AVX2 in a process of its own (`test_dense_on
 
 Tolerance: as for the residual blocks, 1e-5 of the result's largest value."""
 
+import native_calls as calls
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,7 +32,7 @@ def _threads():
 
 def call(steps, x):
     packed = pack_dense(steps)
-    return ops.dense_blocks(x, packed.weights, packed.plan)
+    return calls.dense_blocks(x, packed.weights, packed.plan)
 
 
 def assert_close(got: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -135,7 +136,7 @@ def test_the_tolerance_tells_a_wrong_weight(position):
     packed.weights[position] += 0.01
     x = torch.randn(1, 32, 14, 14, dtype=torch.float64)
     with pytest.raises(AssertionError):
-        assert_close(ops.dense_blocks(x.float(), packed.weights, packed.plan), run_steps(steps, x))
+        assert_close(calls.dense_blocks(x.float(), packed.weights, packed.plan), run_steps(steps, x))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -197,7 +198,7 @@ def test_dense_blocks_refuse_what_does_not_fit(changes, message):
     packed = pack_dense([random_layer(8, 4, 8, 8), random_transition(12, 6)])
     given = {"x": torch.randn(1, 8, 6, 6), "weights": packed.weights, "plan": packed.plan, **changes}
     with pytest.raises((ValueError, TypeError), match=message):
-        ops.dense_blocks(**given)
+        calls.dense_blocks(**given)
 
 
 @pytest.mark.skipif(ops.ready() and torch.ops.elastic_cnn.kernel_level() == "avx2", reason="this is AVX2 already")

@@ -6,6 +6,7 @@ largest value; 1e-5 leaves room for no wrong weight and no wrong pixel."""
 
 import os
 
+import native_calls as calls
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ def test_a_block_of_any_kind_and_size(block, batch, height, width, count):
     torch.set_num_threads(count)
     x = torch.randn(batch, block.high.w1.shape[1], height, width, dtype=torch.float64)
     packed = pack([block])
-    assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
+    assert_close(calls.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,7 +64,7 @@ def test_a_sequence_equals_its_blocks_one_by_one(data, batch, height, width, cou
     for block in sequence:
         wanted = run_block(block, wanted)
     packed = pack(sequence)
-    assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), wanted)
+    assert_close(calls.residual_blocks(x.float(), packed.weights, packed.plan), wanted)
 
 
 @settings(max_examples=25, deadline=None)
@@ -81,7 +82,7 @@ def test_a_tree_of_any_kind_and_size(data, batch, height, width, count):
     bottom = torch.randn(batch, x.shape[1], *size, dtype=torch.float64)
     given_children = [torch.randn(batch, count, *size, dtype=torch.float64) for count in children]
     packed = pack_tree(tree)
-    got = ops.dla_tree(x.float(), bottom.float(), [c.float() for c in given_children], packed.weights, packed.plan)
+    got = calls.dla_tree(x.float(), bottom.float(), [c.float() for c in given_children], packed.weights, packed.plan)
     assert_close(got, run_tree(tree, x, bottom, given_children))
 
 
@@ -101,9 +102,11 @@ def test_shapes_of_real_networks(channels, high, low, size, count):
     block = random_block(channels, channels, high, low)
     x = torch.randn(1, channels, *size, dtype=torch.float64)
     packed = pack([block])
-    first = ops.residual_blocks(x.float(), packed.weights, packed.plan)
+    first = calls.residual_blocks(x.float(), packed.weights, packed.plan)
     assert_close(first, run_block(block, x))
-    assert torch.equal(first, ops.residual_blocks(x.float(), packed.weights, packed.plan))  # nothing of a call remains
+    assert torch.equal(
+        first, calls.residual_blocks(x.float(), packed.weights, packed.plan)
+    )  # nothing of a call remains
 
 
 def test_groups_take_the_layout_that_wastes_less():
@@ -132,28 +135,28 @@ def test_stem(batch, channels, out, kernel, stride, height, width, count):
         torch.randn(out),
     )
     y = F.conv2d(x.double(), weight.double(), bias.double(), stride, kernel // 2)
-    assert_close(ops.stem(x, pack_stem(weight), bias, kernel, stride), F.max_pool2d(F.relu(y), 3, 2, 1))
+    assert_close(calls.stem(x, pack_stem(weight), bias, kernel, stride), F.max_pool2d(F.relu(y), 3, 2, 1))
 
 
 def test_any_memory_layout_is_taken():
     block = random_block(8, 8, (4, 2), (4, 2))
     packed = pack([block])
     x = torch.randn(2, 9, 14, 20)[:, 1:, ::2, ::2]  # strides of no known format
-    wanted = ops.residual_blocks(x.contiguous(), packed.weights, packed.plan)
-    assert torch.equal(ops.residual_blocks(x, packed.weights, packed.plan), wanted)
+    wanted = calls.residual_blocks(x.contiguous(), packed.weights, packed.plan)
+    assert torch.equal(calls.residual_blocks(x, packed.weights, packed.plan), wanted)
     weight, bias = pack_stem(torch.randn(6, 8, 3, 3)), torch.randn(6)
-    assert torch.equal(ops.stem(x, weight, bias, 3, 2), ops.stem(x.contiguous(), weight, bias, 3, 2))
+    assert torch.equal(calls.stem(x, weight, bias, 3, 2), calls.stem(x.contiguous(), weight, bias, 3, 2))
 
 
 def test_an_empty_batch_gives_an_empty_batch():
     packed = pack([random_block(8, 12, (4, 2), stride=2, projection=True)])
-    assert ops.residual_blocks(torch.empty(0, 8, 9, 9), packed.weights, packed.plan).shape == (0, 12, 5, 5)
+    assert calls.residual_blocks(torch.empty(0, 8, 9, 9), packed.weights, packed.plan).shape == (0, 12, 5, 5)
 
 
 def test_what_is_not_a_number_stays_visible():
     block = random_block(8, 8, (4, 2))
     packed = pack([block])
-    assert ops.residual_blocks(torch.full((1, 8, 4, 4), float("nan")), packed.weights, packed.plan).isnan().all()
+    assert calls.residual_blocks(torch.full((1, 8, 4, 4), float("nan")), packed.weights, packed.plan).isnan().all()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -165,7 +168,7 @@ def test_tests_catch_a_wrong_weight(count):
     packed.weights[5] += 1e-3
     x = torch.randn(1, 64, 14, 14, dtype=torch.float64)
     with pytest.raises(AssertionError):
-        assert_close(ops.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
+        assert_close(calls.residual_blocks(x.float(), packed.weights, packed.plan), run_block(block, x))
 
 
 @pytest.mark.skipif(ops.ready() and torch.ops.elastic_cnn.kernel_level() == "avx2", reason="this is AVX2 already")

@@ -1,5 +1,6 @@
 """The operators seen from torch: shapes without computing, export, compilation; and inputs that do not fit."""
 
+import native_calls as calls
 import pytest
 import torch
 from native_blocks_reference import random_block
@@ -106,7 +107,7 @@ GOOD = [8, 8, 1, 4, 2, 0, 0, 0, 0, 0, 0, 0]
 )
 def test_blocks_refuse_what_does_not_fit(changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        ops.residual_blocks(**arguments(**changes))
+        calls.residual_blocks(**arguments(**changes))
 
 
 MAP = torch.randn(1, 8, 6, 5)
@@ -115,10 +116,10 @@ MAP = torch.randn(1, 8, 6, 5)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 2), "packed weights"),
-        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 4, 2), "odd"),
-        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6), 3, 0), "stride"),
-        (lambda: ops.stem(MAP, torch.randn(5), torch.randn(6, 2), 3, 2), "a vector"),
+        (lambda: calls.stem(MAP, torch.randn(5), torch.randn(6), 3, 2), "packed weights"),
+        (lambda: calls.stem(MAP, torch.randn(5), torch.randn(6), 4, 2), "odd"),
+        (lambda: calls.stem(MAP, torch.randn(5), torch.randn(6), 3, 0), "stride"),
+        (lambda: calls.stem(MAP, torch.randn(5), torch.randn(6, 2), 3, 2), "a vector"),
     ],
 )
 def test_single_passes_refuse_what_does_not_fit(call, message):
@@ -143,4 +144,4 @@ def test_single_passes_refuse_what_does_not_fit(call, message):
 )
 def test_trees_that_do_not_fit_say_so(change, message):
     with pytest.raises(ValueError, match=message):
-        ops.dla_tree(*change(*tree_example()))
+        calls.dla_tree(*change(*tree_example()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import native_blocks_reference
+import native_calls as calls
 import native_dense_reference
 import pytest
 import torch
@@ -138,7 +139,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 def residual(inputs: list[Tensor], described: Any) -> tuple[Tensor, Tensor]:
     packed, x = pack(described), inputs[0]
-    got = ops.residual_blocks(x.float(), packed.weights, packed.plan)
+    got = calls.residual_blocks(x.float(), packed.weights, packed.plan)
     for block in described:
         x = run_block(block, x)
     return got, x
@@ -146,19 +147,19 @@ def residual(inputs: list[Tensor], described: Any) -> tuple[Tensor, Tensor]:
 
 def dense(inputs: list[Tensor], described: Any) -> tuple[Tensor, Tensor]:
     packed = pack_dense(described)
-    return ops.dense_blocks(inputs[0].float(), packed.weights, packed.plan), run_steps(described, inputs[0])
+    return calls.dense_blocks(inputs[0].float(), packed.weights, packed.plan), run_steps(described, inputs[0])
 
 
 def joined(inputs: list[Tensor], described: Any) -> tuple[Tensor, Tensor]:
     packed, (x, bottom, child) = pack_tree(described), inputs
-    got = ops.dla_tree(x.float(), bottom.float(), [child.float()], packed.weights, packed.plan)
+    got = calls.dla_tree(x.float(), bottom.float(), [child.float()], packed.weights, packed.plan)
     return got, run_tree(described, x, bottom, [child])
 
 
 def stem(inputs: list[Tensor], described: Any) -> tuple[Tensor, Tensor]:
     weight, bias = described
     y = F.max_pool2d(F.relu(F.conv2d(inputs[0], weight, bias, 2, 1)), 3, 2, 1)
-    return ops.stem(inputs[0].float(), pack_stem(weight), bias.float(), 3, 2), y
+    return calls.stem(inputs[0].float(), pack_stem(weight), bias.float(), 3, 2), y
 
 
 SMALL = [(2, 8, 9, 7)]

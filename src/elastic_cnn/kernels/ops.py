@@ -1,4 +1,4 @@
-"""The native operators as functions.
+"""The native operators: what they take, and whether they run here.
 
     stem(x, weights, bias, kernel, stride)  convolution, ReLU and 3x3 max pooling of stride 2, one pass
     residual_blocks(x, weights, plan)       a sequence of residual blocks (`packing.pack`), one call
@@ -80,33 +80,3 @@ def in_huge_pages(parts: Sequence[Tensor]) -> Tensor:
     whole = torch.empty(sum(len(part) for part in parts), dtype=parts[0].dtype)
     torch.ops.elastic_cnn.advise_huge_pages(whole)
     return torch.cat(list(parts), out=whole)
-
-
-def stem(x: Tensor, weights: Tensor, bias: Tensor, kernel: int, stride: int) -> Tensor:
-    """max_pool(relu(conv(x) + bias)), 3x3 windows of stride 2: (N, C_in, H, W) -> (N, C_out, H', W').
-
-    weights: `packing.pack_stem` of (C_out, C_in, kernel, kernel), kernel odd, padding kernel // 2; bias (C_out,).
-    """
-    require(map_dtype(weights))
-    return operator("stem", weights)(x, weights, bias, kernel, stride)
-
-
-def residual_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
-    """The blocks of `packing.pack` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
-    require(map_dtype(weights))
-    return operator("residual_blocks", weights)(x, weights, plan)
-
-
-def dla_tree(x: Tensor, bottom: Tensor, children: list[Tensor], weights: Tensor, plan: list[int]) -> Tensor:
-    """The tree of `packing.pack_tree`: (N, C_in, H, W) -> (N, C, H', W').
-
-    bottom: (N, C_in, H', W'), the first block's shortcut or what its projection reads; children: (N, C_i, H', W') each.
-    """
-    require(map_dtype(weights))
-    return operator("dla_tree", weights)(x, bottom, children, weights, plan)
-
-
-def dense_blocks(x: Tensor, weights: Tensor, plan: list[int]) -> Tensor:
-    """The steps of `packing_dense.pack_dense` one after the other: (N, C_in, H, W) -> (N, C_out, H', W')."""
-    require(map_dtype(weights))
-    return operator("dense_blocks", weights)(x, weights, plan)

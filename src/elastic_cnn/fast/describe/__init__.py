@@ -8,7 +8,7 @@ The forms (PyTorch's, the native ones, the training form, the GPU's) consume des
 """
 
 from elastic_cnn.fast.describe.description import BlockDescription, BranchDescription, Layer, Unsupported
-from elastic_cnn.fast.describe.families import describe, family_of, is_block, read_layers, walk_blocks
+from elastic_cnn.fast.describe.families import describe, family_of, is_block, read_layers
 
 __all__ = [
     "BlockDescription",
@@ -19,5 +19,4 @@ __all__ = [
     "family_of",
     "is_block",
     "read_layers",
-    "walk_blocks",
 ]

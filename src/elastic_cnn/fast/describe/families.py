@@ -1,6 +1,6 @@
 """The one place that reads blocks: a case for each family. A new family is a case here and a row in `tests/fast`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import timm.models.dla as timm_dla
@@ -45,15 +45,6 @@ def family_of(module: nn.Module) -> type[nn.Module] | None:
 def is_block(module: nn.Module) -> bool:
     """Whether `module` is of a family, or of a class that extends one (which `describe` then refuses)."""
     return isinstance(module, tuple(FAMILIES))
-
-
-def walk_blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, block) of all blocks in network order, none inside another."""
-    outer: list[str] = []
-    for name, module in list(network.named_modules()):
-        if is_block(module) and not any(not above or name.startswith(f"{above}.") for above in outer):
-            outer.append(name)
-            yield name, module
 
 
 def read_layers(named: Iterable[tuple[str, Any]]) -> tuple[Layer, ...]:
