@@ -12,14 +12,14 @@ FOR_ALL = {"elastic_cnn.tasks.spec"}  # what a task is; imports nothing
 UTILITIES = {"extras", "files", "fonts", "hints", "text"}
 MAY_IMPORT = {
     "nn": set(),
-    "kernels": set(),
+    "kernels": {"measure"},
     "surgery": {"nn"},
     "zoo": {"surgery", "nn", "measure"} | UTILITIES,
     "data": UTILITIES,
     "metrics": UTILITIES,
     "measure": UTILITIES,
     "tasks": {"zoo", "surgery", "nn", "data", "metrics", "fast"} | UTILITIES,
-    "policy": {"nn", "data", "zoo", "metrics"} | UTILITIES,
+    "policy": {"nn", "data", "zoo", "metrics", "measure"} | UTILITIES,
     "analysis": {"zoo", "tasks", "policy", "surgery", "nn", "data", "metrics", "fast", "export", "kernels", "measure"}
     | UTILITIES,
     "evaluation": {"zoo", "tasks", "policy", "demo", "data", "metrics", "measure"} | UTILITIES,

@@ -8,7 +8,6 @@ class has in the prediction. Masks are palette pictures of at most `SIDE` pixels
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from elastic_cnn.data.masks import Labels, MaskSamples
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture
 from elastic_cnn.files import refuse_to_overwrite
-from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection
 from elastic_cnn.policy.mask_places import MASKS, mask_file
 from elastic_cnn.policy.photos import below
 from elastic_cnn.policy.run import Subject
-from elastic_cnn.policy.scores import record_policy
+from elastic_cnn.policy.scores import is_elastic, record_if_elastic, record_policy
 from elastic_cnn.policy.table import PolicyInfo, read_info, read_policy, write_part
 from elastic_cnn.tasks.mask_labels import card_labels
 from elastic_cnn.tasks.settings import TestOptions
@@ -74,8 +72,7 @@ def collect_masks(
     shutil.rmtree(out / MASKS, ignore_errors=True)
     table.unlink(missing_ok=True)
     rows, unreadable = [], []
-    elastic = bool(info.blocks)
-    with record_policy(subject.network) if elastic else nullcontext() as policy, torch.inference_mode():
+    with record_if_elastic(subject.network) as policy, torch.inference_mode():
         subject.network.eval()
         for index in range(len(samples)):
             try:
@@ -99,7 +96,7 @@ def collect_masks(
 
 def _info(subject: Subject, samples: MaskSamples, data: str, split: str, labels: Labels) -> PolicyInfo:
     blocks: tuple[Any, ...] = ()
-    if any(isinstance(module, ElasticBranches) for module in subject.network.modules()):
+    if is_elastic(subject.network):
         height, width = subject.preparation["size"]
         images = torch.zeros(1, len(subject.preparation["mean"]), height, width)
         with record_policy(subject.network) as policy, torch.inference_mode():

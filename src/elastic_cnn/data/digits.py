@@ -9,8 +9,6 @@ shows up in `train`, not even as a piece of clutter.
 Every image is a function of (seed, split, index) alone, whatever the number of images asked for.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write, refuse_to_overwrite
+from elastic_cnn.files import atomic_write, refuse_to_overwrite, write_csv
 
 SPLITS = ("train", "val")
 CLASSES = tuple("0123456789")
@@ -114,17 +112,14 @@ def write_digits(root: str | Path, counts: dict[str, int], spec: DigitsSpec | No
     """
     root = refuse_to_overwrite(root, "choose another folder")
     spec = spec or DigitsSpec()
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["path", "label", "size", "scan"])
+    rows = []
     for split, count in counts.items():
         for index, scene in enumerate(_scenes(split, count, spec)):
             path = Path(split, CLASSES[scene.label], f"{index:06d}.png")
             with atomic_write(root / path) as temporary:
                 Image.fromarray(scene.image).save(temporary)
-            rows.writerow([path.as_posix(), CLASSES[scene.label], f"{scene.size:.3f}", scene.scan])
-    with atomic_write(root / "sizes.csv") as temporary:
-        temporary.write_text(table.getvalue(), encoding="utf-8")
+            rows.append([path.as_posix(), CLASSES[scene.label], f"{scene.size:.3f}", scene.scan])
+    write_csv(root / "sizes.csv", ["path", "label", "size", "scan"], rows)
     return root
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from elastic_cnn.data.folders import SPLITS, Arrangement, FolderReader, numbers, same_name
 from elastic_cnn.data.picture_kinds import picture_endings
-from elastic_cnn.files import write_text
+from elastic_cnn.files import write_csv
 from elastic_cnn.text import file_name, listed, printable, utf8
 
 COLUMNS = {
@@ -166,10 +166,7 @@ def _place(listing: Path, first: str) -> tuple[Path, str, Callable[[str], str]]:
 
 def write_listing(path: Path, rows: Sequence[Row]) -> None:
     """A list that `read_listing` reads: absolute paths become relative to its folder."""
-    stream, here = io.StringIO(), os.path.abspath(path.parent)
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        place = os.path.relpath(row.path, here) if os.path.isabs(row.path) else row.path
-        writer.writerow((utf8(place.replace(os.sep, "/")), row.label, row.split))
-    write_text(path, stream.getvalue())
+    here = os.path.abspath(path.parent)
+    places = (os.path.relpath(row.path, here) if os.path.isabs(row.path) else row.path for row in rows)
+    cells = ((utf8(place.replace(os.sep, "/")), row.label, row.split) for place, row in zip(places, rows, strict=True))
+    write_csv(path, COLUMNS, cells)

@@ -198,6 +198,13 @@ def eval_transform(
     return Preparation([*first, *rest.transforms], reading)
 
 
+def centre_square(photo: Image.Image, side: int) -> Image.Image:
+    """The largest square in the middle, resized."""
+    short = min(photo.size)
+    left, top = (photo.width - short) / 2, (photo.height - short) / 2
+    return photo.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
+
+
 @lru_cache(maxsize=256)  # many photos are of one size
 def _blank(height: int, width: int) -> Tensor:
     """A picture without pixels."""

@@ -14,7 +14,7 @@ from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
 from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.sampler import Samples, UnreadableSample
-from elastic_cnn.data.transforms import CROP_MARGIN, train_transform
+from elastic_cnn.data.transforms import CROP_MARGIN, centre_square, train_transform
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo.checkpoint import InputSpec
 
@@ -160,7 +160,4 @@ def _shrink(
 
 def _centre(picture: Image.Image, size: int) -> Tensor:
     """The centre square, resized: (3, size, size) uint8."""
-    short = min(picture.size)
-    left, top = (picture.width - short) / 2, (picture.height - short) / 2
-    square = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
-    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
+    return torch.from_numpy(np.asarray(centre_square(picture, size)).copy()).permute(2, 0, 1)

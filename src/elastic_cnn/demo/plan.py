@@ -1,6 +1,5 @@
 """How much of everything the demo does: as the command line asks, and else as much as the machine can in the time."""
 
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -61,11 +60,6 @@ class Pace:
 
     seconds: float
     precision: Literal["fp32", "bf16-mixed", "16-mixed"]
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_bfloat16() -> bool:

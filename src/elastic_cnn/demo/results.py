@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from elastic_cnn.measure.correlations import standardised
 from elastic_cnn.measure.medians import MedianInterval
 from elastic_cnn.measure.paired import MeanSpread, PairedDifference, paired_difference
 from elastic_cnn.policy.scores import BlockInfo
@@ -105,9 +106,7 @@ class Policy:
     @property
     def relative(self) -> np.ndarray:
         """Scores in standard deviations from their mean at each block, (N, blocks)."""
-        scores = self.scores.astype(np.float64)
-        deviation = scores.std(axis=0)
-        return (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        return standardised(self.scores.astype(np.float64))
 
     @property
     def strongest(self) -> int:

@@ -13,7 +13,7 @@ from elastic_cnn.analysis.complexity import count
 from elastic_cnn.demo import measure
 from elastic_cnn.demo.data import DemoData, load_digits, load_photos
 from elastic_cnn.demo.explore import write_explorer
-from elastic_cnn.demo.plan import Pace, Plan, fit, processors
+from elastic_cnn.demo.plan import Pace, Plan, fit
 from elastic_cnn.demo.report import render, sentences, terminal_table
 from elastic_cnn.demo.results import NetworkResult, Results, divide_by_size
 from elastic_cnn.demo.workers import Task, Workers
@@ -77,7 +77,7 @@ def run_demo(
             f"{material.name} has {images} images to train on, one batch takes {recipe.batch_size}: add photos"
         )
     console.line(f"data: {material.name}, {images:,} images to train on, {len(material.labels):,} to compare on")
-    number = processors() if choices.processes is None else choices.processes
+    number = machine.cores() if choices.processes is None else choices.processes
     with Workers(material, number) as workers:
         plan, recipe = _fit(replace(plan, images=images), recipe, workers, choices, console)
         summaries = _train(workers, plan, recipe, out, overwrite, console)

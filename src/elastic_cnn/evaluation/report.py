@@ -1,8 +1,6 @@
 """The report of a test: a folder with one HTML page, and its tables as CSV and JSON."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from elastic_cnn.evaluation.collect import Answers
 from elastic_cnn.evaluation.page import against_lines, class_table, render
 from elastic_cnn.evaluation.pictures import contact_sheet, draw_confusion, draw_reliability
 from elastic_cnn.extras import require
-from elastic_cnn.files import write_json, write_text
+from elastic_cnn.files import write_csv, write_json, write_text
 from elastic_cnn.measure.machine import device_line, versions_line
 from elastic_cnn.measure.proportions import Proportion
 from elastic_cnn.measure.tables import text_table
@@ -92,13 +90,13 @@ def write_report(
         (pictures["confusion"],) = draw_confusion(counts, answers.classes, folder / "confusion")
         names = ["truth", *answers.classes]
         rows = [[name, *map(int, row)] for name, row in zip(answers.classes, counts, strict=True)]
-        _write_csv(folder / "confusion.csv", names, rows)
+        write_csv(folder / "confusion.csv", names, rows)
     (pictures["reliability"],) = draw_reliability(tables.calibration(answers), folder / "reliability")
     if (sheet := contact_sheet(answers, tables.worst(answers), folder / "worst.jpg")) is not None:
         pictures["worst"] = sheet
     columns = list(found["classes"][0])
-    _write_csv(folder / "classes.csv", columns, [[row[key] for key in columns] for row in found["classes"]])
-    _write_csv(folder / "predictions.csv", *_predictions(answers))
+    write_csv(folder / "classes.csv", columns, [[row[key] for key in columns] for row in found["classes"]])
+    write_csv(folder / "predictions.csv", *_predictions(answers))
     write_json(folder / "report.json", found)
     write_text(folder / "index.html", render(found, pictures))
     return Report(folder, found, tuple(folder / name for name in FILES if (folder / name).exists()))
@@ -164,11 +162,3 @@ def _predictions(answers: Answers) -> tuple[list[str], list[list[Any]]]:
         confidence, loss = f"{chances.max():.6g}", f"{losses[row]:.6g}"
         rows.append([path, truth, answer, confidence, int(right[row]), loss])
     return header, rows
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    write_text(path, stream.getvalue())

@@ -1,6 +1,5 @@
 """Whether an exported file computes what the network does."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.export.description import Sizes
 from elastic_cnn.export.formats import Run
+from elastic_cnn.nn.compare import relative_error
 
 # Largest difference over the largest logit. Float32 sums in another order: 1e-6 to 3e-5 for the networks of the zoo.
 TOLERANCE = 1e-4
@@ -49,13 +49,6 @@ def check(run: Run, network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> li
             )
         found.append(result)
     return found
-
-
-def relative_error(output: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest magnitude; infinite where the shapes differ."""
-    if output.shape != expected.shape:
-        return math.inf
-    return float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def same_best(output: Tensor, expected: Tensor) -> float:

@@ -1,6 +1,5 @@
 """What makes networks fast or slow on this machine: kernels, instruction sets, threads, allocator, GPU, extras."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from elastic_cnn.kernels import build, native, ops
+from elastic_cnn.measure import machine
 
 EXTRAS = {  # extra: packages that it brings
     "train": ("lightning", "torchmetrics", "tensorboard", "tqdm"),
@@ -102,16 +102,14 @@ def _compiler() -> Finding:
 
 
 def _processor() -> Finding:
-    flags = _lines("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in flags if line.startswith("model name")]
-    known = set(next((line.split(":", 1)[1].split() for line in flags if line.startswith("flags")), []))
+    known = machine.cpuinfo("flags").split()
     levels = [name for name in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if name in known]
-    text = f"{names[0] if names else platform.machine()}, {', '.join(levels) or 'no AVX2'}"
+    text = f"{machine.processor()}, {', '.join(levels) or 'no AVX2'}"
     return Finding("processor", text, "avx2" in levels)
 
 
 def _threads() -> Finding:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = machine.cores()
     quota, used = _cpu_quota(), torch.get_num_threads()
     text = f"{used} of torch's on {available} processors"
     if quota and quota < available:
@@ -144,7 +142,7 @@ def _allocator() -> Finding:
 
 
 def _gpu() -> Finding:
-    triton = _version("triton")
+    triton = machine.versions(("triton",)).get("triton")
     kernels = f"Triton {triton}" if triton else "no Triton"
     if not torch.cuda.is_available():
         built = "this torch has CUDA, but no GPU is seen" if torch.version.cuda else "this torch has no CUDA"
@@ -162,13 +160,6 @@ def _extras() -> list[Finding]:
         else:
             findings.append(Finding(f"extra {extra}", "installed"))
     return findings
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _lines(path: str) -> list[str]:

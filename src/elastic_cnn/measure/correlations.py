@@ -24,6 +24,14 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return rho, math.tanh(centre - half), math.tanh(centre + half)
 
 
+def standardised(values: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+    """Columns of (N, D) less the mean, over the deviation where there is one, of those of `of` (M, D), by default
+    their own."""
+    of = values if of is None else of
+    deviation = of.std(axis=0)
+    return (values - of.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+
+
 def rank_correlations(size: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each column of scores (N, blocks) with size (N,); 0 where one of them is constant."""
     ranks = require("scipy.stats", "figures").rankdata
@@ -39,9 +47,7 @@ def size_readability(size: np.ndarray, scores: np.ndarray, parts: int = 5) -> fl
     Below 0 where it tells less than the mean size does.
     """
     target = np.log(size)
-    deviation = scores.std(axis=0)
-    columns = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    columns = np.concatenate([columns, np.ones((len(columns), 1))], axis=1)
+    columns = np.concatenate([standardised(scores), np.ones((len(scores), 1))], axis=1)
     missed = total = 0.0
     for part in range(parts):
         held = np.arange(len(target)) % parts == part

@@ -17,7 +17,7 @@ VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 def describe_machine() -> dict[str, Any]:
     """JSON values: processor, cores, vector extensions, memory, accelerator, versions, allocator settings."""
-    flags = _cpuinfo("flags").split()
+    flags = cpuinfo("flags").split()
     return {
         "processor": processor(),
         "cores": cores(),
@@ -49,12 +49,12 @@ def device_line(device: torch.device) -> str:
 
 def processor() -> str:
     """The processor's name where the system tells it, else its kind."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def cores() -> int | None:
+def cores() -> int:
     """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -90,7 +90,8 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def _cpuinfo(key: str) -> str:
+def cpuinfo(key: str) -> str:
+    """What /proc/cpuinfo tells of the first processor under a key; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from elastic_cnn.data.sampler import Samples, UnreadableSample, make_loader
 from elastic_cnn.files import refuse_to_overwrite
-from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import Answer, interpret
 from elastic_cnn.policy.features import FeatureRecorder, record_features
 from elastic_cnn.policy.processes import Processes
-from elastic_cnn.policy.scores import PolicyRecorder, record_policy
+from elastic_cnn.policy.scores import PolicyRecorder, is_elastic, record_policy
 from elastic_cnn.policy.table import PolicyInfo, merge_parts, read_info, write_part
 
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -160,10 +159,9 @@ def _what_runs(network: nn.Module, info: PolicyInfo, device: torch.device, plain
 def _watched(network: nn.Module, plain: bool) -> Iterator[tuple[PolicyRecorder | None, FeatureRecorder]]:
     """The network in eval mode with its policy (None for a network without elastic blocks, with `plain`) and features
     recorded; mode and hooks are put back at the end."""
-    elastic = any(isinstance(module, ElasticBranches) for module in network.modules())
     with ExitStack() as stack:
         policy = None
-        if elastic or not plain:
+        if is_elastic(network) or not plain:
             policy = stack.enter_context(record_policy(network))
         else:
             stack.callback(network.train, network.training)

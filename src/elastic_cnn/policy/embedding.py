@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from elastic_cnn.extras import require
+from elastic_cnn.measure.correlations import standardised
 
 MINIMUM = 5
 ITERATIONS = 750  # 250 of early exaggeration, then 500
@@ -20,8 +21,7 @@ def embed(scores: np.ndarray, *, perplexity: float = 30.0, seed: int = 0, standa
     """
     scores = _checked(scores, "t-SNE")
     if standardise:
-        deviation = scores.std(axis=0)
-        scores = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        scores = standardised(scores)
     if len(np.unique(scores, axis=0)) == 1:  # no direction to lay them out in
         return np.zeros((len(scores), 2), np.float32)
     tsne = require("sklearn.manifold", "figures").TSNE(

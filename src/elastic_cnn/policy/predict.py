@@ -1,7 +1,6 @@
 """What a network says about single photos, with the scale policy where it has one."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -15,11 +14,10 @@ from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.pixels import to_rgb, upright
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Preparation, eval_transform
-from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.run import Subject, load_subject
-from elastic_cnn.policy.scores import BlockInfo, record_policy
+from elastic_cnn.policy.scores import BlockInfo, record_if_elastic
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.text import printable, utf8
 
@@ -96,7 +94,6 @@ def predict_photos(
     transform = eval_transform(**subject.preparation)
     network = subject.network.eval()
     device = next(network.parameters()).device
-    elastic = any(isinstance(module, ElasticBranches) for module in network.modules())
     for photo in photos:
         name = str(photo[0] if isinstance(photo, tuple) else photo)
         try:
@@ -104,7 +101,7 @@ def predict_photos(
         except UnreadableSample as error:
             yield error
             continue
-        with record_policy(network) if elastic else nullcontext() as policy, torch.no_grad():
+        with record_if_elastic(network) as policy, torch.no_grad():
             logits = network(image)
             found = None
             if policy is not None:

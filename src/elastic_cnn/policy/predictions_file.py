@@ -1,12 +1,11 @@
 """Predictions as a file: CSV or Parquet with a row a photo, or JSON."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write, write_json
+from elastic_cnn.files import atomic_write, write_csv, write_json
 
 KINDS = (".csv", ".json", ".parquet")
 
@@ -30,17 +29,14 @@ def write_predictions(path: str | Path, answers: Sequence[dict[str, Any]]) -> Pa
         write_json(path, answers)
         return path
     columns, rows = _table(answers)
+    if path.suffix.lower() == ".csv":
+        write_csv(path, columns, [[row[name] for name in columns] for row in rows])
+        return path
+    arrow: Any = require("pyarrow", "figures")
+    parquet: Any = require("pyarrow.parquet", "figures")
+    kinds = [(name, arrow.float64() if name.startswith("probability") else arrow.string()) for name in columns]
     with atomic_write(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            arrow: Any = require("pyarrow", "figures")
-            parquet: Any = require("pyarrow.parquet", "figures")
-            kinds = [(name, arrow.float64() if name.startswith("probability") else arrow.string()) for name in columns]
-            parquet.write_table(arrow.Table.from_pylist(rows, arrow.schema(kinds)), temporary)
+        parquet.write_table(arrow.Table.from_pylist(rows, arrow.schema(kinds)), temporary)
     return path
 
 

@@ -182,6 +182,16 @@ def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
+def is_elastic(network: nn.Module) -> bool:
+    """Whether the network has a scale policy: a block of several resolutions."""
+    return any(isinstance(module, ElasticBranches) for module in network.modules())
+
+
+def record_if_elastic(network: nn.Module) -> AbstractContextManager[PolicyRecorder | None]:
+    """`record_policy` of a network that has a policy; None within the block, and nothing changed, for another."""
+    return record_policy(network) if is_elastic(network) else nullcontext()
+
+
 @contextmanager
 def record_policy(network: nn.Module) -> Iterator[PolicyRecorder]:
     """Record Equation 5 while `network` runs, so that one forward gives the logits and the policy:

@@ -18,7 +18,7 @@ from elastic_cnn.data.digits import CLASSES, DigitsSpec, make_digits
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.masks import Labels, folder_pairs, read_mask
 from elastic_cnn.data.pixels import read_rgb
-from elastic_cnn.data.transforms import CROP_MARGIN
+from elastic_cnn.data.transforms import CROP_MARGIN, centre_square
 from elastic_cnn.study.grid import Data
 from elastic_cnn.study.stores import Store, StoreBatches, View, random_crop, random_scale
 from elastic_cnn.tasks.classification import Classification
@@ -129,7 +129,7 @@ def _store_of_digits(split: str, count: int, spec: DigitsSpec) -> Store:
 
 
 def _photos(folder: Path, split: str, most: int | None, seed: int, side: int, classes: Sequence[str] | None) -> Store:
-    photos = ImageFolder(folder, split, lambda photo: _to_tensor(_square(photo, side)), classes)
+    photos = ImageFolder(folder, split, lambda photo: _to_tensor(centre_square(photo, side)), classes)
     samples = [photos[index] for index in _drawn(len(photos), most, seed)]
     targets = torch.tensor([sample["target"] for sample in samples])
     return Store(photos.name, torch.stack([s["image"] for s in samples]), {"target": targets}, photos.classes)
@@ -163,13 +163,6 @@ def _drawn(count: int, most: int | None, seed: int) -> list[int]:
     if most is None or most >= count:
         return list(range(count))
     return sorted(np.random.default_rng([seed, count]).permutation(count)[:most].tolist())
-
-
-def _square(photo: Image.Image, side: int) -> Image.Image:
-    """The centre square, resized."""
-    short = min(photo.size)
-    left, top = (photo.width - short) / 2, (photo.height - short) / 2
-    return photo.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
 
 
 def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:

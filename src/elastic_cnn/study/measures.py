@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.measure.correlations import rank_correlations, size_readability
-from elastic_cnn.nn import ElasticBranches
-from elastic_cnn.policy.scores import scale_policy
+from elastic_cnn.policy.scores import is_elastic, scale_policy
 from elastic_cnn.study.job import StoreShelf, make_task
 from elastic_cnn.study.stores import Store
 from elastic_cnn.tasks.recipe import Recipe
@@ -36,7 +36,7 @@ def measure(
     found = {name: float(value) for name, value in results.items() if isinstance(value, int | float)}
     if test.sizes is not None:
         found |= _by_size(network, spec, test)
-        if any(isinstance(module, ElasticBranches) for module in network.modules()):
+        if is_elastic(network):
             found |= _policy(network, spec, test, "policy")
             found |= _policy(untrained().to(next(network.parameters()).device), spec, test, "untrained_policy")
     if test.labels is not None:
@@ -53,10 +53,9 @@ def stress_stores(shelf: StoreShelf, data: Any, recipe: Recipe, sides: tuple[int
 
 def images_of(store: Store, spec: InputSpec, device: torch.device) -> Inputs:
     """The store's pictures as a network takes them."""
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (spec.mean, spec.std))
 
     def get(start: int, stop: int) -> Tensor:
-        images = (store.images[start:stop].to(device).float() / 255 - mean) / std
+        images = normalise(store.images[start:stop].to(device), spec.mean, spec.std)
         return images.contiguous(memory_format=torch.channels_last)
 
     return get

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.mask_transforms import IGNORE
 from elastic_cnn.data.masks import Labels
 
@@ -126,9 +127,7 @@ class StoreBatches:
         """`image` (N, 1, 2, 3) becomes (N, 3, H, W), normalised; with masks, `target` (N, H, W)."""
         views = batch["image"][:, 0]
         pictures, masks = self.stores[training].on(views.device)
-        images = pictures[batch["picture"]].float() / 255
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        images = (images - mean) / std
+        images = normalise(pictures[batch["picture"]], self.mean, self.std)
         filled = dict(batch)
         whole = not training or torch.equal(views, torch.eye(2, 3, device=views.device).expand_as(views))
         if masks is not None:

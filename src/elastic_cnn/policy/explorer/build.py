@@ -168,10 +168,14 @@ def static_files() -> "list[Traversable]":
 
 def write_data(folder: Path, about: dict[str, Any], columns: dict[str, Any], table: PolicyTable, paths: list) -> None:
     """The data as classic scripts."""
-    values = {"live": None, "table": about, "columns": columns, "scores": encode(table.scores), "paths": paths}
-    (folder / "data").mkdir()
+    _write_scripts(folder, {"table": about, "columns": columns, "scores": encode(table.scores), "paths": paths})
+
+
+def _write_scripts(folder: Path, values: dict[str, Any]) -> None:
+    """The files of the data folder; nothing in those that have no value."""
+    (folder / "data").mkdir(exist_ok=True)
     for name in SCRIPTS:
-        (folder / "data" / f"{name}.js").write_text(script(name, values[name]), encoding="ascii")
+        (folder / "data" / f"{name}.js").write_text(script(name, values.get(name)), encoding="ascii")
 
 
 def _about(
@@ -239,7 +243,5 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 def live_folder(folder: Path) -> Path:
     """An explorer without a table, for a page that only takes photos. Returns `folder`."""
     write_static(folder)
-    (folder / "data").mkdir(exist_ok=True)
-    for name in SCRIPTS:
-        (folder / "data" / f"{name}.js").write_text(script(name, None), encoding="ascii")
+    _write_scripts(folder, {})
     return folder

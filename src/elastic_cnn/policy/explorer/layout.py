@@ -33,14 +33,12 @@ def lay_out(
     """
     if method not in METHODS:
         raise ValueError(f"unknown map {method!r}; choose from {', '.join(METHODS)}")
-    if method == "tsne" or (method == "auto" and MINIMUM <= len(vectors) <= MOST_FOR_TSNE):
-        say(f"laying out {len(vectors)} photos by t-SNE of {what}")
+    by_tsne = method == "tsne" or (method == "auto" and MINIMUM <= len(vectors) <= MOST_FOR_TSNE)
+    if by_tsne or method == "umap":
+        name = f"{'t-SNE' if by_tsne else 'UMAP'} of {what}"
+        say(f"laying out {len(vectors)} photos by {name}")
         note = f"Near points have like {what}; the axes mean nothing."
-        return Layout(_to_unit(embed(vectors)), f"t-SNE of {what}", note)
-    if method == "umap":
-        say(f"laying out {len(vectors)} photos by UMAP of {what}")
-        note = f"Near points have like {what}; the axes mean nothing."
-        return Layout(_to_unit(embed_by_umap(vectors)), f"UMAP of {what}", note)
+        return Layout(_to_unit((embed if by_tsne else embed_by_umap)(vectors)), name, note)
     coordinates, explained = _principal(vectors)
     note = f"The two principal components of the {what} hold {100 * explained:.0f}% of their variance."
     return Layout(_to_unit(coordinates), "Principal components", note)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,8 @@ from elastic_cnn.data.picture_kinds import RGB, BadSize, NoPicture, Reading, pic
 from elastic_cnn.data.pixels import opened, read_picture
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, eval_transform
-from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.policy.answers import interpret
-from elastic_cnn.policy.scores import record_policy
+from elastic_cnn.policy.scores import record_if_elastic
 from elastic_cnn.tasks.spec import task_spec
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
@@ -61,11 +59,6 @@ class Predictor:
         self.network.eval()
 
     @property
-    def is_elastic(self) -> bool:
-        """Whether the network has a policy."""
-        return any(isinstance(module, ElasticBranches) for module in self.network.modules())
-
-    @property
     def sizes(self) -> list[tuple[int, int]]:
         """Heights and widths at which a photo is shown to the network, ascending."""
         height, width = self.preparation["size"]
@@ -83,8 +76,7 @@ class Predictor:
         sizes = []
         for size in self.sizes:
             images = eval_transform(**{**self.preparation, "size": size})(photo).unsqueeze(0)  # (1, C, H, W)
-            recording = record_policy(self.network) if self.is_elastic else nullcontext()
-            with self._lock, recording as policy, torch.no_grad():
+            with self._lock, record_if_elastic(self.network) as policy, torch.no_grad():
                 answer = interpret(self.network(images), self.task, self.classes)[0]
                 scores = [] if policy is None else policy.scores()[0].tolist()  # (blocks,)
                 if policy is not None and list(size) == list(self.preparation["size"]):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elastic_cnn.measure.correlations import standardised
 from elastic_cnn.policy.embedding import MINIMUM, embed
 from elastic_cnn.policy.figures.categories import Opener, figure_categories, sort_categories
 from elastic_cnn.policy.figures.maps import figure_block_maps, figure_gain_density, figure_photo_map
@@ -35,9 +36,7 @@ def extreme_photos(table: PolicyTable, open_photo: Opener, count: int = 3) -> li
 
     Scores are compared in deviations from their mean at each block, so that no block outweighs the others.
     """
-    scores = table.scores.astype(np.float64)
-    deviation = scores.std(axis=0)
-    means = ((scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).mean(axis=1)  # (N,)
+    means = standardised(table.scores.astype(np.float64)).mean(axis=1)  # (N,)
     order = np.argsort(-means, kind="stable")
     count = min(count, len(order) // 2)
     labels, predictions = table.column("label"), table.column("prediction")

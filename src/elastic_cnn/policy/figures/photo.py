@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from elastic_cnn.measure.correlations import standardised
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, new_figure, plain, shade_stages, show, style, thumbnail
 from elastic_cnn.policy.scores import BlockInfo
 
@@ -36,8 +37,7 @@ def figure_photos(
             raise ValueError(f"scores of shape {photo.scores.shape} do not fit {len(blocks)} blocks")
     values = np.stack([photo.scores for photo in photos]).astype(float)
     if all_scores is not None:
-        deviation = all_scores.std(axis=0)
-        values = (values - all_scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        values = standardised(values, all_scores)
     with style():
         figure = new_figure(2.2 + max(3.2, 0.3 * len(blocks)), 1.25 * len(photos) + 0.9)
         grid = figure.add_gridspec(len(photos), 2, width_ratios=(1.25, max(3.2, 0.3 * len(blocks))))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from elastic_cnn.extras import require
+from elastic_cnn.measure.correlations import rank_correlations, standardised
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, SCORES, block_label, new_figure, style
 from elastic_cnn.policy.table import PolicyTable
 
@@ -29,22 +30,14 @@ def policy_by_size(table: PolicyTable) -> SizePolicy:
         raise ValueError(f"object sizes are known for {len(known)} images; the figure needs at least {FEWEST}")
     rows = np.array([row for row, _ in known])
     sizes = np.array([np.exp(np.mean(np.log(values))) for _, values in known])
-    spearmanr = require("scipy.stats", "figures").spearmanr
-    correlation = np.zeros(len(table.info.blocks))
-    if np.ptp(sizes) > 0:
-        for block, scores in enumerate(table.scores[rows].T):
-            if np.ptp(scores) > 0:
-                correlation[block] = spearmanr(sizes, scores).statistic
-    return SizePolicy(rows, sizes, correlation)
+    return SizePolicy(rows, sizes, rank_correlations(sizes, table.scores[rows]))
 
 
 def figure_sizes(table: PolicyTable, bins: int = 8) -> Any:
     """Left: each block's mean score (in deviations from its mean) over object size, in bins of equally many images.
     Right: Spearman's correlation of object size and score at each block. `ValueError` where sizes are not known."""
     found = policy_by_size(table)
-    scores = table.scores[found.rows].astype(float)
-    deviation = scores.std(axis=0)
-    relative = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)  # (M, blocks)
+    relative = standardised(table.scores[found.rows].astype(float))  # (M, blocks)
     parts = np.array_split(np.argsort(found.sizes, kind="stable"), min(bins, len(found.sizes) // 3))
     centres = [np.exp(np.log(found.sizes[part]).mean()) for part in parts]
     means = np.stack([relative[part].mean(axis=0) for part in parts])  # (bins, blocks)
