@@ -9,7 +9,8 @@ folder to calibrate on, without labels. A row is METHOD@BUDGET, BUDGET being mul
 its place: half of every block of all stages but the last), then options after commas:
 
     convert                  `elastic_cnn.convert`; order=0 or refit=0 leave the step out, ridge=, count=, seed=,
-                             mend=0, everywhere=0, photos=FOLDER
+                             mend=0, everywhere=0, photos=FOLDER, scales=auto (each block chooses among 1 2, 1 4 and
+                             1 2 4)
     plain                    the same shares, channels and weights as they stand
     prune_norm, prune_taylor structured pruning by torch-pruning (`pip install torch-pruning`; its group norm and Taylor
                              criteria, the latter with the base's own answers as labels), no training; renorm=1
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 import elastic_cnn
-from elastic_cnn.conversion import Calibration, Refit
+from elastic_cnn.conversion import SCALES, Calibration, Refit
 from elastic_cnn.conversion.photos import collect
 from elastic_cnn.conversion.work import macs_of_modules
 from elastic_cnn.data.image_folder import ImageFolder, eval_transform
@@ -56,7 +57,8 @@ def convert(base: nn.Module, photos: Tensor, budget: float | None, options: Opti
         seed=int(options.get("seed", 0)),
     )
     everywhere = None if options.get("everywhere") != "0" else False
-    return elastic_cnn.convert(base, photos, budget=budget, everywhere=everywhere, calibration=calibration)
+    spec = SCALES if options.get("scales") == "auto" else None
+    return elastic_cnn.convert(base, photos, spec, budget=budget, everywhere=everywhere, calibration=calibration)
 
 
 def plain(base: nn.Module, photos: Tensor, budget: float | None, options: Options) -> nn.Module:
@@ -214,7 +216,7 @@ def main() -> None:
         network, seconds = torch.load(kept, weights_only=False)  # whole networks that this script wrote
         macs = macs_of_modules(network, photos)[""] / macs_of_modules(base, photos)[""]
         report = getattr(network, "conversion_report", None)
-        blocks = {} if report is None else {block.name: list(block.shares) for block in report.blocks}
+        blocks = {} if report is None else {block.name: [block.scales, block.shares] for block in report.blocks}
         results["rows"][name] = {"macs": macs, "seconds": seconds, **test.row(network), "blocks": blocks}
         write_json(out, results)
         print(show({"rows": {name: results["rows"][name]}}).splitlines()[-1], flush=True)

@@ -66,6 +66,16 @@ def test_a_tolerance_is_kept_on_photos_held_out(trained, tiny, tmp_path, capsys)
     assert done["aim"] == {"budget": None, "time": None, "tolerance": 0.5}
 
 
+def test_each_block_chooses_its_scales(trained, tiny, tmp_path, capsys):
+    out = tmp_path / "mixed.safetensors"
+    photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing", "--no-refit"]
+    assert main(["elasticize", str(trained), *photos, "--scales", "auto", "--budget", "84%", "-o", str(out)]) == 0
+    assert re.search(r"layer1\.0 +bottleneck +1: .*4: \d", capsys.readouterr().out)
+    blocks = load_checkpoint(out)[1].info["conversion"]["blocks"]
+    assert 4 in {scale for block in blocks for scale in block["scales"]}
+    assert load_checkpoint(out)[0](torch.randn(1, 3, 48, 48)).shape == (1, 2)
+
+
 def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
     out = tmp_path / "exact.safetensors"
     photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing"]
@@ -80,6 +90,10 @@ def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
     [
         (["--budget", "0.8"], "--budget needs --photos"),
         (["--photos", "PHOTOS", "--budget", "0.1"], "a budget of 0.1 cannot be met"),
+        (["--photos", "PHOTOS", "--scales", "auto"], "needs --photos and an aim"),
+        (["--scales", "auto"], "needs --photos and an aim"),
+        (["--photos", "PHOTOS", "--budget", "0.8", "--scales", "1", "auto"], "--scales auto stands alone"),
+        (["--photos", "PHOTOS", "--budget", "0.8", "--scales", "two"], "invalid"),
         (["--photos", "PHOTOS", "--budget", "120%"], "budget must lie between 0 and 1"),
         (["--photos", "PHOTOS", "--budget", "x"], "no number such as 0.8"),
         (["--photos", "PHOTOS", "--budget", "0.8", "--time", "0.8"], "not allowed with"),

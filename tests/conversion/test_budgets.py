@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from elastic_cnn import ElasticSpec, convert
-from elastic_cnn.conversion import Calibration, Refit, search, times, work
+from elastic_cnn.conversion import SCALES, Calibration, Refit, search, times, work
 from elastic_cnn.conversion.answers import same_answers
+from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.photos import collect
-from elastic_cnn.conversion.shares import STEPS, choose_shares
+from elastic_cnn.conversion.shares import STEPS, Alternative, choose_shares
 from elastic_cnn.measure.medians import MedianInterval
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks import spec
@@ -32,29 +33,42 @@ def photos():
 FAST = Calibration(refit=None)
 
 
-def test_shares_are_the_best_of_all_choices():
-    """Against trying all combinations: the greedy walk along convex ladders is within its last step of the best."""
+def alternative(spec, influence, cost):
+    """Saves `cost` of each block in proportion to what runs low."""
+    return Alternative(spec, influence, {n: {s: c * (1 - s) for s in (0.75, 0.5, 0.25)} for n, c in cost.items()})
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_shares_are_the_best_of_all_choices(scales):
+    """Against trying all combinations: nobody saves as much as the greedy walk along convex ladders for less."""
     errors = {name: [torch.tensor(values)] for name, values in {"a": [8.0, 4, 2, 1], "b": [3.0, 3, 3, 3]}.items()}
-    saved = {name: {step: cost * (1 - step) for step in (0.75, 0.5, 0.25)} for name, cost in (("a", 0.4), ("b", 0.6))}
-    sensitivity = {"a": 1.0, "b": 1.0}
-
-    def error(name, high):
-        each = errors[name][0]
-        return float(each[round(high * 4) :].sum() / each[2:].sum())
-
+    alternatives = [
+        alternative(ElasticSpec(), {"a": 1.0, "b": 1.0}, {"a": 0.4, "b": 0.6}),
+        alternative(ElasticSpec((1, 4)), {"a": 1.1, "b": 9.0}, {"a": 0.5, "b": 0.7}),  # pays in `a` alone
+    ][:scales]
+    every = {
+        name: [(0.0, 0.0)]
+        + [
+            (each.saved[name][high], each.influence[name] * float(errors[name][0][round(high * 4) :].sum() / unit))
+            for each in alternatives
+            for high in (0.75, 0.5, 0.25)
+        ]
+        for name, unit in (("a", 3.0), ("b", 6.0))
+    }
     for budget in (0.9, 0.8, 0.7, 0.6, 0.45):
-        found = choose_shares(sensitivity, errors, saved, budget)
+        found = choose_shares(alternatives, errors, budget)
         total = sum(choice.saved for choice in found.values())
         assert total >= 1 - budget - 1e-9
         got = sum(choice.error for choice in found.values())
-        steps = [(1.0, 0.0)] + [(high, None) for high in (0.75, 0.5, 0.25)]
-        for a, _ in steps:
-            for b, _ in steps:
-                cost = sum(saved[n][h] for n, h in (("a", a), ("b", b)) if h < 1)
-                if cost >= total - 1e-9:  # nobody saves as much for less
-                    assert sum(error(n, h) for n, h in (("a", a), ("b", b)) if h < 1) >= got - 1e-6
-    with pytest.raises(ValueError, match=r"cannot be met: .* still costs 0.250"):
-        choose_shares(sensitivity, errors, saved, 0.1)
+        for saved_a, error_a in every["a"]:
+            for saved_b, error_b in every["b"]:
+                assert saved_a + saved_b < total - 1e-9 or error_a + error_b >= got - 1e-6
+        if "a" in found and scales == 2:
+            assert found["a"].spec.scales == (1, 4)
+        assert "b" not in found or found["b"].spec.scales == (1, 2)
+    most = 0.25 if scales == 1 else 0.1
+    with pytest.raises(ValueError, match=rf"cannot be met: .* still costs {most:.3f}"):
+        choose_shares(alternatives, errors, 0.05)
 
 
 @pytest.mark.parametrize("budget", [0.97, 0.92])
@@ -84,6 +98,42 @@ def test_several_scales(photos):
     report = elastic.conversion_report
     assert all(len(block.shares) == 3 and block.error <= block.error_before for block in report.blocks)
     assert report.macs_ratio <= 0.92
+
+
+@pytest.mark.parametrize("aim", [{"budget": 0.87}, {"time": 0.93}, {"tolerance": 0.9}])
+def test_each_block_takes_the_scales_that_pay(photos, monkeypatch, aim):
+    """Where `layer1` is said to lose nothing at a quarter of the resolution, and all else does, it runs there."""
+
+    def told(division, names, *_):
+        half = next(iter(division.elastic_report.conversions.values())).spec.scales == (1, 2)
+        return {name: 1.0 if half else 1e-6 if name.startswith("layer1") else 9.0 for name in names}
+
+    def clock(networks, base, image, form):
+        saved = [
+            sum(0.02 * (1 - how.spec.shares[0]) for how in n.elastic_report.conversions.values()) for n in networks
+        ]
+        return [MedianInterval(1 - each, 1 - each, 1 - each) for each in saved]
+
+    def even(*given, **options):
+        return {name: [torch.ones_like(e) for e in each] for name, each in order_channels(*given, **options).items()}
+
+    monkeypatch.setattr(work, "order_channels", even)
+    monkeypatch.setattr(work, "influences", told)
+    monkeypatch.setattr(search, "time_ratios", clock)
+    elastic = convert(network(), photos, SCALES, **aim, calibration=FAST)
+    scales = {block.name: block.scales for block in elastic.conversion_report.blocks}
+    assert scales.pop("layer1.0") == scales.pop("layer1.1") == (1, 4)
+    assert set(scales.values()) == {(1, 2)} or "tolerance" in aim  # with which as much as can be is saved
+    again = apply_surgery(network(), describe_surgery(elastic))
+    again.load_state_dict(elastic.state_dict())
+    assert torch.equal(again.eval()(photos), elastic(photos))
+
+
+def test_several_specs_are_chosen_from_with_an_aim_alone(photos):
+    with pytest.raises(ValueError, match="with an aim"):
+        convert(network(), photos, SCALES)
+    with pytest.raises(ValueError, match=r"list of ElasticSpec, got \[1, 2\]"):
+        convert(network(), photos, [1, 2], budget=0.9)
 
 
 def test_measured_time(photos, monkeypatch):

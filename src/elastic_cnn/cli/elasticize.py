@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from elastic_cnn.cli.conversion_arguments import add_conversion_arguments, check_arguments, convert_on_photos, draw
+from elastic_cnn.cli.conversion_arguments import (
+    AIMS,
+    add_conversion_arguments,
+    check_arguments,
+    convert_on_photos,
+    draw,
+)
 from elastic_cnn.files import refuse_to_overwrite
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
@@ -17,13 +24,22 @@ from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
 if TYPE_CHECKING:
     from elastic_cnn.zoo import InputSpec, NetworkCard
 
+AUTO = "auto"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "network", metavar="NETWORK_OR_CHECKPOINT", help="a network's name, a checkpoint or a run folder"
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="save the elastic network there (.safetensors)")
-    parser.add_argument("--scales", type=int, nargs="+", default=[1, 2], metavar="R", help="default: 1 2")
+    parser.add_argument(
+        "--scales",
+        type=_scale,
+        nargs="+",
+        default=[1, 2],
+        metavar="R",
+        help="default: 1 2; auto: each block takes what pays most of 1 2, 1 4 and 1 2 4 (with --photos and an aim)",
+    )
     parser.add_argument("--shares", type=float, nargs="+", metavar="S", help="part of the channels of each scale")
     parser.add_argument("--downsample", default="area", choices=DOWNSAMPLE_KINDS, help="default: area")
     parser.add_argument("--upsample", default="bilinear", choices=UPSAMPLE_KINDS, help="default: bilinear")
@@ -65,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.out}: a checkpoint's name ends in .safetensors")
     if args.out and not args.overwrite:
         refuse_to_overwrite(args.out)
-    spec = ElasticSpec(tuple(args.scales), _shares(args.scales, args.shares), args.downsample, args.upsample)
+    spec = _spec(args)
     size = None if args.input_size is None else tuple(args.input_size)
     if size is not None and min(size) < 1:
         raise ValueError(f"--input-size takes three positive numbers, got {' '.join(map(str, size))}")
@@ -83,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         options = {"stages": args.stages, "convolutions": args.convolutions, "match": args.match, "example": size}
         options["everywhere"] = bool(args.everywhere)
+        assert isinstance(spec, ElasticSpec)  # several go with photos
         elastic = elasticize(network, spec, where, **options)
         print(_compare(card.network, network, elastic))
     if args.out:
@@ -136,8 +153,22 @@ def _with_size(spec: InputSpec, size: tuple[int, ...]) -> InputSpec:
     return replace(spec, size=(height, width), mean=(mean,) * channels, std=(std,) * channels)
 
 
-def _shares(scales: list[int], shares: list[float] | None) -> tuple[float, ...]:
-    return tuple(shares) if shares else tuple(1 / len(scales) for _ in scales)
+def _scale(text: str) -> int | str:
+    return text if text == AUTO else int(text)
+
+
+def _spec(args: argparse.Namespace) -> ElasticSpec | Sequence[ElasticSpec]:
+    """How blocks are divided; several specs, of which each block takes one, for `--scales auto`."""
+    if AUTO not in args.scales:
+        shares = args.shares or [1 / len(args.scales)] * len(args.scales)
+        return ElasticSpec(tuple(args.scales), tuple(shares), args.downsample, args.upsample)
+    from elastic_cnn.conversion import SCALES
+
+    if args.scales != [AUTO] or args.shares:
+        raise ValueError("--scales auto stands alone: scales and --shares are chosen for each block")
+    if args.photos is None or not any(getattr(args, aim) is not None for aim in AIMS):
+        raise ValueError("--scales auto needs --photos and an aim to choose by: --budget, --time or --tolerance")
+    return [replace(spec, downsample=args.downsample, upsample=args.upsample) for spec in SCALES]
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -3,7 +3,7 @@
 Four steps: order (`order.py`), shares (`shares.py`), the exact division (`surgery.elasticize`), refit (`refit.py`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -17,9 +17,16 @@ from elastic_cnn.conversion.search import within_time, within_tolerance
 from elastic_cnn.conversion.times import FORMS
 from elastic_cnn.conversion.work import Progress, Work
 from elastic_cnn.data.transforms import Transform
+from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.example import placement
 from elastic_cnn.surgery.candidates import Where
 from elastic_cnn.surgery.specs import Spec
+
+SCALES = (  # what each block may choose from
+    ElasticSpec((1, 2), (0.5, 0.5)),
+    ElasticSpec((1, 4), (0.5, 0.5)),
+    ElasticSpec((1, 2, 4), (0.5, 0.25, 0.25)),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Calibration:
 def convert(
     network: nn.Module,
     photos: Photos,
-    spec: Spec | None = None,
+    spec: Spec | Sequence[ElasticSpec] | None = None,
     where: Where | None = None,
     *,
     stages: Collection[int] | None = None,
@@ -72,8 +79,9 @@ def convert(
     spec, where, stages, convolutions, everywhere: as for `elasticize`; `everywhere` is True by default where an aim is
         given and `stages` are not, so that also blocks of the last stage and those that change the resolution are
         chosen from.
-    budget, time, tolerance: at most one of them, with one spec for all blocks, which then says the scales; which blocks
-        are converted, and how much of each, is chosen so that the answers change least. budget: multiply-adds over the
+    budget, time, tolerance: at most one of them, with one spec for all blocks, which then says the scales, or several
+        (`SCALES` are the usual ones), of which each block takes the one that pays most; which blocks are converted, and
+        how much of each, is chosen so that the answers change least. budget: multiply-adds over the
         base's, in 0..1. time: measured seconds over the base's, in the form `form`. tolerance: the part of the answers
         on photos held out that may change; the fewest multiply-adds within it.
     form: how the network will be deployed, a key of `conversion.times.FORMS`.
@@ -98,7 +106,7 @@ def convert(
     work = Work(
         network,
         batches(parts[0]),
-        spec,
+        list(spec) if isinstance(spec, Sequence) else [spec],
         where,
         {"stages": stages, "convolutions": convolutions, "everywhere": everywhere},
         calibration.order,
@@ -123,10 +131,21 @@ def convert(
     return elastic.to(dtype).to(memory_format=torch.contiguous_format)
 
 
-def _check(spec: Spec | None, budget: float | None, time: float | None, tolerance: float | None, form: str) -> None:
+def _check(
+    spec: Spec | Sequence[ElasticSpec] | None,
+    budget: float | None,
+    time: float | None,
+    tolerance: float | None,
+    form: str,
+) -> None:
     """`ValueError` for aims that exclude each other or cannot be."""
     aims = {"budget": budget, "time": time, "tolerance": tolerance}
     given = {name: value for name, value in aims.items() if value is not None}
+    if isinstance(spec, Sequence):
+        if not spec or not all(isinstance(each, ElasticSpec) for each in spec):
+            raise ValueError(f"several specs to choose from are a list of ElasticSpec, got {spec!r:.80}")
+        if len(spec) > 1 and not given:
+            raise ValueError("several specs are chosen from with an aim: give budget, time or tolerance")
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other")
     for name, value in given.items():

@@ -55,12 +55,12 @@ class ConversionReport:
         return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
-        head = ["block", "kind", "at full resolution", "multiply-adds", "error divided", "error refitted"]
+        head = ["block", "kind", "channels at scale", "multiply-adds", "error divided", "error refitted"]
         rows = [
             [
                 block.name,
                 block.kind,
-                f"{block.shares[0]:.1%}",
+                ", ".join(f"{scale}: {part:.1%}" for scale, part in zip(block.scales, block.shares, strict=True)),
                 f"{block.macs / block.macs_before:.3f}",
                 _per_cent(block.error_before),
                 _per_cent(block.error),

@@ -41,18 +41,24 @@ def within_time(work: Work, wanted: float, form: str) -> Any:
     raise ValueError(f"{wanted:g} of the base's time in the form {form!r} cannot be reached: {tried}{obstacle}")
 
 
-def measured_savings(work: Work, form: str) -> Costs:
-    """{block: {part at full resolution: seconds saved, of the base's}}: measured on networks in which blocks that are
-    alike are elastic, all of them, and no others."""
-    kinds = {block.name: block.kind for block in work.elastic.elastic_report.blocks if block.converted}
-    groups = alike(work.macs_before, macs_of_modules(work.elastic, work.images[0]), kinds)
-    spec: ElasticSpec = work.spec
+def measured_savings(work: Work, form: str) -> dict[ElasticSpec, Costs]:
+    """{spec: {block: {part at full resolution: seconds saved, of the base's}}}: measured on networks in which blocks
+    that are alike are elastic, all of them, and no others."""
+    groups = [(spec, group) for spec in work.specs for group in _alike(work, spec)]
     work.tell("time of blocks", 0, len(groups))
-    networks = [work.divided(dict.fromkeys(group, spec)) for group in groups]
+    networks = [work.divided(dict.fromkeys(group, spec)) for spec, group in groups]
     ratios = time_ratios(networks, work.trained, work.images[0][:1], form)
     work.tell("time of blocks", len(groups), len(groups))
-    each = {name: (1 - r.median) / len(group) for group, r in zip(groups, ratios, strict=True) for name in group}
-    return work.grown(dict.fromkeys(each, 0.0), {name: -saved for name, saved in each.items()}, 1.0)
+    each: dict[ElasticSpec, dict[str, float]] = {spec: {} for spec in work.specs}
+    for (spec, group), ratio in zip(groups, ratios, strict=True):
+        each[spec] |= dict.fromkeys(group, (1 - ratio.median) / len(group))
+    return {spec: work.grown(spec, saved, dict.fromkeys(saved, 0.0), 1.0) for spec, saved in each.items()}
+
+
+def _alike(work: Work, spec: ElasticSpec) -> list[list[str]]:
+    division = work.division(spec)
+    kinds = {block.name: block.kind for block in division.elastic_report.blocks if block.converted}
+    return alike(work.macs_before, macs_of_modules(division, work.images[0]), kinds)
 
 
 def within_tolerance(work: Work, wanted: float, held_out: list[Tensor], task: str) -> Any:
@@ -79,5 +85,9 @@ def within_tolerance(work: Work, wanted: float, held_out: list[Tensor], task: st
 
 
 def _lowest_budget(work: Work) -> float:
-    """What is left of the multiply-adds with the lowest shares in all blocks."""
-    return max(LOWEST, 1 - sum(max(steps.values()) for steps in work.saved_macs().values()))
+    """What is left of the multiply-adds where every block saves as much as it can."""
+    most: dict[str, float] = {}
+    for spec in work.specs:
+        for name, steps in work.saved_macs(spec).items():
+            most[name] = max(most.get(name, 0.0), *steps.values())
+    return max(LOWEST, 1 - sum(most.values()))

@@ -7,7 +7,7 @@ on, the next step is always the one that adds least for the cost it saves.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -21,12 +21,34 @@ Costs = Mapping[str, Mapping[float, float]]  # {block: {part at full resolution:
 
 @dataclass(frozen=True)
 class Choice:
-    """One block's part at full resolution (1: it is left), what that saves of the network's cost, and what it is
-    expected to do to the answers."""
+    """How one block is divided (None: it is left), what that saves of the network's cost, and what it is expected to do
+    to the answers."""
 
-    high: float
+    spec: ElasticSpec | None
     saved: float
     error: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to divide blocks. influence: {block: what its conversion by `spec`, alone, does to the answers}; saved:
+    what it saves at all steps, in proportions in which `spec` deals out what does not run at full resolution."""
+
+    spec: ElasticSpec
+    influence: Mapping[str, float]
+    saved: Costs
+
+    def choices(self, block: str, errors: Sequence[Tensor]) -> list[Choice]:
+        """One of each step; errors of the block's channels, in their order."""
+        if block not in self.influence:
+            return []
+        unit = tail(errors, self.spec.shares[0])
+        return [
+            Choice(
+                with_part(self.spec, high), saved, self.influence[block] * (tail(errors, high) / unit if unit else 1.0)
+            )
+            for high, saved in self.saved[block].items()
+        ]
 
 
 def after_mending(influence: Mapping[str, float]) -> dict[str, float]:
@@ -40,28 +62,26 @@ def after_mending(influence: Mapping[str, float]) -> dict[str, float]:
 
 
 def tail(errors: Sequence[Tensor], high: float) -> float:
-    """The summed error of the channels that run low where the part `high` of each section's does not."""
-    return sum(float(each[round(high * len(each)) :].sum()) for each in errors)
+    """The summed error of the channels that run low where the part `high` of each section's does not: of one unit at
+    least, as a division leaves no branch empty."""
+    return sum(float(each[min(round(high * len(each)), len(each) - 1) :].sum()) for each in errors)
 
 
-def choose_shares(
-    influence: Mapping[str, float],
-    errors: Errors,
-    saved: Costs,
-    budget: float,
-    half: float = 0.5,
-) -> dict[str, Choice]:
-    """The blocks to convert, each with its part at full resolution, that save at least 1 - `budget` of the cost.
+def choose_shares(alternatives: Sequence[Alternative], errors: Errors, budget: float) -> dict[str, Choice]:
+    """The blocks to convert, each in the way and with the part at full resolution that lose least, so that at least
+    1 - `budget` of the cost is saved.
 
-    influence: of each block with the part `half` at full resolution. saved: of the network's cost, as parts of it.
-    `ValueError` where not even the lowest shares of all blocks save enough.
+    `ValueError` where not even what saves most of all blocks saves enough.
     """
-    ladders = {name: _ladder(influence[name], errors[name], saved[name], half) for name in influence}
+    ladders = {
+        name: _ladder([choice for each in alternatives for choice in each.choices(name, errors[name])])
+        for name in errors
+    }
     at = dict.fromkeys(ladders, 0)
     total = 0.0
     while total < 1 - budget - 1e-9:
         steps = [
-            ((ladder[i + 1].error - ladder[i].error) / (ladder[i + 1].saved - ladder[i].saved), name)
+            (_price(ladder[i], ladder[i + 1]), name)
             for name, ladder in ladders.items()
             for i in [at[name]]
             if i + 1 < len(ladder)
@@ -77,16 +97,11 @@ def choose_shares(
     return {name: ladder[at[name]] for name, ladder in ladders.items() if at[name]}
 
 
-def _ladder(influence: float, errors: Sequence[Tensor], saved: Mapping[float, float], half: float) -> list[Choice]:
+def _ladder(choices: Sequence[Choice]) -> list[Choice]:
     """Choices of growing saving on the convex hull, so that each step's price is below the next one's."""
-    unit = tail(errors, half)
-    points = [Choice(1.0, 0.0, 0.0)]
-    for high in sorted(saved, reverse=True):
-        grown = tail(errors, high) / unit if unit else 1.0
-        points.append(Choice(high, saved[high], influence * grown))
-    hull: list[Choice] = []
-    for point in points:
-        if hull and point.saved <= hull[-1].saved:
+    hull = [Choice(None, 0.0, 0.0)]
+    for point in sorted(choices, key=lambda choice: (choice.saved, choice.error)):
+        if point.saved <= hull[-1].saved:
             continue
         while len(hull) > 1 and _price(hull[-2], hull[-1]) >= _price(hull[-1], point):
             hull.pop()
@@ -98,15 +113,7 @@ def _price(a: Choice, b: Choice) -> float:
     return (b.error - a.error) / (b.saved - a.saved)
 
 
-def specs_of(choices: Mapping[str, Choice], spec: ElasticSpec) -> dict[str, ElasticSpec]:
-    """{block: how to divide it}: what does not run at full resolution is dealt out as `spec` says."""
+def with_part(spec: ElasticSpec, high: float) -> ElasticSpec:
+    """`spec` with the part `high` at full resolution; the rest is dealt out as it says."""
     low = sum(spec.shares[1:])
-    return {
-        name: ElasticSpec(
-            spec.scales,
-            (choice.high, *((1 - choice.high) * share / low for share in spec.shares[1:])),
-            spec.downsample,
-            spec.upsample,
-        )
-        for name, choice in choices.items()
-    }
+    return replace(spec, shares=(high, *((1 - high) * share / low for share in spec.shares[1:])))

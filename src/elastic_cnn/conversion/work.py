@@ -17,7 +17,7 @@ from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.probe import trace
 from elastic_cnn.conversion.refit import BlockRefit, Refit, refit
 from elastic_cnn.conversion.report import BlockConversion, ConversionReport
-from elastic_cnn.conversion.shares import STEPS, Costs, after_mending, choose_shares, specs_of
+from elastic_cnn.conversion.shares import STEPS, Alternative, Costs, after_mending, choose_shares
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example
@@ -33,13 +33,13 @@ Specs = Mapping[str, ElasticSpec]
 
 class Work:
     """trained: a copy of the network, its channels in order. elastic: that, with every eligible block made elastic by
-    the spec asked for, and nothing refitted. blocks: how."""
+    the first of the specs asked for, and nothing refitted. blocks: how."""
 
     def __init__(
         self,
         network: nn.Module,
         images: Sequence[Tensor],
-        spec: Spec | None,
+        specs: Sequence[Spec | None],
         where: Where | None,
         options: dict[str, Any],
         order: bool,
@@ -55,7 +55,7 @@ class Work:
         self.folder = keep
         self.kept: list[Keep] = []
         self.trained = copy.deepcopy(network).float().eval().to(memory_format=torch.channels_last)
-        elastic: Any = elasticize(self.trained, spec, where, **options)
+        elastic: Any = elasticize(self.trained, specs[0], where, **options)
         self.blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions
         tell("order", 0, 1)
         before = copy.deepcopy(self.trained)
@@ -65,38 +65,53 @@ class Work:
                 f"the channels of {type(network).__name__} cannot be put in order without changing what it computes "
                 f"({difference.problem}); leave that out: Calibration(order=False)"
             )
-        self.spec = elastic.elastic_spec
+        self.specs: Sequence[Any] = [elastic.elastic_spec, *specs[1:]]
         self.elastic = self.divided({name: how.spec for name, how in self.blocks.items()})
         self.macs_before = macs_of_modules(self.trained, images[0])
-        self._influence: dict[str, float] = {}
+        self._influence: dict[ElasticSpec, Mapping[str, float]] = {}
+        self._divisions: dict[ElasticSpec, Any] = {}
         tell("order", 1, 1)
 
-    def saved_macs(self) -> Costs:
-        """{block: {part at full resolution: multiply-adds saved, of the network's}}."""
-        return self.grown(self.macs_before, macs_of_modules(self.elastic, self.images[0]), self.macs_before[""])
+    def division(self, spec: ElasticSpec) -> Any:
+        """As `elastic`, by another of the specs."""
+        if spec == self.specs[0]:
+            return self.elastic
+        if spec not in self._divisions:
+            self._divisions[spec] = self.divided(dict.fromkeys(self.blocks, spec))
+        return self._divisions[spec]
 
-    def grown(self, before: Mapping[str, float], after: Mapping[str, float], whole: float) -> Costs:
+    def saved_macs(self, spec: ElasticSpec) -> Costs:
+        """{block: {part at full resolution: multiply-adds saved, of the network's}}."""
+        after = macs_of_modules(self.division(spec), self.images[0])
+        return self.grown(spec, self.macs_before, after, self.macs_before[""])
+
+    def grown(self, spec: ElasticSpec, before: Mapping[str, float], after: Mapping[str, float], whole: float) -> Costs:
         """What each block saves at all steps, from its costs at full resolution and at the spec's: savings grow with
         the part that runs low, in a straight line."""
-        high = self.spec.shares[0]
+        high = spec.shares[0]
         return {
             name: {step: (before[name] - after[name]) / whole * (1 - step) / (1 - high) for step in STEPS}
-            for name in self.blocks
+            for name in self.division(spec).elastic_report.conversions
         }
 
-    def choose(self, budget: float, saved: Costs | None = None) -> Specs:
+    def influence(self, spec: ElasticSpec) -> Mapping[str, float]:
+        """{block: what its conversion by the spec does to the answers, less what later blocks mend of it}."""
+        if spec not in self._influence:
+            division, at = self.division(spec), self.specs.index(spec)
+            self.tell("shares", at, len(self.specs))
+            photos = first(self.images, SHARES_PHOTOS)
+            found = influences(division, list(division.elastic_report.conversions), photos, self.task, self.seed)
+            self._influence[spec] = found if self.refit_options is None else after_mending(found)
+            self.tell("shares", at + 1, len(self.specs))
+        return self._influence[spec]
+
+    def choose(self, budget: float, saved: Mapping[ElasticSpec, Costs] | None = None) -> Specs:
         """How to divide which blocks so that the cost is `budget` of the base's; `saved` of it by default in
         multiply-adds. `ValueError` where it cannot be met."""
-        if not self._influence:
-            self.tell("shares", 0, 1)
-            photos = first(self.images, SHARES_PHOTOS)
-            self._influence = influences(self.elastic, list(self.blocks), photos, self.task, self.seed)
-            if self.refit_options is not None:
-                self._influence = after_mending(self._influence)
-            self.tell("shares", 1, 1)
-        spec: ElasticSpec = self.spec
-        chosen = choose_shares(self._influence, self.errors, saved or self.saved_macs(), budget, spec.shares[0])
-        return specs_of(chosen, spec)
+        saved = saved or {spec: self.saved_macs(spec) for spec in self.specs}
+        alternatives = [Alternative(spec, self.influence(spec), saved[spec]) for spec in self.specs]
+        chosen = choose_shares(alternatives, self.errors, budget)
+        return {name: choice.spec for name, choice in chosen.items() if choice.spec is not None}
 
     def divided(self, specs: Specs | None) -> Any:
         """The elastic network by these specs (None: the spec asked for), not refitted."""
