@@ -29,7 +29,9 @@ def test_resized_maps_have_their_size(mode, options):
     class Resized(nn.Module):
         def forward(self, x):  # (1, 3, 5, 6)
             x = F.interpolate(x.contiguous(memory_format=torch.channels_last), mode=mode, **options)
-            return x.permute(0, 2, 3, 1).view(-1, 3).double()  # a view where the layout is kept, as resizing does
+            return (
+                x.permute(0, 2, 3, 1).view(-1).view(-1, 3).double()
+            )  # a view where the layout is kept, as resizing does
 
     height, width = F.interpolate(torch.zeros(1, 3, 5, 6), mode=mode, **options).shape[-2:]
     network = nn.Sequential(Resized(), nn.Linear(3, 4, bias=False).double()).to("meta")

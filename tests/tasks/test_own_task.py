@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from brightness import TASK
+from brightness import TASK, Brightness
 from PIL import Image
 
 from elastic_cnn.cli import main
@@ -70,6 +70,19 @@ def test_it_learns_and_the_command_line_knows_it(run, place, tmp_path, capsys):
     assert f"mae {results['mae']:.4f}" in told
     assert main(["stress", str(run), "--data", str(place), "--sizes", "24,32", *QUIET]) == 0
     assert "mean absolute error" in capsys.readouterr().out
+
+
+def test_a_headline_of_its_own_tells_what_it_says_it_tells(run, place, monkeypatch, capsys):
+    """Whatever its words are: one that rounds is not taken for silence, and one that only looks so not for a number."""
+    command = ["eval", str(run), "--data", str(place), *QUIET]
+    monkeypatch.setattr(Brightness, "headline", lambda self, results: f"off by {results['mae']:.1f}")
+    monkeypatch.setattr(Brightness, "told", ("mae",))
+    assert main(command) == 0
+    assert "mae" not in capsys.readouterr().out
+    monkeypatch.setattr(Brightness, "headline", lambda self, results: f"not the mae {results['mae']:.4f}")
+    monkeypatch.setattr(Brightness, "told", ())
+    assert main(command) == 0
+    assert "  mae: " in capsys.readouterr().out
 
 
 def test_it_is_exported(run, tmp_path, capsys):

@@ -9,7 +9,6 @@ from elastic_cnn.cli.next_step import how_to_test, next_line
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_to_overwrite, write_json
-from elastic_cnn.tasks.spec import task_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +75,6 @@ def describe(results: dict) -> list[str]:
     """The results as lines: as training prints them, then what that line leaves out: fractions in per cent, `-` for
     what does not occur in the data."""
     head = ("network", "task", "classes", "images", "unreadable", "images_per_s", "seconds")
-    told = ("loss", "top1", "top5", "top1_error", "top5_error") if task_spec(results["task"]).top1 else ()
     lines = [
         f"{results['network']} ({results['task']}, {results['classes']} classes): {results['images']} images in "
         f"{results['seconds']} s ({results['images_per_s']} images/s)"
@@ -86,10 +84,8 @@ def describe(results: dict) -> list[str]:
     if (other := results["trained_in"]) != results["precision"]:
         lines.append(f"  in {results['precision']}; validated in {other} while it trained, so last digits may differ")
     for name, value in results.items():
-        if name in (*head, *told):
+        if name in (*head, *results["told"]):
             continue
-        if isinstance(value, int | float) and f"{name} {value:.4f}" in results["headline"]:
-            continue  # a task without a line of its own: which of its numbers are fractions, nobody has said
         if value is None:
             lines.append(f"  {name}: -")
         elif isinstance(value, int | float):

@@ -85,6 +85,7 @@ class Classification(Task):
     """Cross-entropy; top-1 and top-5 error. `metric` is `top1`, the accuracy."""
 
     metric = "top1"
+    told = ("loss", "top1", "top5", "top1_error", "top5_error")
 
     def __init__(
         self, network: nn.Module, num_classes: int, options: Options = Options(), weights: Tensor | None = None

@@ -29,10 +29,12 @@ class Task(LightningModule, ABC):
     """A network at work on one job: loss, metrics, pictures. `training.py` describes the contract.
 
     metric: the key of `validation_results()` that decides which weights are best; maximise: whether more is better.
+    told: the keys of those results that a `headline` of its own tells, so that `elastic eval` does not tell them again.
     """
 
     metric: str = ""
     maximise: bool = True
+    told: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -64,7 +66,15 @@ class Task(LightningModule, ABC):
 
     def headline(self, results: dict[str, Any]) -> str:
         """One line for the terminal."""
-        return ", ".join(f"{name} {value:.4f}" for name, value in results.items() if isinstance(value, int | float))
+        return ", ".join(f"{name} {results[name]:.4f}" for name in _numbers(results))
+
+    def told_by_headline(self, results: dict[str, Any]) -> list[str]:
+        """The keys of the results that `headline` tells: all numbers, where the task has no headline of its own."""
+        return _numbers(results) if type(self).headline is Task.headline else [*self.told]
+
+
+def _numbers(results: dict[str, Any]) -> list[str]:
+    return [name for name, value in results.items() if isinstance(value, int | float)]
 
 
 @dataclass(frozen=True)

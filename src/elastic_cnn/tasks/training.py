@@ -26,7 +26,8 @@ What a task (a `TaskSpec` of `tasks/spec.py`; the built-in ones' code lies in `t
        metric = "top1", maximise = True                which result decides what is `best`
        parameter_groups() -> list[ParameterGroup]      optional: learning-rate and weight-decay factors by part
        save_pictures(folder, epoch) -> list[Path]      optional: after each validation, on the first process
-       headline(results) -> str                        optional: the line printed after each validation
+       headline(results) -> str                        optional: the line printed after each validation, and
+       told = ("top1",)                                which results it tells
    The loop calls `network.train()` / `.eval()`; override `train(mode)` to freeze batch norms. Nothing may depend on
    state outside `state_dict()`: global generators are reseeded from (seed, step) before each training step.
 
@@ -287,6 +288,7 @@ def evaluate(
 
     observe: told the task's name, the split's samples, and of each batch the batch and what the network said.
     Returns the task's results with `network`, `task`, `headline` (the line that training prints of the same results),
+    `told` (the keys of the results that it tells),
     `precision` (of this test) and `trained_in` (that of the validations in training), `images` (counted), `unreadable`,
     `classes` (their number), `images_per_s` and `seconds`. `ValueError` where the checkpoint or the data do not fit.
     """
@@ -323,6 +325,7 @@ def evaluate(
         "network": card.network,
         "task": card.task,
         "headline": task.headline(results),
+        "told": task.told_by_headline(results),
         "precision": "fp32",
         "trained_in": recipe.get("precision", "fp32") if isinstance(recipe, dict) else "fp32",
         **results,
