@@ -36,12 +36,16 @@ def train(
 
     require("lightning", "train")
     from elastic_cnn.tasks import training
+    from elastic_cnn.tasks.recipe import read_recipe
+    from elastic_cnn.tasks.strict import told_with_file
 
+    source = None
     if isinstance(recipe, str | Path):
-        recipe = training.load_recipe(recipe, list(_overrides(keys)))
+        recipe, source = read_recipe(recipe, list(_overrides(keys)))
     elif keys:
         recipe = replace(recipe, **keys)
-    return training.train(recipe, data, out, settings or training.DEFAULT_SETTINGS, build, console)
+    with told_with_file(source):
+        return training.train(recipe, data, out, settings or training.DEFAULT_SETTINGS, build, console)
 
 
 def _overrides(keys: dict[str, Any], before: str = "") -> list[str]:

@@ -61,6 +61,53 @@ def test_recipes(name, tiny, tmp_path, shell, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my recipe.yaml"]
 
 
+REFUSED_LATER = {  # by the network, or by what trains it
+    "an argument of the network": ("network_kwargs: {depths: 3}\n", 1, "resnet10t cannot be built with"),
+    "a network": ("network: resnet10x\n", 1, "resnet10x"),
+    "classes": ("network_kwargs: {num_classes: 7}\n", 1, "network_kwargs.num_classes=7: the data has 2 classes"),
+    "weights": ("weights: gone.safetensors\n", 1, "no checkpoint at gone.safetensors"),
+    "a checkpoint": ("network: null\nweights: gone.safetensors\n", 2, "gone.safetensors"),
+    "init": ("weights: timm\ninit: he_fan_in\n", 2, "init=he_fan_in would overwrite weights=timm"),
+    "a teacher": ("teacher: gone.safetensors\n", 1, "gone.safetensors"),
+    "freeze": ("\nfreeze: 9\n", 2, "freeze=9: ResNet has 6 parts with its classifier: freeze fewer"),
+    "an optimizer": ("optimizer: {name: sgdd}\n", 1, "unknown optimizer 'sgdd'"),
+    "momentum": ("optimizer:\n  name: adamw\n  momentum: 0.5\n", 3, "optimizer.momentum=0.5 would do nothing"),
+    "layer decay": ("optimizer: {options: {layer_decay: 2}}\n", 1, "layer_decay=2 must be a number in 0..1"),
+    "precision": ("precision: 16-mixed\n", 1, "precision=16-mixed is for GPUs"),
+    "fused": ("network: test_vit\nnetwork_kwargs: {}\nfused: always\n", 3, "fused=always, but no block can train"),
+    "elastic": (
+        "network: vit_tiny_patch16_224\nnetwork_kwargs: {img_size: 32, depth: 1}\nelastic: true\n",
+        3,
+        "no block of",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_LATER)
+def test_values_that_only_the_network_refuses_name_the_file_too(name, tiny, tmp_path, shell, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, line, says = REFUSED_LATER[name]
+    given = {row.split(":")[0] for row in text.splitlines()}
+    rest = [row for row in RECIPE.splitlines() if row.split(":")[0] not in given]
+    (tmp_path / "my recipe.yaml").write_text("\n".join([text.rstrip("\n"), *rest]))
+    command = ("train", "my recipe.yaml", "--data", tiny / "photos", "-o", tmp_path / "run", "--accelerator", "cpu")
+    shell.refuses(*command, named=f"my recipe.yaml, line {line}: ", says=says)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "says"),
+    [
+        ("network=resnet10x", "error: the command line: ", "unknown network"),
+        ("optimizer.name=sgdd", "error: the command line: ", "unknown optimizer"),
+        ("network_kwargs.depths=3", "tiny.yaml, line 2, and the command line: ", "cannot be built"),
+    ],
+)
+def test_values_of_the_command_line_are_said_to_come_from_there(override, place, says, tiny, tmp_path, shell):
+    command = ("train", tiny / "tiny.yaml", "--data", tiny / "photos", "-o", tmp_path / "run", override)
+    shell.refuses(*command, named=place, says=says)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -135,11 +135,6 @@ def outcome(operator: Any, arguments: list[Any]) -> Any:
     return [(tuple(r.shape), r.dtype, r.stride()) for r in results if isinstance(r, Tensor)]
 
 
-def lacks_bfloat16(what: str, real: Any) -> bool:
-    """Whether this processor refuses what is traced anywhere: maps in bfloat16, which not every one computes."""
-    return real == "refused" and what.endswith("torch.bfloat16") and not torch.ops.elastic_cnn.train_bf16_level()
-
-
 def try_all(name: str, arguments: list[Any], tell: Callable[[str], None]) -> None:
     """All wrong calls of an operator; `tell` is given what is tried next, and faults."""
     operator = getattr(torch.ops.elastic_cnn, name)
@@ -147,7 +142,7 @@ def try_all(name: str, arguments: list[Any], tell: Callable[[str], None]) -> Non
     for what, wrong in wrong_arguments(arguments):
         tell(f"next {what}")
         real, traced = outcome(operator, mapped(wrong, guarded)), outcome(operator, mapped(wrong, on_meta))
-        if real != traced and "meta device" not in what and not lacks_bfloat16(what, real):
+        if real != traced and "meta device" not in what:
             tell(f"fault {what}: {real}, traced {traced}")
         if "meta device" in what and real != "refused" and any(lies_on_cpu(wrong)):
             tell(f"fault {what}: {real}")

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from native_blocks_reference import run_block, run_tree
 from native_dense_reference import run_steps
+from on_avx2 import pytest_on_avx2
 from operator_examples import PLAIN, blocks, examples, in_bfloat16, tree, trunk, up
 from torch import Tensor
 
@@ -50,6 +51,20 @@ def test_wrong_arguments_are_refused_and_touch_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
     of_training = len(PLAIN) if training_ops.bf16_level() else 0  # again with maps of bfloat16
     assert done.stdout.count("no fault") == len(examples()) + of_training
+
+
+@pytest.mark.skipif(bool(training_ops.bf16_level()), reason="this processor computes bfloat16")
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_the_processor_lacks_is_said_when_traced_too(name):
+    arguments, operator = in_bfloat16(examples()[name]), getattr(torch.ops.elastic_cnn, name)
+    for given in (arguments, [a.to("meta") if isinstance(a, Tensor) else a for a in arguments]):
+        with pytest.raises(RuntimeError, match="this processor has no AVX-512 BF16"):
+            operator(*given)
+
+
+@needs_bf16
+def test_what_avx2_lacks_is_said():
+    assert f"{len(PLAIN)} passed" in pytest_on_avx2("-k", "test_what_the_processor_lacks", __file__)
 
 
 def test_what_is_asked_about_groups_is_answered():

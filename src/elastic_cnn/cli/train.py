@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.console import Console
+    from elastic_cnn.tasks.strict import told_with_file
 
     args.resume = args.resume or bool(args.extend)
     if args.resume and args.overwrite:
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is None:
         raise ValueError("-o is missing: name a folder for everything that the run writes (-o runs/mine)")
     restarted = was_restarted()
-    recipe, data = recipe_and_data(args)
+    recipe, source, data = recipe_and_data(args)
     settings = replace(
         machine_settings(args),
         nodes=args.nodes,
@@ -133,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
     )
     console = Console(settings.progress)
     try:
-        summary = training.train(recipe, data, args.out, settings, console=console)
+        with told_with_file(source):
+            summary = training.train(recipe, data, args.out, settings, console=console)
     except training.Interrupted as interrupted:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
@@ -145,6 +147,7 @@ def check(args: argparse.Namespace) -> None:
     """Read the data that would be trained on, and say how to go on."""
     from elastic_cnn.tasks.check_data import check_data
     from elastic_cnn.tasks.console import Console
+    from elastic_cnn.tasks.strict import told_with_file
 
     if args.recipe is None or args.resume:
         raise ValueError("--check-data goes with a recipe: elastic train finetune --data DIR --check-data")
@@ -153,19 +156,21 @@ def check(args: argparse.Namespace) -> None:
     for name in ("data", "annotations", "images", "split", "network", "classes_from"):
         if (value := getattr(args, name)) is not None:
             given += [f"--{name.replace('_', '-')}", value]
-    recipe, data = recipe_and_data(args)
+    recipe, source, data = recipe_and_data(args)
     settings = replace(machine_settings(args), strict=args.strict)
     console = Console(settings.progress)
-    check_data(recipe, data, settings, console)
+    with told_with_file(source):
+        check_data(recipe, data, settings, console)
     console.line(next_line("train", *given, *(["--elastic"] if args.elastic else []), "-o", args.out))
 
 
-def recipe_and_data(args: argparse.Namespace) -> tuple[Any, str]:
-    """The recipe with what the command line changes in it, and where the data lies; both of the run where it goes on.
+def recipe_and_data(args: argparse.Namespace) -> tuple[Any, Any, str]:
+    """The recipe with what the command line changes in it, where its values stand, and where the data lies; those of
+    the run where it goes on.
 
     `ValueError` where neither is named and there is no run to go on with.
     """
-    from elastic_cnn.tasks import training
+    from elastic_cnn.tasks.recipe import read_recipe
     from elastic_cnn.tasks.run_folder import RunFolder
 
     folder, name = RunFolder(args.out), args.recipe
@@ -187,9 +192,9 @@ def recipe_and_data(args: argparse.Namespace) -> tuple[Any, str]:
         overrides.append(f"options.classes_from={args.classes_from}")
     if name is None:
         folder.recipe()  # says what is missing
-    recipe = training.load_recipe(folder.recipe_yaml if name is None else name, overrides)
+    recipe, source = read_recipe(folder.recipe_yaml if name is None else name, overrides)
     own = name is None and args.data is None and args.images is None
-    return recipe, folder.data() if own else data_of(args)
+    return recipe, source, folder.data() if own else data_of(args)
 
 
 def check_extension(changes: list[str], folder: Any) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.tasks.strict import concerning
 from elastic_cnn.zoo.checkpoint import NetworkCard, load_checkpoint
 
 
@@ -39,6 +40,7 @@ class Distill:
 class Teacher:
     """A trained network beside one in training, whose every forward pass it notes."""
 
+    @concerning("teacher")
     def __init__(self, checkpoint: str | Path, card: NetworkCard, network: nn.Module, options: Distill) -> None:
         self.network, own = load_checkpoint(checkpoint)
         if own.task != card.task or own.classes != card.classes:

@@ -22,6 +22,7 @@ from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.spec import loaded, task_spec
+from elastic_cnn.tasks.strict import Refused, concerning
 from elastic_cnn.zoo.checkpoint import NetworkCard, save_checkpoint
 
 START = "start.safetensors"
@@ -59,12 +60,13 @@ def make_elastic(
     if not recipe.elastic:
         return network, card
     if recipe.convert is None:
-        network = elasticize(network, inplace=True)
+        with concerning("elastic"):
+            network = elasticize(network, inplace=True)
         print(network.elastic_report)
         return network, card
     if samples is None or task_spec(recipe.task).per_pixel:
-        raise ValueError(
-            f"convert does not go with {recipe.task}: leave it out, or convert first and give weights=FILE"
+        raise Refused(
+            f"convert does not go with {recipe.task}: leave it out, or convert first and give weights=FILE", "convert"
         )
     print(f"converting the network on {min(recipe.convert.photos, len(samples))} training photos, without their labels")
     photos: Any = Prepared(samples, card, recipe.seed)

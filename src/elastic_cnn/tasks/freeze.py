@@ -5,6 +5,8 @@ from typing import Literal
 from timm.models import group_parameters
 from torch import nn
 
+from elastic_cnn.tasks.strict import concerning
+
 Freeze = int | Literal["backbone"]
 
 
@@ -35,6 +37,7 @@ class Frozen:
             norm.eval()
 
 
+@concerning("freeze")
 def _names(network: nn.Module, freeze: Freeze) -> set[str]:
     """The names of the parameters to freeze."""
     what = f"freeze={freeze}: {type(network).__name__}"

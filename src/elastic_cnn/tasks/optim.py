@@ -10,6 +10,7 @@ from timm.optim import param_groups_layer_decay
 
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks.recipe import Optimizer, Schedule
+from elastic_cnn.tasks.strict import Refused, concerning
 from elastic_cnn.tasks.task import Task
 
 ELSEWHERE = {  # arguments of timm's that have a key of their own
@@ -20,6 +21,7 @@ BY_LAYER = ("layer_decay", "layer_decay_min_scale")
 PLAIN_NAMES = {"sgd": "momentum", "nesterov": "sgd"}  # timm calls SGD with Nesterov's momentum `sgd`
 
 
+@concerning("optimizer")
 def make_optimizer(task: Task, options: Optimizer) -> torch.optim.Optimizer:
     """The optimizer over the task's parameter groups.
 
@@ -31,24 +33,28 @@ def make_optimizer(task: Task, options: Optimizer) -> torch.optim.Optimizer:
     arguments = {key: value for key, value in options.options.items() if key not in BY_LAYER}
     for key in arguments:
         if key in ELSEWHERE:
-            raise ValueError(f"optimizer.options.{key} would do nothing: set optimizer.{ELSEWHERE[key]}")
+            text = f"optimizer.options.{key} would do nothing: set optimizer.{ELSEWHERE[key]}"
+            raise Refused(text, "optimizer", "options", key)
     groups = _groups(task, options)
     if not groups:
         raise ValueError("the network has no trainable parameter")
     name = PLAIN_NAMES.get(options.name, options.name)
     known = sorted({"nesterov", *map(str, timm.optim.list_optimizers())})
     if name not in known:
-        raise ValueError(f"unknown optimizer {options.name!r}{did_you_mean(options.name, known)}")
+        raise Refused(f"unknown optimizer {options.name!r}{did_you_mean(options.name, known)}", "optimizer", "name")
     if options.momentum != Optimizer.momentum and not timm.optim.get_optimizer_info(name).has_momentum:
-        raise ValueError(f"optimizer.momentum={options.momentum} would do nothing: {options.name} has no momentum")
+        text = f"optimizer.momentum={options.momentum} would do nothing: {options.name} has no momentum"
+        raise Refused(text, "optimizer", "momentum")
     given: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
     try:
         optimizer = timm.optim.create_optimizer_v2(groups, opt=name, **given, **arguments)
     except (TypeError, AssertionError) as error:
-        raise ValueError(f"optimizer {options.name} does not take {options.options}: {error}") from error
+        text = f"optimizer {options.name} does not take {options.options}: {error}"
+        raise Refused(text, "optimizer", "options") from error
     for key, value in arguments.items():
         if key not in optimizer.defaults or not _equal(optimizer.defaults[key], value):
-            raise ValueError(f"optimizer.options.{key} would do nothing: {options.name} does not take it")
+            text = f"optimizer.options.{key} would do nothing: {options.name} does not take it"
+            raise Refused(text, "optimizer", "options", key)
     return optimizer
 
 

@@ -221,6 +221,14 @@ def recipe_file(name_or_path: str | Path) -> Path:
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe strictly and apply overrides such as `epochs=2` or `optimizer.lr=0.01`.
 
+    `ValueError` as `read_recipe` says.
+    """
+    return read_recipe(name_or_path, overrides)[0]
+
+
+def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, strict.Source]:
+    """The same, and where its values stand, for what the network says of them (`strict.told_with_file`).
+
     `options` are checked against the task's `Options`. `ValueError` names the file, the line and the nearest key.
     """
     path = recipe_file(name_or_path)
@@ -230,7 +238,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     _forget_other_schedule(values, source)
     recipe = strict.build(Recipe, values, source)
     task_options(recipe, source)
-    return recipe
+    return recipe, source
 
 
 def _forget_other_schedule(values: dict[str, Any], source: strict.Source) -> None:

@@ -27,6 +27,7 @@ from elastic_cnn.tasks.grad_checkpoint import checkpoint_blocks
 from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels, reading_of
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
+from elastic_cnn.tasks.strict import Refused
 from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
@@ -241,7 +242,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         checkpoint_blocks(backbone_of(network) or network)
     if options.sync_norms and settings.processes > 1:
         if settings.accelerator == "cpu" or not torch.cuda.is_available():
-            raise ValueError("options.sync_norms needs GPUs: set options.sync_norms=false")
+            raise Refused("options.sync_norms needs GPUs: set options.sync_norms=false", "options", "sync_norms")
         network = convert_sync_batchnorm(network)
     task = Segmentation(network, labels, options)
     task.spec = spec

@@ -6,6 +6,8 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,11 +41,43 @@ class Source:
     lines: dict[Path_, int] = dataclasses.field(default_factory=dict)
 
     def at(self, path: Path_) -> str:
-        """`file.yaml, line 3`, or `the command line`."""
-        line = self.lines.get(path)
+        """`file.yaml, line 3`, or `the command line`; both, of a mapping that has keys from there as well."""
+        below = [line for key, line in self.lines.items() if path and key[: len(path)] == path]
+        line = self.lines.get(path, below[0] if below else None)
         if line == COMMAND_LINE:
             return "the command line"
-        return self.name if line is None else f"{self.name}, line {line}"
+        place = self.name if line is None else f"{self.name}, line {line}"
+        return f"{place}, and the command line" if COMMAND_LINE in below else place
+
+
+class Refused(ValueError):
+    """A value that was read well, and that what it is for refuses: the network, the optimizer. path: its key."""
+
+    def __init__(self, message: str, *path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@contextmanager
+def concerning(*path: str) -> Iterator[None]:
+    """Inside, a `ValueError` is about the value of this key: it becomes `Refused`."""
+    try:
+        yield
+    except Refused:
+        raise
+    except ValueError as error:
+        raise Refused(str(error), *path) from error
+
+
+@contextmanager
+def told_with_file(source: Source | None) -> Iterator[None]:
+    """`Refused` inside becomes a `ValueError` that names the file and the line, where they are known."""
+    try:
+        yield
+    except Refused as error:
+        if source is None:
+            raise
+        raise ValueError(f"{source.at(error.path)}: {error}") from error
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:

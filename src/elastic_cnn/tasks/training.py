@@ -73,6 +73,7 @@ from elastic_cnn.tasks.restarts import advice, join_attempt
 from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.settings import Settings, TestOptions, default_workers, launched
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.tasks.strict import Refused
 from elastic_cnn.tasks.task import Job, ParameterGroup, Task
 from elastic_cnn.tasks.views import Views
 from elastic_cnn.tasks.weights import load_weights, make_input_spec, make_network
@@ -216,7 +217,8 @@ def make_fabric(recipe: Recipe, settings: Settings) -> Fabric:
         )
     on_cpu = settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available())
     if recipe.precision == "16-mixed" and on_cpu:  # Lightning would compute in bf16
-        raise ValueError("precision=16-mixed is for GPUs, this run is on the CPU: take precision=bf16-mixed or fp32")
+        text = "precision=16-mixed is for GPUs, this run is on the CPU: take precision=bf16-mixed or fp32"
+        raise Refused(text, "precision")
     devices, nodes = launched() or (settings.devices, settings.nodes)
     try:
         fabric = Fabric(

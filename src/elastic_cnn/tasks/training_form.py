@@ -4,6 +4,7 @@ import torch
 
 from elastic_cnn.fast import FormReport, optimize_for_training, training_ops
 from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.strict import concerning
 
 
 def excluded(recipe: Recipe) -> str:
@@ -28,6 +29,7 @@ def obstacle(recipe: Recipe, device: torch.device) -> str:
     return ""
 
 
+@concerning("fused")
 def use_training_form(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> str:
     """Bring `network` into its training form, in place, where the recipe allows; returns what was done, in words.
 

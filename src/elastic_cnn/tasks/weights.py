@@ -20,6 +20,7 @@ from elastic_cnn.tasks.network_sources import (
 )
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.spec import task_spec
+from elastic_cnn.tasks.strict import Refused, concerning
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
 from elastic_cnn.text import printable
 from elastic_cnn.zoo.card_rules import check_arguments
@@ -123,22 +124,27 @@ def make_network(
     if recipe.network is None:
         raise ValueError("the recipe names no network: give --network NAME (`resnext_small_elastic`, ...)")
     if (given := recipe.network_kwargs.get("num_classes", len(classes))) != len(classes):
-        raise ValueError(f"network_kwargs.num_classes={given}: the data has {len(classes)} classes: leave it out")
-    found = find_source(recipe.network) if is_source(recipe.network) else NetworkSource(recipe.network)
+        text = f"network_kwargs.num_classes={given}: the data has {len(classes)} classes: leave it out"
+        raise Refused(text, "network_kwargs", "num_classes")
+    with concerning("network"):
+        found = find_source(recipe.network) if is_source(recipe.network) else NetworkSource(recipe.network)
     arguments = {**found.arguments, **recipe.network_kwargs, "num_classes": len(classes)}
     published = recipe.weights == "timm" or (found.config is not None and recipe.weights is None)
     if published and recipe.init == "he_fan_in":
-        raise ValueError("init=he_fan_in would overwrite weights=timm: leave one of them out")
+        raise Refused("init=he_fan_in would overwrite weights=timm: leave one of them out", "init")
     try:
         check_arguments(found.network, arguments)
     except ValueError as error:
-        raise ValueError(f"{error}: name the architecture, and give weights=FILE or weights=timm") from error
+        text = f"{error}: name the architecture, and give weights=FILE or weights=timm"
+        raise Refused(text, "network_kwargs") from error
     torch.manual_seed(recipe.seed)
-    network = create_network(found.network, arguments, RECIPE if published else None, found.config)
+    with concerning("network"):
+        network = create_network(found.network, arguments, RECIPE if published else None, found.config)
     if recipe.init == "he_fan_in":
         he_fan_in(network)
     if recipe.weights is not None and not published:
-        print(load_weights(network, recipe.weights))
+        with concerning("weights"):
+            print(load_weights(network, recipe.weights))
     card = NetworkCard(
         found.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
     )
@@ -153,13 +159,14 @@ def _from_checkpoint(
     For other classes, or another task with answers for images, its classifier is new. `ValueError` where it cannot be,
     or the recipe asks for what would build another network.
     """
-    network, card = load_checkpoint(str(recipe.weights))
-    if recipe.network_kwargs or recipe.init != "timm" or (recipe.elastic and card.elastic is not None):
-        raise ValueError(
-            "without network=NAME the checkpoint's network is taken as it is: leave out elastic, init, kwargs"
-        )
-    if card.task != recipe.task or card.classes != classes:
-        network, card = _with_new_classifier(recipe, network, card, classes)
+    with concerning("weights"):
+        network, card = load_checkpoint(str(recipe.weights))
+        if recipe.network_kwargs or recipe.init != "timm" or (recipe.elastic and card.elastic is not None):
+            raise ValueError(
+                "without network=NAME the checkpoint's network is taken as it is: leave out elastic, init, kwargs"
+            )
+        if card.task != recipe.task or card.classes != classes:
+            network, card = _with_new_classifier(recipe, network, card, classes)
     conversion = {key: card.info[key] for key in ("conversion",) if key in card.info}
     spec = make_input_spec(recipe, network, **input_changes)
     return make_elastic(recipe, network.train(), replace(card, input=spec, info=conversion), samples)
@@ -201,7 +208,7 @@ def create_network(
                 f"{published.asked}: there are no published weights of {name}: {published.file}, or take a network "
                 f"that has them{published.elastic}"
             ) from error
-        raise ValueError(f"{name} cannot be built with {arguments}: {error}") from error
+        raise Refused(f"{name} cannot be built with {arguments}: {error}", "network_kwargs") from error
     except OSError as error:  # of the connection, or of the cache
         if not published:
             raise

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include "common/maps.h"
+#include "training/statistics.h"
 
 namespace elastic {
 
@@ -12,6 +13,7 @@ void check_map(const Tensor& x, const char* name) {
   const at::ScalarType type = x.scalar_type();
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16, name,
                    " must be float32, float64 or bfloat16, got ", type);
+  for_element_type(type, [](auto element) { training_kernels<decltype(element)>(); });  // raises where there are none
   TORCH_CHECK_VALUE(x.dim() == 4, name, " must be a map (N, C, H, W), got ", x.sym_sizes());
   for (const SymInt& size : x.sym_sizes())
     TORCH_CHECK_VALUE(size.maybe_as_int() != 0, name, " must not be empty, got ", x.sym_sizes());

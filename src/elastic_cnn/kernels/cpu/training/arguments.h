@@ -16,7 +16,8 @@ namespace elastic {
 using at::Tensor;
 using c10::SymInt;
 
-// Raises unless `x` is a map: (N, C, H, W), channels_last, of these dtypes, none of its sizes zero.
+// Raises unless `x` is a map: (N, C, H, W), channels_last, of these dtypes, none of its sizes zero; and where this
+// processor has no kernels for it.
 void check_map(const Tensor& x, const char* name);
 
 // Raises unless `x` is a map of these sizes like `like`.
