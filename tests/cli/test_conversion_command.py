@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from elastic_cnn import load_checkpoint, restore
 from elastic_cnn.cli import main
@@ -74,6 +76,22 @@ def test_each_block_chooses_its_scales(trained, tiny, tmp_path, capsys):
     blocks = load_checkpoint(out)[1].info["conversion"]["blocks"]
     assert 4 in {scale for block in blocks for scale in block["scales"]}
     assert load_checkpoint(out)[0](torch.randn(1, 3, 48, 48)).shape == (1, 2)
+
+
+def test_published_weights_answer_imagenet(tiny, tmp_path, capsys):
+    """A network by name knows its classes: it can be tested on ImageNet's folders, and be a teacher."""
+    weights, out, data = tmp_path / "weights.safetensors", tmp_path / "fast.safetensors", tmp_path / "photos"
+    save_file(create_model("resnet10t").state_dict(), weights)
+    shutil.copytree(tiny / "photos" / "val", data / "val")
+    for folder, synset in zip(sorted((data / "val").iterdir()), ("n02102040", "n03000684"), strict=False):
+        folder.rename(folder.with_name(synset))
+    command = ["elasticize", "resnet10t", "--weights", str(weights), "--photos", str(tiny / "photos" / "train")]
+    command += ["--count", "4", "--no-timing", "--no-refit", "--test", str(data), "-o", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "its 1000 classes are taken for ImageNet's" in printed
+    assert re.search(r"top-1 +0\.00% +0\.00%", printed)
+    assert load_checkpoint(out)[1].classes[217] == "n02102040"
 
 
 def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):

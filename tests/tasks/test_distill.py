@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from elastic_cnn import elasticize
+from elastic_cnn.tasks import weights
 from elastic_cnn.tasks.distill import Distill, Teacher, distillation_loss
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import load_recipe, train
-from elastic_cnn.zoo.checkpoint import load_checkpoint, save_checkpoint
+from elastic_cnn.tasks.weights import Published, classes_of_published, classes_to_keep, load_teacher
+from elastic_cnn.zoo import create_model
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
 
 QUIET = Settings("cpu", workers=0, progress=False)
 
@@ -50,6 +53,43 @@ def test_a_conversion_is_trained_towards_its_base_without_labels(recipe_path, ph
     assert distance(trained) < 0.5 * distance(load_checkpoint(converted)[0])
 
 
+def test_without_labels_a_network_keeps_more_classes_than_the_photos_are_of(recipe_path, photos, tmp_path):
+    """Its classifier is its own, the photos' classes are among it; with labels, or without a teacher, it is new."""
+    names = ("aardvark", "blue", "green", "red", "zebra")
+    kwargs = {"num_classes": len(names), "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+    card = NetworkCard("resnet26", kwargs, classes=names, input=InputSpec(size=(32, 32)))
+    base = str(save_checkpoint(tmp_path / "base.safetensors", create_model("resnet26", **kwargs), card))
+    keys = ["network=null", "network_kwargs={}", f"weights={base}", "epochs=1", "options.mixup=0", "ema=null"]
+    taught = [*keys, f"teacher={base}"]
+    assert classes_to_keep(load_recipe(recipe_path, taught)) == names
+    assert classes_to_keep(load_recipe(recipe_path, keys)) == ()
+    assert classes_to_keep(load_recipe(recipe_path, [*taught, "distill.labels=0.5"])) == ()
+    train(load_recipe(recipe_path, [*taught, "optimizer.lr=1e-30"]), photos, tmp_path / "run", QUIET)
+    trained, own = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert own.classes == names
+    assert torch.equal(trained.fc.weight, load_checkpoint(base)[0].fc.weight)
+
+
+def test_a_teacher_by_name(monkeypatch):
+    """timm's published network and ImageNet's classes; where they cannot be had, a sentence."""
+    asked = []
+
+    def create(name, arguments, published):
+        asked.append((name, published))
+        return create_model(name, layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+
+    monkeypatch.setattr(weights, "create_network", create)
+    network: Any = create_model("resnet26", layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+    card = NetworkCard("resnet26", classes=classes_of_published(network))
+    assert (len(card.classes), card.classes[0]) == (1000, "n01440764")
+    teacher = Teacher("resnet26", load_teacher("resnet26"), card, network, Distill())
+    assert asked == [("resnet26", Published("teacher=resnet26", "give teacher=FILE"))]
+    assert not teacher.network.training
+    assert classes_of_published(create_model("resnet26", num_classes=5)) == ()
+    with pytest.raises(ValueError, match="another question"):
+        Teacher("resnet26", load_teacher("resnet26"), replace(card, classes=card.classes[:5]), network, Distill())
+
+
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
@@ -74,7 +114,9 @@ def test_outputs_of_blocks_are_drawn_to_the_teachers(whole):
     network: Any = elasticize(base).train()
     names = network.elastic_report.converted
     images = torch.randn(3, 3, 32, 32)
-    teacher, plain = (Teacher(whole[0], card, network, Distill(blocks=weight)) for weight in (0.5, 0.0))
+    teacher, plain = (
+        Teacher("base", load_checkpoint(whole[0]), card, network, Distill(blocks=weight)) for weight in (0.5, 0.0)
+    )
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for each in (network, teacher.network):
         for name in names:
@@ -91,12 +133,12 @@ def test_outputs_of_blocks_are_drawn_to_the_teachers(whole):
 def test_labels_count_as_much_as_asked(whole):
     base, card = load_checkpoint(whole[0])
     images = torch.randn(2, 3, 32, 32)
-    teacher = Teacher(whole[0], card, base.train(), Distill())
+    teacher = Teacher("base", load_checkpoint(whole[0]), card, base.train(), Distill())
     base(images)
     assert torch.isfinite(teacher.mix(torch.tensor(torch.nan)))  # labels are not looked at
     with pytest.raises(ValueError, match="did not call its network"):
         teacher.mix(torch.tensor(0.0))
-    mixed = Teacher(whole[0], card, base, Distill(labels=0.25))
+    mixed = Teacher("base", load_checkpoint(whole[0]), card, base, Distill(labels=0.25))
     base.eval()(images)
     base.train()(images)
     logits = mixed._seen[1]
@@ -104,4 +146,4 @@ def test_labels_count_as_much_as_asked(whole):
     expected = 0.25 * 8.0 + 0.75 * float(distillation_loss(logits, wished, card.task, 2.0).detach())
     assert float(mixed.mix(torch.tensor(8.0)).detach()) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="another question"):
-        Teacher(whole[0], replace(card, classes=("cat", "dog")), base, Distill())
+        Teacher("base", load_checkpoint(whole[0]), replace(card, classes=("cat", "dog")), base, Distill())

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     """A network of that name and its card; its channels are those of the input size, where one is given."""
-    from elastic_cnn.tasks.weights import Published, create_network, load_weights
+    from elastic_cnn.tasks.weights import Published, classes_of_published, create_network, load_weights
     from elastic_cnn.zoo import NetworkCard
     from elastic_cnn.zoo.factory import SEGMENTATION_NETWORKS
 
@@ -128,7 +128,10 @@ def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     network = create_network(args.network, kwargs, published)
     if args.weights:
         print(load_weights(network, args.weights))
-    return network, NetworkCard(args.network, kwargs, input=_input_of(network))
+    classes = classes_of_published(network) if args.pretrained or (args.weights and not kwargs) else ()
+    if classes:
+        print(f"its {len(classes)} classes are taken for ImageNet's")
+    return network, NetworkCard(args.network, kwargs, classes=classes, input=_input_of(network))
 
 
 def _input_of(network: nn.Module) -> InputSpec:

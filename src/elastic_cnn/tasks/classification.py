@@ -25,7 +25,7 @@ from elastic_cnn.tasks.geometry import CropOptions, both_sides, training_transfo
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
-from elastic_cnn.tasks.weights import make_network
+from elastic_cnn.tasks.weights import classes_to_keep, make_network
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
 DRAWN = 200  # classes, of which confusions are counted in training
@@ -171,6 +171,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     ways: dict[str, Any] = {"classes_from": options.classes_from, "held_out": held_out}
     train = ImageFolder(data, options.train_split, eval_transform(), **ways)
     train.require_several_classes()
+    if set(train.classes) < set(known := classes_to_keep(recipe)):
+        train = ImageFolder(data, options.train_split, eval_transform(), known, **ways)
     keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
     prepare_test = eval_transform(**asdict(card.input))

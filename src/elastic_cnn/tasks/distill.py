@@ -6,7 +6,6 @@ The outputs of elastic blocks can be drawn towards those of the teacher's blocks
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.strict import concerning
-from elastic_cnn.zoo.checkpoint import NetworkCard, load_checkpoint
+from elastic_cnn.zoo.checkpoint import NetworkCard
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,23 @@ class Teacher:
     """A trained network beside one in training, whose every forward pass it notes."""
 
     @concerning("teacher")
-    def __init__(self, checkpoint: str | Path, card: NetworkCard, network: nn.Module, options: Distill) -> None:
-        self.network, own = load_checkpoint(checkpoint)
+    def __init__(
+        self,
+        name: str,
+        taught: tuple[nn.Module, NetworkCard],
+        card: NetworkCard,
+        network: nn.Module,
+        options: Distill,
+    ) -> None:
+        """name: of the teacher, for messages; taught: its network and card. card, network: of what is in training."""
+        self.network, own = taught
         if own.task != card.task or own.classes != card.classes:
             raise ValueError(
-                f"teacher={checkpoint} answers another question than the data asks: {own.task} with "
+                f"teacher={name} answers another question than the data asks: {own.task} with "
                 f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task})"
             )
         if task_spec(card.task).teaching is None:
-            raise ValueError(f"teacher={checkpoint}: the task {card.task} says no loss between two networks' answers")
+            raise ValueError(f"teacher={name}: the task {card.task} says no loss between two networks' answers")
         self.network.requires_grad_(False)
         self.task, self.options = card.task, options
         self._seen: tuple[Tensor, Any] | None = None

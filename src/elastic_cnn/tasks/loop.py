@@ -31,6 +31,7 @@ from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.state import describe_data, make_state, restore
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.training_form import use_training_form
+from elastic_cnn.tasks.weights import load_teacher
 
 STEP_STREAM = 1  # keeps the loop's random numbers apart from those of the samples
 
@@ -68,7 +69,9 @@ class Loop:
         if recipe.channels_last:
             self.task.to(memory_format=torch.channels_last)
         self.teacher = (
-            None if recipe.teacher is None else Teacher(recipe.teacher, job.card, self.task.network, recipe.distill)
+            None
+            if recipe.teacher is None
+            else Teacher(recipe.teacher, load_teacher(recipe.teacher), job.card, self.task.network, recipe.distill)
         )
         self.frozen = Frozen(self.task.network, recipe.freeze)
         self.training_form = use_training_form(recipe, self.task.network, fabric.device)

@@ -103,8 +103,9 @@ class Recipe:
         the classifier.
     blend: move the low branches from full resolution to their own between these parts of the run (for networks made
         elastic from trained weights); they start at their own by default.
-    teacher: a checkpoint or run folder whose answers are the target, of the same classes; distill: how much the labels
-        count beside it (not at all by default), and the temperature.
+    teacher: a checkpoint or run folder whose answers are the target, of the same classes, or a network's name, with
+        timm's published weights; distill: how much the labels count beside it (not at all by default), and the
+        temperature. Without labels, a checkpoint of more classes than the photos are of keeps its classifier.
     init: `timm` as the network's code has it, or `he_fan_in` (the paper's: He's normal, fan-in, for all convolutions).
     weights: initial weights: a checkpoint or run folder of this package, a file of weights, or `timm` (the published
         ones, downloaded). What fits is loaded, the rest is reported.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import resolve_data_config
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from torch import nn
 
 from elastic_cnn.data.sampler import Samples
@@ -24,7 +24,7 @@ from elastic_cnn.tasks.strict import Refused, concerning
 from elastic_cnn.tasks.weight_files import read_state_dict, wrappings
 from elastic_cnn.text import printable
 from elastic_cnn.zoo.card_rules import check_arguments
-from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, means_checkpoint
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, means_checkpoint, read_card
 from elastic_cnn.zoo.factory import create_model
 
 
@@ -186,6 +186,32 @@ def _with_new_classifier(
     return network, replace(
         card, task=recipe.task, classes=classes, kwargs={**card.kwargs, "num_classes": len(classes)}
     )
+
+
+def classes_to_keep(recipe: Recipe) -> tuple[str, ...]:
+    """The classes of the checkpoint that a run starts from, where a teacher alone says what is right: the network goes
+    on telling all of them apart, though the photos are of some. None otherwise."""
+    alone = recipe.teacher is not None and recipe.distill.labels == 0 and recipe.network is None
+    if not (alone and recipe.weights and means_checkpoint(recipe.weights)):
+        return ()
+    card = read_card(recipe.weights)
+    return card.classes if card.task == recipe.task else ()
+
+
+def classes_of_published(network: nn.Module) -> tuple[str, ...]:
+    """ImageNet's classes (synset ids, as its folders are named) that a network by name with published weights answers;
+    none for a network of other classes."""
+    subset = infer_imagenet_subset(network) if hasattr(network, "pretrained_cfg") else None
+    return () if subset is None else tuple(ImageNetInfo(subset).label_names())
+
+
+@concerning("teacher")
+def load_teacher(source: str) -> tuple[nn.Module, NetworkCard]:
+    """A checkpoint, or a network by name with timm's published weights, to learn from."""
+    if means_checkpoint(source):
+        return load_checkpoint(source)
+    network = create_network(source, {}, Published(f"teacher={source}", "give teacher=FILE")).eval()
+    return network, NetworkCard(source, classes=classes_of_published(network))
 
 
 def create_network(
