@@ -15,6 +15,7 @@ from PIL import Image
 
 import elastic_cnn
 from elastic_cnn.cli import main
+from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.policy import scale_policy
 from elastic_cnn.policy.predict import Prediction, render
 from elastic_cnn.policy.scores import BlockInfo
@@ -209,18 +210,41 @@ def test_pictures_and_arrays_are_answered_as_their_files_are(place):
             elastic_cnn.predict(checkpoint, [wrong])
 
 
-def test_films_are_read_frame_by_frame(place, tmp_path, capsys):
+def write_film(path, shades, turned=0):
+    """Ten frames a second of 96 x 64 pixels, each of one grey but for a white left edge; returns the path."""
     av = pytest.importorskip("av")
-    film = tmp_path / "film.mp4"
-    with av.open(str(film), "w") as out:
+    with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 64
-        for number in range(25):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * number, np.uint8), format="rgb24")
-            for packet in stream.encode(frame):
+        stream.width, stream.height = 96, 64
+        if turned:
+            stream.set_display_rotation(turned)
+        for shade in shades:
+            pixels = np.full((64, 96, 3), shade, np.uint8)
+            pixels[:, :16] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
                 out.mux(packet)
         for packet in stream.encode():
             out.mux(packet)
+    return path
+
+
+def test_films_are_upright_and_whole(tmp_path):
+    """A telephone's film is stored lying, with the angle beside it; one that breaks off says so after its frames."""
+    (name, picture), *_ = frames(write_film(tmp_path / "turned.mp4", [40] * 5, turned=90), 1.0)
+    assert (name, picture.size) == (f"{tmp_path / 'turned.mp4'}@0.00", (64, 96))
+    assert picture.getpixel((32, 92))[0] > 200  # the left edge is at the bottom after a quarter turn to the left
+    assert picture.getpixel((32, 8))[0] < 80
+    whole = write_film(tmp_path / "whole.mkv", np.random.default_rng(0).integers(0, 255, (60, 1, 1, 3)))
+    assert len(list(frames(whole, 0.1))) == 60
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    seen = []
+    with pytest.raises(UnreadableSample, match=r"cut off: it lasts 6\.0 s and ends at \d\.\d s"):
+        seen += frames(tmp_path / "cut.mkv", 0.1)
+    assert len(seen) < 60
+
+
+def test_films_are_read_frame_by_frame(place, tmp_path, capsys):
+    film = write_film(tmp_path / "film.mp4", range(0, 250, 10))
     checkpoint = str(place.root / "elastic.safetensors")
     assert main(["predict", checkpoint, str(film), place.photos[0], "--json", "--every", "0.5"]) == 0
     answers = json.loads(capsys.readouterr().out)
