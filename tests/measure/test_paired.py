@@ -44,6 +44,9 @@ def test_a_bootstrap_alone_decides_nothing():
     assert found.decided == 0
     assert paired_difference([1.0, 1.1, 1.2], [0, 0, 0]).decided == 1
     assert PairedDifference(-1, -2, -0.5, -2.5, -0.1, 3, 0).decided == -1
+    assert PairedDifference(-1, -2, -0.5, -2.5, -0.1, 3, 0, 1).turned == PairedDifference(1, 0.5, 2, 0.1, 2.5, 3, 2, 1)
+    assert paired_difference([1, 2, 3, 4], [0, 2, 4, 2]).turned == paired_difference([0, 2, 4, 2], [1, 2, 3, 4])
+    assert paired_difference([1.0], [0.5]).turned == paired_difference([0.5], [1.0])
 
 
 def test_one_pair_has_no_interval_and_none_is_an_error():

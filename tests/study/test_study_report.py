@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_study import ERRORS, TEXT, write_made_up
 from scipy import stats
 
 from elastic_cnn.cli import main
@@ -13,48 +14,14 @@ from elastic_cnn.files import write_json
 from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.report import make_sections, write_report
-from elastic_cnn.study.results import PARQUET, Record, collect, read_record, read_table, write_record
-from elastic_cnn.study.tables import compare, make_cells
+from elastic_cnn.study.results import PARQUET, collect, read_record, read_table, write_record
+from elastic_cnn.study.tables import compare, lower_is_better, make_cells
 from elastic_cnn.study.units import metric_title, show_difference
-
-TEXT = """
-title: Made up
-question: Is it better?
-data: {kind: digits}
-recipe: {recipe: digits_demo, views: 64, overrides: [schedule.warmup_epochs=0.1]}
-seeds: [0, 1, 2]
-networks:
-  base: {network: resnext_small, title: the base}
-  elastic: {network: resnext_small_elastic}
-  other: {network: resnext_small}
-metric: top1_error
-lower_is_better: true
-small_metric: error_small
-large_metric: error_large
-stress: [24]
-comparisons:
-  - {network: elastic, against: base, pooled: both}
-  - {network: other, against: base, pooled: both}
-remarks: [A remark of ours.]
-"""
-ERRORS = {"base": [0.30, 0.32, 0.34], "elastic": [0.20, 0.21, 0.25], "other": [0.31, 0.29, 0.36]}
-SMALL = {"base": [0.50, 0.52, 0.54], "elastic": [0.30, 0.33, 0.33], "other": [0.50, 0.52, 0.55]}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "made_up.yaml").write_text(TEXT)
-    template = Record(
-        "made_up", "", "", "only", "only", 0, "key", {}, {}, 1_000_000, 2_000_000, 64, 4, 10.0, 9.0,
-        "A CPU, 1 thread of 2", "torch", "abc123", "elastic study", [(1, 2.0), (4, 1.0)],
-    )  # fmt: skip
-    for network, errors in ERRORS.items():
-        for seed, error in enumerate(errors):
-            small = SMALL[network][seed]
-            values = {"top1_error": error, "error_small": small, "error_large": 0.1, "top1_error_at_24": error + 0.1}
-            record = replace(template, network=network, cell=network, seed=seed, values=values)
-            write_record(tmp_path / "results" / "made_up" / f"{network}-seed{seed}.json", record)
-    return tmp_path
+    return write_made_up(tmp_path)
 
 
 def test_cells_and_differences_are_those_of_the_records(folder):
@@ -102,6 +69,13 @@ def test_the_page_has_every_number_with_its_source(folder):
     assert all(Path(path).is_file() for path in written)
     again = write_report(folder / "results", page)
     assert (page.read_text(), written) == (text, again)
+
+
+def test_the_direction_is_kept_at_other_resolutions(folder):
+    """Of a metric of one's own, whose name does not say that less of it is better."""
+    (folder / "made_up.yaml").write_text(TEXT.replace("top1_error", "distance"))
+    study = load_study(folder / "made_up.yaml")
+    assert [lower_is_better(study, name) for name in ("distance", "distance_at_24", "f1_at_24")] == [True, True, False]
 
 
 def test_missing_runs_are_told(folder):

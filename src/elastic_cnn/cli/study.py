@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run again what was run with another configuration; report and new: replace any file")  # fmt: skip
     add("--only", metavar="NAME,...", help="run these networks of the studies alone")
     add("--list", action="store_true", help="say which runs are done and which are missing, run none")
-    add("-o", "--out", metavar="PAGE.md", help=f"the report (RESULTS/{PAGE})")
+    add("-o", "--out", metavar="PAGE.md", help=f"the report (RESULTS/{PAGE}); where_it_helps.md beside it")
     add("--no-progress", action="store_true", help="no progress bars")
 
 
@@ -87,15 +87,19 @@ def _page(args: argparse.Namespace) -> Path:
 
 def _report(args: argparse.Namespace, studies: "list[Study]") -> None:
     from elastic_cnn.study.report import write_report
+    from elastic_cnn.study.where import check_pictures, write_pictures
 
-    for path in write_report(args.results, _page(args), args.overwrite, studies):
-        print(path)
+    check_pictures(_page(args), args.overwrite)
+    for write in (write_report, write_pictures):
+        for path in write(args.results, _page(args), args.overwrite, studies):
+            print(path)
 
 
 def _run(args: argparse.Namespace, studies: "list[Study]") -> None:
     from elastic_cnn.study import processes, runner
     from elastic_cnn.study.checks import check
     from elastic_cnn.study.report import check_page
+    from elastic_cnn.study.where import check_pictures
     from elastic_cnn.tasks.training import Interrupted
 
     for name in ("processes", "threads"):
@@ -117,6 +121,7 @@ def _run(args: argparse.Namespace, studies: "list[Study]") -> None:
         return
     check(studies, storage)
     check_page(_page(args), args.overwrite)
+    check_pictures(_page(args), args.overwrite)
     if args.processes > 1:
         code = processes.start_processes(_arguments(args), args.processes)
         if code:

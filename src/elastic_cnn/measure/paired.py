@@ -34,7 +34,8 @@ class PairedDifference:
     """The mean difference of pairs, first less second.
 
     low, high: percentile bootstrap over the pairs; t_low, t_high: Student's t. Both 95%, None of a single pair. A
-    bootstrap over a handful of pairs is too narrow, so `decided` asks both. positive: pairs with a difference above 0.
+    bootstrap over a handful of pairs is too narrow, so `decided` asks both. positive, ties: pairs with a difference
+    above 0, and of 0.
     """
 
     mean: float
@@ -44,6 +45,7 @@ class PairedDifference:
     t_high: float | None
     count: int
     positive: int
+    ties: int = 0
 
     @property
     def decided(self) -> int:
@@ -52,6 +54,15 @@ class PairedDifference:
             return 0
         return int(min(self.low, self.t_low) > 0) - int(max(self.high, self.t_high) < 0)
 
+    @property
+    def turned(self) -> "PairedDifference":
+        """Second less first."""
+        low, high, t_low, t_high = (
+            None if end is None else -end for end in (self.high, self.low, self.t_high, self.t_low)
+        )
+        positive = self.count - self.positive - self.ties
+        return PairedDifference(-self.mean, low, high, t_low, t_high, self.count, positive, self.ties)
+
 
 def paired_difference(first: Sequence[float], second: Sequence[float], seed: int = 0) -> PairedDifference:
     """Compare values that belong together one by one. `ValueError` where their numbers differ or are none."""
@@ -59,13 +70,13 @@ def paired_difference(first: Sequence[float], second: Sequence[float], seed: int
         raise ValueError(f"pairs need as many values on both sides, got {len(first)} and {len(second)}")
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     count, mean = len(differences), float(differences.mean())
-    positive = int((differences > 0).sum())
+    positive, ties = int((differences > 0).sum()), int((differences == 0).sum())
     if count == 1:
-        return PairedDifference(mean, None, None, None, None, 1, positive)
+        return PairedDifference(mean, None, None, None, None, 1, positive, ties)
     low, high = np.quantile(bootstrap_means(differences, seed), (0.025, 0.975), method="inverted_cdf")
     error = float(differences.std(ddof=1)) / count**0.5
     half = float(require("scipy.stats", "figures").t.ppf(0.975, count - 1)) * error
-    return PairedDifference(mean, float(low), float(high), mean - half, mean + half, count, positive)
+    return PairedDifference(mean, float(low), float(high), mean - half, mean + half, count, positive, ties)
 
 
 def bootstrap_means(values: np.ndarray, seed: int = 0) -> np.ndarray:

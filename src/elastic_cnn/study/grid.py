@@ -95,6 +95,7 @@ class Network:
     (`learn_shares`).
     equal_time_to: the name of a network of the study; the views are then scaled by the measured times of a training
     step, so that both take equally long. Needs `views` in the recipe.
+    rival: whether it is another way than Elastic's to look at several scales; one picture shows all of these.
     title: what tables call it, its name by default.
     """
 
@@ -104,6 +105,7 @@ class Network:
     weights_from: str | None = None
     shares_from: str | None = None
     equal_time_to: str | None = None
+    rival: bool = False
     title: str | None = None
 
 

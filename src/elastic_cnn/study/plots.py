@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from elastic_cnn.measure.paired import PairedDifference
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, new_figure, plain, save, style
 from elastic_cnn.study.grid import ONLY, Study
-from elastic_cnn.study.tables import Cell, CellKey, Compared, title_of
+from elastic_cnn.study.tables import FEW_PAIRS, Cell, CellKey, Compared, title_of
 from elastic_cnn.study.units import in_units, metric_title
 
+COLOURS = {"better": BLUE, "worse": ORANGE, "not decided": GREY}
 LINE, MARGIN = 0.27, 0.9  # inches a line of a plot, and around it
 
 
@@ -31,26 +34,42 @@ def draw_study(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Comp
         left.set_yticks(range(len(shown)), [plain(cell_title(study, cell.key), 52) for cell in shown])
         left.set_xlabel(f"{metric_title(study.metric)}: each seed, and the mean")
         for place, found in enumerate(compared):
-            _draw_difference(right, place, found)
+            draw_interval(right, place, found.difference, in_units(found.metric, 1.0), found.verdict)
         names = [_difference_title(study, found) for found in compared]
         right.axvline(0, color=GREY, linewidth=0.8, zorder=0)
         right.set_yticks(range(len(compared)), names)
-        right.set_xlabel("difference, 95% intervals: bootstrap (thick), Student's t (thin)")
-        for panel in (left, right):
-            panel.invert_yaxis()
+        right.set_xlabel("difference, and its 95% intervals:\nbootstrap (thick), Student's t (thin)")
+        for panel, count in ((left, len(shown)), (right, len(compared))):
+            panel.set_ylim(count - 0.4, -0.6)
             panel.grid(axis="x", alpha=0.3)
     return save(figure, path, formats=("png",), dpi=110)
 
 
-def _draw_difference(axes, place: int, found: Compared) -> None:
-    difference = found.difference
-    colour = {"better": BLUE, "worse": ORANGE, "not decided": GREY}[found.verdict]
-    scale = in_units(found.metric, 1.0)
-    axes.plot([scale * difference.mean], [place], "o", color=colour, markersize=5)
-    if difference.low is not None and difference.high is not None:
-        axes.plot([scale * difference.low, scale * difference.high], [place] * 2, color=colour, linewidth=3, alpha=0.6)
+def draw_interval(
+    axes: Any, place: float, difference: PairedDifference, scale: float, verdict: str, upright: bool = False,
+    limits: tuple[float, float] | None = None, marker: str = "o",
+) -> None:  # fmt: skip
+    """A mean with its intervals, bootstrap thick and Student's t thin, in the verdict's colour; hollow of few pairs.
+
+    place: along the other axis. scale: from the metric to the axis. limits: of the axis; an arrow stands where an
+    interval goes on outside.
+    """
+    colour, mean = COLOURS[verdict], scale * difference.mean
+
+    def draw(values: Sequence[float], shape: str = "", **look: Any) -> None:
+        places = [place] * len(values)
+        axes.plot(*((places, values) if upright else (values, places)), shape, color=colour, **look)
+
     if difference.t_low is not None and difference.t_high is not None:
-        axes.plot([scale * difference.t_low, scale * difference.t_high], [place] * 2, color=colour, linewidth=0.9)
+        ends = (scale * difference.t_low, scale * difference.t_high)
+        draw(ends, linewidth=0.9)
+        for end, limit, shape in zip(ends, limits or ends, "v^" if upright else "<>", strict=True):
+            if limits is not None and (end < limits[0] or end > limits[1]):
+                draw([limit], shape, markersize=4, clip_on=False)
+    if difference.low is not None and difference.high is not None:
+        draw([scale * difference.low, scale * difference.high], linewidth=3.5, alpha=0.6, solid_capstyle="butt")
+    inside = "white" if difference.count < FEW_PAIRS else colour
+    draw([mean], marker, markersize=5.5, markerfacecolor=inside, zorder=3)
 
 
 def _difference_title(study: Study, found: Compared) -> str:

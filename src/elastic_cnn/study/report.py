@@ -11,9 +11,10 @@ from elastic_cnn.study.grid import Study, load_study
 from elastic_cnn.study.plots import cell_title, draw_study
 from elastic_cnn.study.results import collect, read_table
 from elastic_cnn.study.sections import budget_lines, explain, gain_by_size, join, stress_table
-from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, make_cells, title_of
+from elastic_cnn.study.tables import FEW_PAIRS, Cell, CellKey, Compared, compare, make_cells, names_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
+PICTURES = "where_it_helps.md"  # the page of pictures, beside a report
 GENERATED = "This page is generated"  # how a page of ours is told from another file
 HEAD = """# Results of studies
 
@@ -24,6 +25,7 @@ elastic study {command}
 elastic study report{report}
 ```
 
+[{pictures}]({pictures}) shows the same records by question, a picture each.
 {folders}Every run's configuration, training curve, results, commit, versions and hardware lie in
 `{results}/STUDY/RUN.json`, all numbers in `{results}/results.parquet`.
 
@@ -58,17 +60,7 @@ def write_report(
     """
     results, page = Path(results), Path(page)
     check_page(page, overwrite)
-    refuse_unwritable_folder(results)
-    rows = read_table(collect(results))
-    if studies:
-        rows = [row for row in rows if row["study"] in {study.name for study in studies}]
-        if not rows:
-            raise ValueError(
-                f"{results} holds no results of {', '.join(study.path for study in studies)}: run it first"
-            )
-    sections = make_sections(rows, studies or find_studies(rows, results.parent))
-    missing = [study.path for study in studies if study.name not in {section.study.name for section in sections}]
-    missing = missing if studies else _without_records(sections, results.parent)
+    sections, missing = gather(results, studies)
     pictures = page.parent / "images" / "studies"
     written: list[Path] = []
     named = "".join(f" {study.path}" for study in studies)
@@ -88,6 +80,25 @@ def write_report(
     return [page, results / "results.parquet", *written]
 
 
+def gather(results: str | Path, studies: Sequence[Study] = ()) -> tuple[list[Section], list[str]]:
+    """Collect the records anew: the studies that have some, and the paths of those without.
+
+    Arguments and errors as of `write_report`.
+    """
+    results = Path(results)
+    refuse_unwritable_folder(results)
+    rows = read_table(collect(results))
+    if studies:
+        rows = [row for row in rows if row["study"] in {study.name for study in studies}]
+        if not rows:
+            raise ValueError(
+                f"{results} holds no results of {', '.join(study.path for study in studies)}: run it first"
+            )
+    sections = make_sections(rows, studies or find_studies(rows, results.parent))
+    missing = [study.path for study in studies if study.name not in {section.study.name for section in sections}]
+    return sections, missing if studies else _without_records(sections, results.parent)
+
+
 def check_page(page: str | Path, overwrite: bool) -> None:
     """`ValueError` where the page cannot be written, or something else would be lost."""
     page = refuse_unwritable(page)
@@ -102,7 +113,7 @@ def _head(sections: Sequence[Section], results: Path, report: str) -> str:
     command = " ".join(section.study.path for section in sections) + (" --data DIR" if folders else "")
     rows = [row for section in sections for row in section.rows if row["study"] == section.study.name]
     return HEAD.format(
-        generated=GENERATED, command=command, report=report, results=results.as_posix(),
+        generated=GENERATED, pictures=PICTURES, command=command, report=report, results=results.as_posix(),
         folders=named if folders else "", scope=scope_of(rows),
     )  # fmt: skip
 
@@ -161,8 +172,8 @@ def summary(sections: Sequence[Section]) -> list[str]:
         for found in section.compared:
             lines.append(
                 [
-                    f"[{section.study.title}](#{_anchor(section.study.title)})",
-                    _names(section.study, found),
+                    f"[{section.study.title}](#{anchor(section.study.title)})",
+                    names_of(section.study, found.network, found.against, found.label),
                     metric_title(found.metric),
                     show_difference(found.metric, found.difference),
                     str(found.difference.count),
@@ -175,15 +186,20 @@ def summary(sections: Sequence[Section]) -> list[str]:
 
 def not_run(sections: Sequence[Section], missing: Sequence[str]) -> list[str]:
     """How many runs the page rests on, and which studies have none."""
-    done = sum(len(cell.seeds) for section in sections for cell in section.cells.values())
-    asked = sum(len(section.study.runs()) for section in sections)
-    few = sum(found.difference.count < 3 for section in sections for found in section.compared)
+    done, asked = runs_done(sections)
+    few = sum(found.difference.count < FEW_PAIRS for section in sections for found in section.compared)
     line = f"{done} of the {asked} runs of these studies are done."
     if few:
         line += f" **Fewer than three pairs stand behind {few} of the comparisons above.**"
     if missing:
         line += f" Not run at all: {', '.join(f'`{path}`' for path in missing)}."
     return [line, ""]
+
+
+def runs_done(sections: Sequence[Section]) -> tuple[int, int]:
+    """How many runs have a record, and how many there are to be."""
+    done = sum(len(cell.seeds) for section in sections for cell in section.cells.values())
+    return done, sum(len(section.study.runs()) for section in sections)
 
 
 def section_lines(section: Section, results: Path, picture: str) -> list[str]:
@@ -226,7 +242,7 @@ def _comparison_table(study: Study, compared: Sequence[Compared]) -> list[str]:
         difference = found.difference
         lines.append(
             [
-                _names(study, found),
+                names_of(study, found.network, found.against, found.label),
                 show_difference(found.metric, difference),
                 show_interval(found.metric, difference.t_low, difference.t_high),
                 f"{difference.positive} of {difference.count}",
@@ -236,17 +252,11 @@ def _comparison_table(study: Study, compared: Sequence[Compared]) -> list[str]:
     return [markdown_table(head, lines)]
 
 
-def _names(study: Study, found: Compared) -> str:
-    name = title_of(study, found.network)
-    text = f"{name} - {title_of(study, found.against)}" if found.against else f"{name}"
-    return f"{text} ({found.label})" if found.label else text
-
-
 def _emphasis(verdict: str) -> str:
     return verdict if verdict == "not decided" else f"**{verdict}**"
 
 
-def _anchor(title: str) -> str:
+def anchor(title: str) -> str:
     """The anchor that Markdown readers make of a heading."""
     kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_")
     return kept.replace(" ", "-")

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.measure.tables import markdown_table
 from elastic_cnn.study.grid import ONLY, Study
 from elastic_cnn.study.results import read_timing
-from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, label_of, lower_is_better, title_of
+from elastic_cnn.study.tables import Cell, CellKey, Compared, compare, difference_of_gains, names_of, title_of
 from elastic_cnn.study.units import metric_title, show_difference, show_interval, show_spread
 
 END_LOSS = "train_loss_end"
@@ -55,11 +54,11 @@ def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
     ):
         if not small.against:
             continue
-        gain = _difference_of_gains(study, cells, small)
-        where = f" ({small.label})" if small.label else ""
-        names = f"{title_of(study, small.network)} - {title_of(study, small.against)}{where}"
         texts = [show_difference(one.metric, one.difference) for one in (small, large)]
-        lines.append([names, *texts, gain])
+        more = difference_of_gains(small, large)
+        decided = "" if more is None else {1: " **(more)**", -1: " **(less)**", 0: " (not decided)"}[more.decided]
+        gain = "" if more is None else show_difference(small.metric, more) + decided
+        lines.append([names_of(study, small.network, small.against, small.label), *texts, gain])
     head = [
         "by size",
         metric_title(study.small_metric),
@@ -67,26 +66,6 @@ def gain_by_size(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
         "small gains more than large by",
     ]
     return [markdown_table(head, lines)] if lines else []
-
-
-def _difference_of_gains(study: Study, cells: dict[CellKey, Cell], found: Compared) -> str:
-    assert study.small_metric is not None
-    assert study.large_metric is not None
-    gains: dict[str, list[float]] = {}
-    for metric in (study.small_metric, study.large_metric):
-        sign = -1 if lower_is_better(study, metric) else 1
-        for (network, recipe, data), cell in cells.items():
-            if network != found.network or label_of(recipe, data) != found.label:
-                continue
-            other = cells[(found.against, recipe, data)].values.get(metric, {})
-            mine = cell.values.get(metric, {})
-            shared = sorted(set(mine) & set(other))
-            gains.setdefault(metric, []).extend(sign * (mine[seed] - other[seed]) for seed in shared)
-    if not gains.get(study.small_metric):
-        return ""
-    difference = paired_difference(gains[study.small_metric], gains[study.large_metric])
-    decided = {1: " **(more)**", -1: " **(less)**", 0: " (not decided)"}[difference.decided]
-    return show_difference(study.small_metric, difference) + decided
 
 
 def stress_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
@@ -106,7 +85,7 @@ def stress_table(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
             )
             for m in metrics
         ]
-        names = f"{title_of(study, pair.network)} - {title_of(study, pair.against)}"
+        names = names_of(study, pair.network, pair.against, "")
         lines.append([names, *("" if one is None else show_difference(one.metric, one.difference) for one in found)])
     return [markdown_table(["tested at other resolutions", *map(metric_title, metrics)], lines)]
 
@@ -121,8 +100,8 @@ def explain(study: Study, cells: dict[CellKey, Cell], compared: Sequence[Compare
             continue
         where = f" ({found.label})" if found.label else ""
         if found.difference.count == 1:
+            names = names_of(study, found.network, found.against, found.label)
             difference = show_difference(found.metric, found.difference)
-            names = f"{title_of(study, found.network)} - {title_of(study, found.against)}{where}"
             alone = f"- {names}: {difference} under one seed, which decides nothing."
             lines.append(alone + _timing(study, found, results))
             continue
