@@ -95,7 +95,7 @@ def _open(question: Question, series: Sequence[Series]) -> str:
 
 def answer(question: Question, series: Sequence[Series]) -> str:
     """What a question's picture shows, in words: what is better, worse, not decided, and not there yet."""
-    several = len({one.study.name for one in series if one.known}) > 1
+    several = len({one.study.name for one in series}) > 1
     shown = [one for one in series if not one.note]
     told, details = [], []
     if question.ends is not None:
@@ -110,7 +110,7 @@ def answer(question: Question, series: Sequence[Series]) -> str:
         details.append(_decided(beside, tuple(f"{word} {EQUAL_VIEWS}" for word in VERDICTS)))
     if missing := [one for one in shown if not one.known]:
         told.append(f"no pair of runs yet for {_counted(len(missing), 'more comparison')}")
-        details.append(f"No pair yet: {'; '.join(_name(one, several=False) for one in missing)}.")
+        details.append(f"No pair yet: {'; '.join(_name(one, several) for one in missing)}.")
     sentence = "; ".join(filter(None, told))
     return " ".join([f"**{sentence[0].upper()}{sentence[1:]}.**", *filter(None, details)])
 
