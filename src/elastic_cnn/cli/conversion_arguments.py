@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,10 @@ def convert_on_photos(
     from elastic_cnn.conversion import Calibration, Refit, convert
     from elastic_cnn.conversion.outcome import compare_networks
     from elastic_cnn.conversion.photos import batches, collect
-    from elastic_cnn.data.transforms import eval_transform
     from elastic_cnn.files import refuse_unwritable_folder
 
     network.eval()
-    transform = eval_transform(**asdict(card.input))
+    transform = card.transform()
     count = args.count * (2 if args.tolerance is None else 3)  # as many others are held out
     photos = collect(args.photos, count, transform, network, args.seed)
     own = args.count * (1 if args.tolerance is None else 2)

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     pattern = _pattern(args.where)
     where = (lambda name, _: bool(pattern.search(name))) if pattern else None
     if size is not None:
-        card = replace(card, input=_with_size(card.input, size))
+        card = replace(card, input=replace(card.input.of_channels(size[0]), size=size[1:]))
     if args.photos is not None:
         elastic, card = convert_on_photos(args, network, card, spec, where)
     else:
@@ -136,24 +136,11 @@ def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
 
 def _input_of(network: nn.Module) -> InputSpec:
     """How timm's configuration of a network says that photos are prepared."""
-    from timm.data import resolve_data_config
-
+    from elastic_cnn.tasks.weights import configured_input
     from elastic_cnn.zoo import InputSpec
 
-    config = resolve_data_config(model=network) if hasattr(network, "pretrained_cfg") else {}
-    known = {name: config[name] for name in ("mean", "std", "crop_pct") if name in config}
-    if config.get("interpolation") in ("bilinear", "bicubic"):
-        known["interpolation"] = config["interpolation"]
-    return InputSpec(size=tuple(config["input_size"][1:]), **known) if config else InputSpec()
-
-
-def _with_size(spec: InputSpec, size: tuple[int, ...]) -> InputSpec:
-    """The input of a card with another size, and as many means and deviations as there are channels."""
-    channels, height, width = size
-    if channels == len(spec.mean):
-        return replace(spec, size=(height, width))
-    mean, std = sum(spec.mean) / len(spec.mean), sum(spec.std) / len(spec.std)
-    return replace(spec, size=(height, width), mean=(mean,) * channels, std=(std,) * channels)
+    known = configured_input(network, "input_size", "mean", "std", "crop_pct")
+    return InputSpec(size=tuple(known.pop("input_size")[1:]), **known) if known else InputSpec()
 
 
 def _scale(text: str) -> int | str:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 
@@ -23,13 +22,12 @@ def run(args: argparse.Namespace) -> None:
 
     from elastic_cnn.data.image_folder import ImageFolder
     from elastic_cnn.data.left_out import LeftOut, warn
-    from elastic_cnn.data.transforms import eval_transform
     from elastic_cnn.surgery import recalibrate
     from elastic_cnn.zoo import load_checkpoint, save_checkpoint
 
     _check(args)
     network, card = load_checkpoint(args.checkpoint)
-    photos = ImageFolder(args.data, args.split, eval_transform(**asdict(card.input)), labels="unused")
+    photos = ImageFolder(args.data, args.split, card.transform(), labels="unused")
     print(photos.found_line)
     for notice in photos.notices:
         warn(notice)

@@ -37,8 +37,8 @@ HEAD = 2**16  # bytes in which a file's EXIF begins
 class FastTrainTransform(Preparation):
     """The contents of a picture's file -> (3, H, W) uint8, cropped, flipped and augmented; `normalise` does the rest.
 
-    stages: of `train_stages`. Raises `ValueError` for an interpolation that is neither bilinear nor bicubic, for other
-    than 3 channels, and for crops that need borders.
+    stages: as `train_transform` makes them. Raises `ValueError` for an interpolation that is neither bilinear nor
+    bicubic, for other than 3 channels, and for crops that need borders.
     """
 
     def __init__(self, stages: Stages, interpolation: str = "bilinear", reading: Reading = RGB) -> None:

@@ -85,6 +85,17 @@ def prepare(transform: Transform, source: Source, name: str | None = None) -> An
     return transform(read_rgb(source, name)) if read is None else read(source, name)
 
 
+@dataclass(frozen=True)
+class Stages:
+    """The parts of a training transform in order: crop, flips, turns, changes of colour, normalisation."""
+
+    crop: "RandomCrop"
+    flips: Sequence[Any]
+    turns: Sequence[Any]
+    colours: Sequence[Any]
+    final: Sequence[Any]
+
+
 def train_transform(
     size: int | tuple[int, int],
     mean: Sequence[float],
@@ -105,42 +116,6 @@ def train_transform(
     what is asked for.
     """
     reading = reading or Reading(len(mean))
-    stages = train_stages(
-        size, mean, std, interpolation, min_scale, color_jitter, auto_augment, erase, geometry, reading
-    )
-    if loading == "fast":
-        from elastic_cnn.data.fast_pixels import FastTrainTransform
-
-        if erase:
-            raise ValueError("fast loading cannot erase, which comes after the normalisation: take loading=exact")
-        return FastTrainTransform(stages, interpolation, reading)
-    return Preparation([stages.crop, *stages.flips, *stages.turns, *stages.colours, *stages.final], reading)
-
-
-@dataclass(frozen=True)
-class Stages:
-    """The parts of a training transform in order: crop, flips, turns, changes of colour, normalisation."""
-
-    crop: "RandomCrop"
-    flips: Sequence[Any]
-    turns: Sequence[Any]
-    colours: Sequence[Any]
-    final: Sequence[Any]
-
-
-def train_stages(
-    size: int | tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str,
-    min_scale: float,
-    color_jitter: float,
-    auto_augment: str | None,
-    erase: float,
-    geometry: Geometry,
-    reading: Reading,
-) -> Stages:
-    """Arguments as of `train_transform`."""
     height, width = (size, size) if isinstance(size, int) else size
     if reading.channels != 3 and (color_jitter or auto_augment):
         raise ValueError(
@@ -165,7 +140,14 @@ def train_stages(
     if geometry.rotation:
         turns.append(RandomRotation(geometry.rotation, InterpolationMode.BILINEAR, fill=fill_colour(mean)))
     crop = RandomCrop((height, width), min_scale, interpolation, geometry.crop_mode, mean)
-    return Stages(crop, primary.transforms[1:], turns, secondary.transforms, final.transforms)
+    stages = Stages(crop, primary.transforms[1:], turns, secondary.transforms, final.transforms)
+    if loading == "fast":
+        from elastic_cnn.data.fast_pixels import FastTrainTransform
+
+        if erase:
+            raise ValueError("fast loading cannot erase, which comes after the normalisation: take loading=exact")
+        return FastTrainTransform(stages, interpolation, reading)
+    return Preparation([stages.crop, *stages.flips, *stages.turns, *stages.colours, *stages.final], reading)
 
 
 def eval_transform(

@@ -1,6 +1,5 @@
 """From trained networks to `Results`: answers, speed in the deployed form, conversion, scale policy."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +20,7 @@ from elastic_cnn.measure.turns import in_turns, timer
 from elastic_cnn.policy.embedding import MINIMUM, embed
 from elastic_cnn.policy.scores import block_info, scale_policy
 from elastic_cnn.tasks.console import Console
+from elastic_cnn.tasks.run_log import read_log
 from elastic_cnn.tasks.training import Summary
 from elastic_cnn.zoo.checkpoint import InputSpec
 
@@ -113,17 +113,10 @@ def convert_base(
 def describe_run(folder: Path, summary: Summary, predictions: np.ndarray, labels: np.ndarray) -> Trained:
     """What a training run and the tests after it found."""
     steps = summary.steps / summary.epochs
-    losses = [(int(row["step"]) / steps, float(row["loss"])) for row in _rows(folder / "train.csv")]
-    errors = [(float(row["epoch"]), float(row["top1_error"])) for row in _rows(folder / "val.csv")]
+    losses = [(int(row["step"]) / steps, float(row["loss"])) for row in read_log(folder / "train.csv")]
+    errors = [(float(row["epoch"]), float(row["top1_error"])) for row in read_log(folder / "val.csv")]
     wrong = float((predictions != labels).mean())
     return Trained(summary.seed, losses, errors, predictions, wrong, summary.seconds)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():  # a run too short for a row
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def analyse_policy(network: nn.Module, data: DemoData, spec: InputSpec, seed: int, console: Console) -> Policy:

@@ -1,6 +1,5 @@
 """Running a study: what is missing, one run at a time in each process, each run by one process alone."""
 
-import csv
 import fcntl
 import shutil
 import time
@@ -23,6 +22,7 @@ from elastic_cnn.study.measures import BATCH, POLICY_IMAGES, images_of, measure,
 from elastic_cnn.study.timing import equal_time_views, measure_step_times
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.tasks.run_log import read_log
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import Summary, train
 from elastic_cnn.tasks.weights import make_network
@@ -303,13 +303,10 @@ def _shown(path: str) -> str:
 
 def _curve(path: Path) -> tuple[tuple[int, float], ...]:
     """(step, loss) of at most `CURVE_POINTS` rows of a run's train.csv."""
-    if not path.is_file():  # a run too short for a row
-        return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            rows = tuple((int(row["step"]), float(row["loss"])) for row in csv.DictReader(file))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): remove {path.parent}, and the run starts anew") from error
+    try:
+        rows = tuple((int(row["step"]), float(row["loss"])) for row in read_log(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): remove {path.parent}, and the run starts anew") from error
     return rows[:: -(-len(rows) // CURVE_POINTS)] if rows else ()
 
 

@@ -1,7 +1,7 @@
 """One class an image: ImageNet and every folder of class folders (paper, Table 2)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from elastic_cnn.data.photo_list import keep_listed
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import CropOptions, both_sides, training_transform
+from elastic_cnn.tasks.geometry import CropOptions, testing_transform, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
@@ -175,7 +175,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         train = ImageFolder(data, options.train_split, eval_transform(), known, **ways)
     keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
-    prepare_test = eval_transform(**asdict(card.input))
+    prepare_test = card.transform()
     beyond = {"auto_augment": options.auto_augment, "erase": options.erase, "loading": options.loading}
     train.transform = training_transform(card.input, options, prepare_test, **beyond)
     val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
@@ -206,8 +206,5 @@ def build_test(
     network: nn.Module, card: NetworkCard, data: str, split: str, options: TestOptions
 ) -> tuple[Task, ImageFolder]:
     """The task and a split to test it on; it may lack classes. `ValueError` where it has others than the checkpoint."""
-    spec = asdict(card.input)
-    if options.image_size is not None:
-        spec["size"] = both_sides(options.image_size)
-    samples = ImageFolder(data, split, eval_transform(**spec), card.classes)
+    samples = ImageFolder(data, split, testing_transform(card, options.image_size), card.classes)
     return Classification(network, len(card.classes)), samples

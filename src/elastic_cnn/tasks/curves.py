@@ -1,12 +1,12 @@
 """The curves of a run as a picture: loss, learning rate, and what validations found, from its CSV files."""
 
-import csv
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
+from elastic_cnn.tasks.run_log import read_log
 
 MOST = 6  # panels of validation scores
 
@@ -46,10 +46,7 @@ def draw_curves(folder: Path, metric: str, best_epoch: int) -> Path | None:
 
 def _columns(path: Path) -> dict[str, list[float]]:
     """The numbers of a log by column; those that are missing are NaN."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_log(path)
     names = list(rows[0]) if rows else []
     return {name: [_number(row[name]) for row in rows] for name in names}
 

@@ -1,11 +1,11 @@
 """What a recipe says about the shape of pictures: their sides, and what training and testing may do to them."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from elastic_cnn.data.transforms import Geometry, Preparation, train_transform
-from elastic_cnn.zoo.checkpoint import InputSpec
+from elastic_cnn.data.transforms import Geometry, Preparation, eval_transform, train_transform
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 Size = int | tuple[int, int]
 
@@ -96,6 +96,11 @@ class CropOptions(GeometryOptions):
             raise ValueError(f"options.min_scale={self.min_scale} must lie in 0..1")
         if self.color_jitter < 0:
             raise ValueError(f"options.color_jitter={self.color_jitter} must not be negative")
+
+
+def testing_transform(card: NetworkCard, size: Size | None) -> Preparation:
+    """`NetworkCard.transform`, at another size than the card's where one is given."""
+    return eval_transform(**asdict(card.input) | ({} if size is None else {"size": both_sides(size)}))
 
 
 def training_transform(spec: InputSpec, options: CropOptions, test: Preparation, **further: Any) -> Preparation:

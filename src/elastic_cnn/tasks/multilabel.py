@@ -21,10 +21,10 @@ from elastic_cnn.data.left_out import warn
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.metrics.multilabel import MeanAveragePrecision, MultilabelScores
 from elastic_cnn.tasks.elastic_start import files_of
-from elastic_cnn.tasks.geometry import CropOptions, both_sides, training_transform
+from elastic_cnn.tasks.geometry import CropOptions, testing_transform, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
-from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
+from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task, backbone_and_head
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import NetworkCard
 
@@ -145,12 +145,7 @@ class Multilabel(Task):
         classifier = getattr(self.network, "get_classifier", lambda: None)()
         if self.options.head_lr_factor == 1 or classifier is None:
             return super().parameter_groups()
-        own = {id(parameter) for parameter in classifier.parameters()}
-        named = list(self.network.named_parameters())
-        return [
-            ParameterGroup("backbone", [(name, p) for name, p in named if id(p) not in own]),
-            ParameterGroup("head", [(name, p) for name, p in named if id(p) in own], self.options.head_lr_factor),
-        ]
+        return backbone_and_head(self.network, classifier.parameters(), self.options.head_lr_factor)
 
     def headline(self, results: dict[str, Any]) -> str:
         sizes = " / ".join(_per_cent(results[f"f1_per_class_{size}"]) for size in SIZE_NAMES)
@@ -211,8 +206,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         )
     network, card = make_network(recipe, train.classes, train, **options.input_fields(crop_mode="squash"))
     card = replace(card, info={**card.info, "data": {**options.data, **_portable(options.places)}})
-    val.transform = eval_transform(**asdict(card.input))
-    train.transform = training_transform(card.input, options, val.transform)
+    val.transform = prepare_test = card.transform()
+    train.transform = training_transform(card.input, options, prepare_test)
     task = Multilabel(network, train.classes, options)
     return Job(task, card, train, val, files=files_of(recipe, network, card))
 
@@ -224,13 +219,10 @@ def build_test(
 
     `ValueError` where objects are of a category that is not among the checkpoint's classes.
     """
-    spec = asdict(card.input)
-    if options.image_size is not None:
-        spec["size"] = both_sides(options.image_size)
     known = card.info.get("data", {})
     kept = {key: value for key, value in known.items() if key in DATA_KEYS}
     places = CocoPlaces(options.annotations or known.get("annotations", ""), options.images or known.get("images", ""))
-    samples = CocoImages(data, split, eval_transform(**spec), places, **kept, classes=card.classes)
+    samples = CocoImages(data, split, testing_transform(card, options.image_size), places, **kept, classes=card.classes)
     return Multilabel(network, card.classes), samples
 
 

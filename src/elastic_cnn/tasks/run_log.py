@@ -77,6 +77,14 @@ def _read_rows(path: Path, logged: Logged) -> list[dict[str, str]]:
     return rows
 
 
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a log that is not written any more; none of a run too short for a row."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 class RunLog:
     """train.csv, val.csv and TensorBoard events of a run; used by `with`.
 

@@ -28,7 +28,7 @@ from elastic_cnn.tasks.mask_labels import LABELS_KEY, card_labels, reading_of
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.strict import Refused
-from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task
+from elastic_cnn.tasks.task import Batch, Job, ParameterGroup, Task, backbone_and_head
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
@@ -195,11 +195,8 @@ class Segmentation(Task):
         if backbone is None:
             return super().parameter_groups()
         inside = {id(parameter) for parameter in backbone.parameters()}
-        named = list(self.network.named_parameters())
-        return [
-            ParameterGroup("backbone", [(name, p) for name, p in named if id(p) in inside]),
-            ParameterGroup("head", [(name, p) for name, p in named if id(p) not in inside], self.options.head_lr),
-        ]
+        head = [parameter for parameter in self.network.parameters() if id(parameter) not in inside]
+        return backbone_and_head(self.network, head, self.options.head_lr)
 
 
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -25,6 +25,16 @@ class ParameterGroup:
     decay_factor: float = 1.0
 
 
+def backbone_and_head(network: nn.Module, head: Iterable[nn.Parameter], factor: float) -> list[ParameterGroup]:
+    """Two groups: the network's other parameters, and those of its head at `factor` times the recipe's rate."""
+    own = {id(parameter) for parameter in head}
+    named = list(network.named_parameters())
+    return [
+        ParameterGroup("backbone", [(name, p) for name, p in named if id(p) not in own]),
+        ParameterGroup("head", [(name, p) for name, p in named if id(p) in own], factor),
+    ]
+
+
 class Task(LightningModule, ABC):
     """A network at work on one job: loss, metrics, pictures. `training.py` describes the contract.
 

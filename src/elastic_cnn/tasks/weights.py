@@ -248,13 +248,13 @@ def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes:
     A network of other than 3 channels (`network_kwargs.in_chans`) has the configuration's averages for each of them.
     changes: fields to set besides (crop_pct, crop_mode, max_value, background).
     """
+    spec = InputSpec(size=recipe.size, **{**configured_input(network, "mean", "std"), **changes})
+    return spec.of_channels(recipe.network_kwargs.get("in_chans", len(spec.mean)))
+
+
+def configured_input(network: nn.Module | None, *keys: str) -> dict[str, Any]:
+    """What timm's configuration of a network says of these keys and, where photos can be so resized here, of the
+    interpolation; empty where it has none."""
     config = resolve_data_config(model=network) if hasattr(network, "pretrained_cfg") else {}
-    known = {key: config[key] for key in ("mean", "std") if key in config}
-    if config.get("interpolation") in ("bilinear", "bicubic"):
-        known["interpolation"] = config["interpolation"]
-    spec = InputSpec(size=recipe.size, **{**known, **changes})
-    channels = recipe.network_kwargs.get("in_chans", len(spec.mean))
-    if channels != len(spec.mean):
-        mean, std = ((sum(values) / len(values),) * channels for values in (spec.mean, spec.std))
-        spec = replace(spec, mean=mean, std=std)
-    return spec
+    known = {key: config[key] for key in keys if key in config}
+    return known | {key: config[key] for key in ("interpolation",) if config.get(key) in ("bilinear", "bicubic")}

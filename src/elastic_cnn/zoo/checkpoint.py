@@ -76,6 +76,13 @@ class InputSpec:
         if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
             raise ValueError(f"the input's background must be three whole numbers in 0..255, not {colour}")
 
+    def of_channels(self, count: int) -> "InputSpec":
+        """The same for so many channels: where there are others now, each has the mean of theirs, and of their std."""
+        if count == len(self.mean):
+            return self
+        mean, std = ((sum(values) / len(values),) * count for values in (self.mean, self.std))
+        return replace(self, mean=mean, std=std)
+
 
 @dataclass(frozen=True)
 class NetworkCard:
