@@ -110,11 +110,8 @@ class MatrixUnit {
 
  private:
   static float number(const char* at) {
-    uint16_t bits;
-    std::memcpy(&bits, at, sizeof(bits));
-    const uint32_t wide = uint32_t(bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof(value));
+    Bfloat16 value;
+    std::memcpy(&value, at, sizeof(value));
     return value;
   }
   int rows_[2] = {}, words_ = 0;

@@ -7,12 +7,6 @@ namespace elastic {
 
 DenseLayout::DenseLayout(const DensePlan& plan, int height, int width) {
   int64_t wide_size[2] = {0, 0}, normed_size = 0, pooled_size = 0, low_out_size = 0;
-  auto take = [](int64_t& floats, int64_t size) {
-    const int64_t at = floats;
-    // Each buffer starts on a cache line of its own set, so that maps of equal size do not fall onto each other.
-    floats += round_up(size, 64) + 64 * 5;
-    return at;
-  };
   for (size_t i = 0; i < plan.stages.size(); i++) {
     const DenseStage& stage = plan.stages[i];
     Size s{height, width, (height + 1) / 2, (width + 1) / 2, {}, {}, 0, 0};

@@ -232,18 +232,8 @@ class DenseRun {
 
   Convolution pointwise(const NormedStep& step, int64_t w, int64_t b, Element* output, int64_t out_pixel,
                         int64_t out_row, int width) const {
-    Convolution p{};
-    p.in_pixel = pixel_of(step.in);
-    p.in_row = width * p.in_pixel;
-    p.taps = p.tap_columns = 1;
-    p.groups = 1;
-    p.group_width = step.in;
-    p.weights = weights(w);
-    p.bias = weights(b);
-    p.output = output;
-    p.out_pixel = out_pixel;
+    Convolution p = product(nullptr, pixel_of(step.in), step.in, weights(w), weights(b), output, out_pixel, 0, width);
     p.out_row = out_row;
-    p.width = width;
     return p;
   }
 
@@ -272,17 +262,8 @@ class DenseRun {
   }
 
   Convolution conv2(const DenseBranch& branch, const Element* map, int64_t pixel, int height, int width) const {
-    Convolution p{};
-    p.input = map;
-    p.in_pixel = p.tap_pixel = pixel;
-    p.in_row = p.tap_row = (width + 2) * pixel;
-    p.taps = 9;
-    p.tap_columns = 3;
-    p.groups = 1;
-    p.group_width = branch.inner;
-    p.weights = weights(branch.w2);
-    p.height = height;
-    p.width = width;
+    Convolution p = product(map, pixel, branch.inner, weights(branch.w2), nullptr, nullptr, 0, height, width);
+    widen(p, width, 1);
     p.chunk = height * width;
     return p;
   }

@@ -83,32 +83,21 @@ struct TreeRun {
     const int64_t bottom_pixel = bottom_copy ? first.in_pixel() : first.in;
     if (bottom_copy) bottom = bottom_copy;
     Element *x2 = wide, *x1 = wide + plan.out_slice();
-    runner.block(0,
-                 {.images = 1,
-                  .input = copy,
-                  .in_pixel = first.in_pixel(),
-                  .output = x1,
-                  .out_pixel = plan.pixel(),
-                  .shortcut = bottom,
-                  .shortcut_pixel = bottom_pixel,
-                  .projected = bottom,
-                  .projected_pixel = bottom_pixel,
-                  .projected_row = size().out_width * bottom_pixel,
-                  .projected_image = 0},
-                 worker);
-    runner.block(1,
-                 {.images = 1,
-                  .input = x1,
-                  .in_pixel = plan.pixel(),
-                  .output = x2,
-                  .out_pixel = plan.pixel(),
-                  .shortcut = x1,
-                  .shortcut_pixel = plan.pixel(),
-                  .projected = x1,
-                  .projected_pixel = plan.pixel(),
-                  .projected_row = size().out_width * plan.pixel(),
-                  .projected_image = 0},
-                 worker);
+    auto maps = [&](const Element* input, int64_t in_pixel, Element* to, const Element* shortcut, int64_t pixel) {
+      return BlockMaps{.images = 1,
+                       .input = input,
+                       .in_pixel = in_pixel,
+                       .output = to,
+                       .out_pixel = plan.pixel(),
+                       .shortcut = shortcut,
+                       .shortcut_pixel = pixel,
+                       .projected = shortcut,
+                       .projected_pixel = pixel,
+                       .projected_row = size().out_width * pixel,
+                       .projected_image = 0};
+    };
+    runner.block(0, maps(copy, first.in_pixel(), x1, bottom, bottom_pixel), worker);
+    runner.block(1, maps(x1, plan.pixel(), x2, x1, plan.pixel()), worker);
     root(output);
     worker.wait();
   }
@@ -116,20 +105,8 @@ struct TreeRun {
   void root(Element* output) const {
     const bool direct = plan.out() % kPanel == 0;
     Element* to = direct ? output : copy;
-    Convolution p{};
-    p.input = wide;
-    p.in_pixel = plan.pixel();
-    p.in_row = size().out_width * p.in_pixel;
-    p.taps = p.tap_columns = 1;
-    p.groups = 1;
-    p.group_width = int(plan.depth);
-    p.weights = weights + plan.root;
-    p.bias = weights + plan.root_bias;
-    p.output = to;
-    p.out_pixel = direct ? plan.out() : plan.out_slice();
-    p.height = size().out_height;
-    p.width = size().out_width;
-    p.out_row = p.width * p.out_pixel;
+    Convolution p = product(wide, plan.pixel(), int(plan.depth), weights + plan.root, weights + plan.root_bias, to,
+                            direct ? plan.out() : plan.out_slice(), size().out_height, size().out_width);
     p.shortcut = plan.root_shortcut ? wide : nullptr;
     p.shortcut_pixel = plan.pixel();
     p.relu = true;

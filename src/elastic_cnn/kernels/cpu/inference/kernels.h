@@ -36,12 +36,12 @@ inline Inputs inputs_of_panel(int panel, int groups, int group_width) {
 //   shortcut: + shortcut(pixel, :)      (may be the output itself)
 //   relu:     max(., 0)
 struct Convolution {
-  const Element* input;        // first tap of the first output pixel
-  int64_t in_pixel, in_row;    // numbers from one output pixel's input to the next one's, the stride included
-  int taps;                    // 1, or 9 for 3x3
-  int tap_columns;             // taps that lie in one row
-  int64_t tap_pixel, tap_row;  // numbers from one tap to the next, along a row and between rows
-  int groups, group_width;     // input channels a group; 1 and the depth without groups
+  const Element* input;                // first tap of the first output pixel
+  int64_t in_pixel, in_row;            // numbers from one output pixel's input to the next one's, the stride included
+  int taps = 1;                        // 9 for 3x3
+  int tap_columns = 1;                 // taps that lie in one row
+  int64_t tap_pixel = 0, tap_row = 0;  // numbers from one tap to the next, along a row and between rows
+  int groups = 1, group_width;         // input channels a group; the depth without groups
   const float* weights;
   const float* bias;  // one a channel, or null
   Element* output;
@@ -60,6 +60,35 @@ struct Convolution {
   bool relu = false;
   int chunk = 112;  // pixels that go through all panels before the next pixels do; their inputs then stay in the cache
 };
+
+// A 1x1 product of maps without a border, whose pixels lie so far apart.
+inline Convolution product(const Element* input, int64_t in_pixel, int depth, const float* weights, const float* bias,
+                           Element* output, int64_t out_pixel, int height, int width) {
+  Convolution p{};
+  p.input = input;
+  p.in_pixel = in_pixel;
+  p.in_row = width * in_pixel;
+  p.group_width = depth;
+  p.weights = weights;
+  p.bias = bias;
+  p.output = output;
+  p.out_pixel = out_pixel;
+  p.out_row = width * out_pixel;
+  p.height = height;
+  p.width = width;
+  return p;
+}
+
+// Lets a product be a 3x3 convolution of this stride, of a map of `map_width` columns with a border.
+inline void widen(Convolution& p, int map_width, int stride) {
+  p.tap_pixel = p.in_pixel;
+  p.tap_row = (map_width + 2) * p.in_pixel;
+  p.in_pixel *= stride;
+  p.in_row = stride * p.tap_row;
+  p.taps = 9;
+  p.tap_columns = 3;
+}
+
 struct Slice {
   int row, row_end;        // output rows
   int first, last;         // panels of a product, vectors of sixteen channels elsewhere

@@ -35,6 +35,14 @@ class WeightCursor {
   int64_t next_;
 };
 
+// Where a buffer of so many numbers begins, behind the `floats` that are taken. Each starts on a cache line of its own
+// set, so that maps of equal size do not fall onto each other.
+inline int64_t take(int64_t& floats, int64_t size) {
+  const int64_t at = floats;
+  floats += round_up(size, 64) + 64 * 5;
+  return at;
+}
+
 // Zeroes the border of a map of height x width pixels, `pixel` numbers apart, that begins here with its border.
 inline void clear_border(Element* map, int height, int width, int64_t pixel) {
   const int64_t row = (width + 2) * pixel;

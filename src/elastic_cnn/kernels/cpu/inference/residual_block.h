@@ -39,7 +39,6 @@ class BlockRun {
   // The gate from the narrow maps; `inner` and `low_inner` are complete, and a barrier lies behind them.
   void gate();
 
-  Convolution from_inner(const BranchPlan& branch, const Element* input, int height, int width) const;
   // Lets a product add the low map, enlarged.
   void enlarge(Convolution& p, int64_t low, int64_t pixel) const;
   // Lets a product run over all images of the stack, so far apart.

@@ -29,15 +29,15 @@ Layout::Layout(const Plan& plan, std::size_t first, std::size_t end, int height,
     larger(pooled_size, low_pixels * b.in_pixel());
     larger(most, b.low.outer_pixel());
   }
-  for (int64_t* map : {&maps[0], &maps[1]}) *map = take(wide);
-  inner = take(inner_size);
-  low_inner = take(low_inner_size);
-  low_out = take(low_out_size);
-  pooled = take(pooled_size);
-  for (int64_t* vector : {&mean_high, &mean_low, &hidden, &gate}) *vector = take(most * kPack);
-  row_weights = take(2 * longest * kPack);
-  column_weights = take(2 * longest * kPack);
-  for (auto& [key, at] : padded) at = take(images * padded_floats(key));
+  for (int64_t* map : {&maps[0], &maps[1]}) *map = take(floats, wide);
+  inner = take(floats, inner_size);
+  low_inner = take(floats, low_inner_size);
+  low_out = take(floats, low_out_size);
+  pooled = take(floats, pooled_size);
+  for (int64_t* vector : {&mean_high, &mean_low, &hidden, &gate}) *vector = take(floats, most * kPack);
+  row_weights = take(floats, 2 * longest * kPack);
+  column_weights = take(floats, 2 * longest * kPack);
+  for (auto& [key, at] : padded) at = take(floats, images * padded_floats(key));
 }
 
 std::vector<Layout::Size> Layout::sizes_of(const Plan& plan, int height, int width) {
@@ -49,13 +49,6 @@ std::vector<Layout::Size> Layout::sizes_of(const Plan& plan, int height, int wid
     width = out_width;
   }
   return sizes;
-}
-
-// Each buffer starts on a cache line of its own set, so that maps of equal size do not fall onto each other.
-int64_t Layout::take(int64_t size) {
-  const int64_t at = floats;
-  floats += round_up(size, 64) + 64 * 5;
-  return at;
 }
 
 int64_t padded_floats(const PaddedKey& key) {

@@ -30,9 +30,6 @@ struct Layout {
   static std::vector<Size> sizes_of(const Plan& plan, int height, int width);
   int64_t in_pixels() const { return int64_t(sizes[first].height) * sizes[first].width; }
   int64_t out_pixels() const { return int64_t(sizes[end - 1].out_height) * sizes[end - 1].out_width; }
-
- private:
-  int64_t take(int64_t size);
 };
 
 }  // namespace elastic

@@ -19,18 +19,9 @@ void enlarged_weights(float* weight, int low, int high) {
 
 void BlockRun::conv1(bool low, Range rows, Range panels) {
   const BranchPlan& branch = low ? b_.low : b_.high;
-  Convolution p{};
-  p.input = low ? at(r_.layout_.pooled) : m_.input;
-  p.in_pixel = low ? b_.in_pixel() : m_.in_pixel;
-  p.height = low ? size_.low_height : size_.height;
-  p.width = low ? size_.low_width : size_.width;
-  p.in_row = p.width * p.in_pixel;
-  p.taps = p.tap_columns = 1;
-  p.groups = 1;
-  p.group_width = b_.in;
-  p.weights = weights(branch.w1);
-  p.bias = weights(branch.b1);
-  p.out_pixel = branch.pixel();
+  Convolution p = product(low ? at(r_.layout_.pooled) : m_.input, low ? b_.in_pixel() : m_.in_pixel, b_.in,
+                          weights(branch.w1), weights(branch.b1), nullptr, branch.pixel(),
+                          low ? size_.low_height : size_.height, low ? size_.low_width : size_.width);
   p.out_row = (p.width + 2) * p.out_pixel;
   p.output = at(padded(low)) + p.out_row + p.out_pixel;
   p.relu = true;
@@ -51,7 +42,7 @@ void BlockRun::pool(Range rows, Range vectors) {
 void BlockRun::conv2(bool low, Range rows, Range vectors) {
   const BranchPlan& branch = low ? b_.low : b_.high;
   const int width = low ? size_.low_width : size_.width, height = low ? size_.low_height : size_.height;
-  const int64_t pixel = branch.pixel(), row = (width + 2) * pixel, out_pixel = branch.outer_pixel();
+  const int64_t pixel = branch.pixel(), row = (width + 2) * pixel;
   Element* output = at(low ? r_.layout_.low_inner : r_.layout_.inner);
   const int out_width = low ? size_.low_width : size_.out_width, out_height = low ? size_.low_height : size_.out_height;
   if (branch.lanes) {
@@ -65,23 +56,10 @@ void BlockRun::conv2(bool low, Range rows, Range vectors) {
     mark(low ? kConv2Low : kConv2);
     return;
   }
-  Convolution p{};
-  p.input = at(padded(low));
-  p.in_pixel = b_.stride * pixel;
-  p.in_row = b_.stride * row;
-  p.taps = 9;
-  p.tap_columns = 3;
-  p.tap_pixel = pixel;
-  p.tap_row = row;
+  Convolution p = product(at(padded(low)), pixel, branch.group_width, weights(branch.w2), weights(branch.b2), output,
+                          branch.outer_pixel(), out_height, out_width);
+  widen(p, width, b_.stride);
   p.groups = branch.groups;
-  p.group_width = branch.group_width;
-  p.weights = weights(branch.w2);
-  p.bias = weights(branch.b2);
-  p.output = output;
-  p.out_pixel = out_pixel;
-  p.out_row = out_width * out_pixel;
-  p.height = out_height;
-  p.width = out_width;
   p.relu = true;
   if (b_.joined && low)
     p.relu = false;
@@ -99,38 +77,24 @@ void BlockRun::enlarge(Convolution& p, int64_t low, int64_t pixel) const {
 }
 
 void BlockRun::conv3_low(Range rows, Range panels) {
-  Convolution p = from_inner(b_.low, at(r_.layout_.low_inner), size_.low_height, size_.low_width);
-  p.output = at(r_.layout_.low_out);
+  Convolution p = product(at(r_.layout_.low_inner), b_.low.outer_pixel(), b_.low.outer, weights(b_.low.w3), nullptr,
+                          at(r_.layout_.low_out), b_.out_pixel(), size_.low_height, size_.low_width);
   stack(p, p.height * p.in_row, p.height * p.out_row);
   finish(p, rows, panels, kConv3Low);
 }
 
 void BlockRun::shortcut(Range rows, Range panels) {
   if (!b_.projection) return;
-  Convolution p{};
-  p.input = m_.projected;
-  p.in_pixel = m_.projected_pixel;
+  Convolution p = product(m_.projected, m_.projected_pixel, b_.in, weights(b_.wp), weights(b_.bp), m_.output,
+                          m_.out_pixel, size_.out_height, size_.out_width);
   p.in_row = m_.projected_row;
-  p.taps = p.tap_columns = 1;
-  p.groups = 1;
-  p.group_width = b_.in;
-  p.weights = weights(b_.wp);
-  p.bias = weights(b_.bp);
-  p.output = m_.output;
-  p.out_pixel = m_.out_pixel;
-  p.height = size_.out_height;
-  p.width = size_.out_width;
-  p.out_row = p.width * p.out_pixel;
   stack(p, m_.projected_image, p.height * p.out_row);
   finish(p, rows, panels, kShortcut);
 }
 
 void BlockRun::conv3(Range rows, Range panels) {
-  Convolution p = from_inner(b_.high, at(r_.layout_.inner), size_.out_height, size_.out_width);
-  p.output = m_.output;
-  p.out_pixel = m_.out_pixel;
-  p.out_row = p.width * p.out_pixel;
-  p.bias = weights(b_.b3);
+  Convolution p = product(at(r_.layout_.inner), b_.high.outer_pixel(), b_.high.outer, weights(b_.high.w3),
+                          weights(b_.b3), m_.output, m_.out_pixel, size_.out_height, size_.out_width);
   p.shortcut = b_.projection ? m_.output : m_.shortcut;
   p.shortcut_pixel = b_.projection ? m_.out_pixel : m_.shortcut_pixel;
   p.scale = b_.hidden ? floats_at(r_.layout_.gate) : nullptr;
@@ -179,22 +143,6 @@ void BlockRun::gate() {
             o.begin, o.end);
   worker_.wait();
   mark(kGate);
-}
-
-Convolution BlockRun::from_inner(const BranchPlan& branch, const Element* input, int height, int width) const {
-  Convolution p{};
-  p.input = input;
-  p.in_pixel = branch.outer_pixel();
-  p.in_row = width * branch.outer_pixel();
-  p.taps = p.tap_columns = 1;
-  p.groups = 1;
-  p.group_width = branch.outer;
-  p.weights = weights(branch.w3);
-  p.out_pixel = b_.out_pixel();
-  p.out_row = width * b_.out_pixel();
-  p.height = height;
-  p.width = width;
-  return p;
 }
 
 void BlockRun::stack(Convolution& p, int64_t in_image, int64_t out_image) const {

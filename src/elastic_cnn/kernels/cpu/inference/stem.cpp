@@ -74,9 +74,7 @@ void run_stem(const InferenceKernels& kernels, void (*max_pool)(const MaxPool&),
     p.in_row = s.stride * padded_row(s);
     p.input = scratch + begin * p.in_row;
     p.taps = s.kernel;
-    p.tap_columns = 1;
     p.tap_row = padded_row(s);
-    p.groups = 1;
     p.group_width = s.kernel * s.channels;
     p.weights = weights;
     p.bias = bias;

@@ -31,6 +31,12 @@ void check_number_of(const Tensor& x, const Tensor& map, const char* name) {
   check_beside(x, map, number_type(map), name);
 }
 
+void check_numbers(const Tensor& x, const Tensor& map, at::SymIntArrayRef sizes, const char* name) {
+  check_number_of(x, map, name);
+  check_sizes(x, sizes, name);
+  check_contiguous(x, name);
+}
+
 }  // namespace
 
 void check_map_of(const Tensor& x, const Tensor& like, at::SymIntArrayRef sizes, const char* name) {
@@ -40,15 +46,11 @@ void check_map_of(const Tensor& x, const Tensor& like, at::SymIntArrayRef sizes,
 }
 
 void check_vector(const Tensor& x, const Tensor& like, const SymInt& numbers, const char* name) {
-  check_number_of(x, like, name);
-  check_sizes(x, {numbers}, name);
-  check_contiguous(x, name);
+  check_numbers(x, like, {numbers}, name);
 }
 
 void check_statistics(const Tensor& statistics, const Tensor& like, const SymInt& channels) {
-  check_number_of(statistics, like, "the statistics");
-  check_sizes(statistics, {SymInt(4), channels}, "the statistics");
-  check_contiguous(statistics, "the statistics");
+  check_numbers(statistics, like, {SymInt(4), channels}, "the statistics");
 }
 
 namespace {

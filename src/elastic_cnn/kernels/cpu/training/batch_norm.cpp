@@ -73,10 +73,7 @@ Tensor batch_statistics(const Tensor& z, const Tensor& weight, const Tensor& bia
                         const Tensor& running_var, double momentum, double eps) {
   const Tensor statistics = statistics_output(z, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  for_element_type(z.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    statistics_pass<T>(z, norm, statistics);
-  });
+  for_element_type(z.scalar_type(), [&]<class T>(T) { statistics_pass<T>(z, norm, statistics); });
   return statistics;
 }
 
@@ -88,10 +85,7 @@ Tensor normalize_output(const Tensor& z, const Tensor& statistics, bool) {
 
 Tensor normalize_map(const Tensor& z, const Tensor& statistics, bool relu) {
   const Tensor y = normalize_output(z, statistics, relu);
-  for_element_type(z.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    normalize_pass<T>(z, statistics, relu, y);
-  });
+  for_element_type(z.scalar_type(), [&]<class T>(T) { normalize_pass<T>(z, statistics, relu, y); });
   return y;
 }
 
@@ -107,8 +101,7 @@ std::tuple<Tensor, Tensor> batch_norm_backward_output(const Tensor& dy, const Te
 std::tuple<Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& z, const Tensor& statistics, bool relu,
                                                const Tensor& dz) {
   const auto [weight, bias] = batch_norm_backward_output(dy, z, statistics, relu, dz);
-  for_element_type(z.scalar_type(), [&, &weight = weight, &bias = bias](auto element) {
-    using T = decltype(element);
+  for_element_type(z.scalar_type(), [&, &weight = weight, &bias = bias]<class T>(T) {
     backward<T>(dy, z, statistics, relu, dz, weight, bias);
   });
   return {weight, bias};

@@ -155,6 +155,16 @@ inline void tile_epilogue(const Gemm<T>& p, const Product<T>& product, int64_t r
   for (; j < columns; j++) columns_epilogue<Number<T>>(p, product.columns_from(j), row, rows, taps, j0 + j, sums);
 }
 
+// The sums of `n` columns, of one block of rows, to doubles.
+template <class T>
+void move_sums(const ColumnSums<T>& sums, int64_t n) {
+  for (int64_t j = 0; sums.a && j < n; j++) {
+    sums.total_a[j] += sums.a[j];
+    sums.total_b[j] += sums.b[j];
+    sums.a[j] = sums.b[j] = 0;
+  }
+}
+
 // Fetches what the end of row `row` of a tile touches; `tap` is null where the row belongs to another block.
 template <class T>
 ELASTIC_INLINE void fetch_epilogue(const Gemm<T>& p, int64_t row, const PixelTaps<T>* tap, int64_t j0) {

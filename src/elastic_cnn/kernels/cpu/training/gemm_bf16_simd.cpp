@@ -129,11 +129,7 @@ void run_gemm(const Gemm<Bfloat16>& p, int64_t begin, int64_t end, const ColumnS
     copy.read(p, row, number);
     for (int64_t panel = 0; panel < panels_of(p.n); panel++)
       run_panel(p, copy, row, number, next_number, panel, spatial ? taps : nullptr, sums);
-    for (int64_t j = 0; sums.a && j < p.n; j++) {
-      sums.total_a[j] += sums.a[j];
-      sums.total_b[j] += sums.b[j];
-      sums.a[j] = sums.b[j] = 0;
-    }
+    move_sums(sums, p.n);
   }
 }
 

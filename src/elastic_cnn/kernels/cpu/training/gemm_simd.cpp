@@ -41,16 +41,6 @@ void pack(const T* b, int64_t row_step, int64_t column_step, int64_t k, int64_t 
     }
 }
 
-template <class T>
-void move_sums(const ColumnSums<T>& sums, int64_t n) {
-  if (!sums.a) return;
-  for (int64_t j = 0; j < n; j++) {
-    sums.total_a[j] += sums.a[j];
-    sums.total_b[j] += sums.b[j];
-    sums.a[j] = sums.b[j] = 0;
-  }
-}
-
 // A block of rows of A by a depth of its columns, and the block that follows it.
 template <class T>
 struct Block {

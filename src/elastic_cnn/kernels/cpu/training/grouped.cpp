@@ -75,8 +75,7 @@ std::tuple<Tensor, Tensor> grouped(const Tensor& x, const Tensor& before, const 
   const auto& [z, statistics] = results;
   const GroupedShape shape = shape_of(x, weight, stride);
   const Norm norm{norm_weight, norm_bias, running_mean, running_var, momentum, eps};
-  for_element_type(x.scalar_type(), [&, &z = z, &statistics = statistics](auto element) {
-    using T = decltype(element);
+  for_element_type(x.scalar_type(), [&, &z = z, &statistics = statistics]<class T>(T) {
     const auto packed = pack<T>(weight, shape, false);
     const Statistics<T> s(before);
     SlabConvolution<T> convolution{shape, false, data<T>(x), s.scale, s.shift, packed.get(), {}};
@@ -104,18 +103,12 @@ std::tuple<Tensor, Tensor, Tensor> grouped_norm_gradient(const Tensor& dz, const
   const std::tuple<Tensor, Tensor, Tensor> results = grouped_norm_gradient_output(dz, weight, x, statistics, stride);
   const auto& [g, of_weight, of_bias] = results;
   const GroupedShape shape = shape_of(x, weight, stride);
-  for_element_type(x.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias](auto element) {
-    using T = decltype(element);
+  for_element_type(x.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias]<class T>(T) {
     const auto packed = pack<T>(weight, shape, true);
-    const Statistics<T> s(statistics);
     SlabConvolution<T> convolution{shape, true, data<T>(dz), nullptr, nullptr, packed.get(), {}};
-    convolution.output.epilogue = Epilogue::norm_gradient;
     convolution.output.c = data<T>(g);
     convolution.output.n = shape.channels;
-    convolution.output.z = data<T>(x);
-    convolution.output.z_scale = s.scale;
-    convolution.output.z_shift = s.shift;
-    convolution.output.z_mean = s.mean;
+    take_norm_gradient(convolution.output, x, statistics);
     std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(shape.channels));
     parallel_sums<T>(x.size(0) * shape.height, &sums, nullptr,
                      [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
@@ -139,8 +132,7 @@ Tensor grouped_weight_gradient(const Tensor& dz, const Tensor& x, const Tensor& 
   const Tensor dweight = grouped_weight_gradient_output(dz, x, before, weight, stride);
   const GroupedShape shape = shape_of(x, weight, stride);
   const Tensor sums = at::zeros({num_threads(), weight.numel()}, weight.options());
-  for_element_type(x.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(x.scalar_type(), [&]<class T>(T) {
     const Statistics<T> s(before);
     parallel_rows(x.size(0) * shape.out_height(), [&](int64_t thread, int64_t begin, int64_t end) {
       GroupedWeightGradient<T> own{shape, data<T>(dz), data<T>(x), s.scale, s.shift, nullptr};

@@ -158,11 +158,7 @@ void run_grouped(const SlabConvolution<T>& g, int64_t begin, int64_t end, const 
     next = std::min({end, (image + 1) * height, row + most});
     for (int64_t slab = 0; slab * s.of_group * Vector<T>::lanes < s.channels; slab++)
       run_rows(g, shuffle, image, y, y + next - row, slab, in, out, buffer.get(), sums);
-    for (int64_t c = 0; sums.a && c < s.channels; c++) {
-      sums.total_a[c] += sums.a[c];
-      sums.total_b[c] += sums.b[c];
-      sums.a[c] = sums.b[c] = 0;
-    }
+    move_sums(sums, s.channels);
   }
 }
 

@@ -20,8 +20,7 @@ Tensor pool_forward(const Tensor& x) {
   const Tensor pooled = pool_output(x);
   const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   const int64_t low_height = half(height), low_width = half(width);
-  for_element_type(x.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(x.scalar_type(), [&]<class T>(T) {
     const T* from = data<T>(x);
     T* to = data<T>(pooled);
     parallel_rows(images * low_height, [&](int64_t, int64_t begin, int64_t end) {
@@ -50,8 +49,7 @@ void input_gradient(const Tensor& dx, const std::optional<Tensor>& dy, const std
   input_gradient_output(dx, dy, active, pooled);
   const int64_t images = dx.size(0), channels = dx.size(1), height = dx.size(2), width = dx.size(3);
   const int64_t low_height = half(height), low_row = half(width) * channels, bits = (width + 7) / 8 * channels;
-  for_element_type(dx.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(dx.scalar_type(), [&]<class T>(T) {
     T* to = data<T>(dx);
     const T* from = dy ? data<T>(*dy) : nullptr;
     const T* low = pooled ? data<T>(*pooled) : nullptr;
@@ -78,8 +76,7 @@ Tensor active_gradient_output(const Tensor& dy, const Tensor& active) {
 Tensor active_gradient(const Tensor& dy, const Tensor& active) {
   const Tensor g = active_gradient_output(dy, active);
   const int64_t channels = dy.size(1), width = dy.size(3), rows = dy.size(0) * dy.size(2);
-  for_element_type(dy.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(dy.scalar_type(), [&]<class T>(T) {
     parallel_rows(rows, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++)
         training_kernels<T>().select_active(data<T>(dy) + row * width * channels,

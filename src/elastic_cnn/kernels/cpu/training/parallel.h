@@ -37,6 +37,17 @@ void parallel_statistics(int64_t rows, int64_t pixels, int64_t channels, const N
   finish_statistics(sums, pivots[0].data(), rows * pixels, norm, statistics);
 }
 
+// Lets a product be kept where the norm of these statistics and its ReLU let z pass, with the sums of the norm's gradient.
+template <class T>
+void take_norm_gradient(Gemm<T>& product, const Tensor& z, const Tensor& statistics) {
+  const Statistics<T> s(statistics);
+  product.epilogue = Epilogue::norm_gradient;
+  product.z = data<T>(z);
+  product.z_scale = s.scale;
+  product.z_shift = s.shift;
+  product.z_mean = s.mean;
+}
+
 // g becomes the gradient of z, where g is the gradient of a norm's output, already zero where its ReLU was not active;
 // sums: of g and g * (z - mean). Writes the gradients of the norm's weight and bias.
 template <class T>

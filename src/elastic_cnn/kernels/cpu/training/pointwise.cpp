@@ -30,6 +30,20 @@ std::unique_ptr<T[]> pack(const Tensor& weight, bool transposed) {
   return packed;
 }
 
+// c = a B, both maps; height and width are for what is done to it besides.
+template <class T>
+Gemm<T> product(const Tensor& a, const std::unique_ptr<T[]>& packed, const Tensor& c) {
+  Gemm<T> gemm;
+  gemm.a = data<T>(a);
+  gemm.packed = packed.get();
+  gemm.c = data<T>(c);
+  gemm.k = a.size(1);
+  gemm.n = c.size(1);
+  gemm.height = a.size(2);
+  gemm.width = a.size(3);
+  return gemm;
+}
+
 template <class T>
 void run(const Gemm<T>& gemm, int64_t rows, std::vector<ChannelSums<T>>* sums) {
   parallel_sums<T>(rows, sums, nullptr, [&](int64_t begin, int64_t end, const ColumnSums<T>& own) {
@@ -79,24 +93,15 @@ std::tuple<Tensor, Tensor> pointwise(const Tensor& a, const std::optional<Tensor
       pointwise_output(a, before, weight_, low, norm_weight, norm_bias, running_mean, running_var, momentum, eps);
   const auto& [z, statistics] = results;
   const Tensor weight = weight_.contiguous();
-  const int64_t o = weight.size(0), height = a.size(2), width = a.size(3);
-  for_element_type(a.scalar_type(), [&, &z = z, &statistics = statistics](auto element) {
-    using T = decltype(element);
+  for_element_type(a.scalar_type(), [&, &z = z, &statistics = statistics]<class T>(T) {
     const std::unique_ptr<T[]> packed = pack<T>(weight, false);
-    Gemm<T> gemm;
-    gemm.a = data<T>(a);
-    gemm.packed = packed.get();
-    gemm.c = data<T>(z);
-    gemm.k = a.size(1);
-    gemm.n = o;
+    Gemm<T> gemm = product(a, packed, z);
     set_norm_before<T>(before, gemm.scale, gemm.shift);
     if (!norm_weight) return run<T>(gemm, pixels(a), nullptr);
     gemm.low = low ? data<T>(*low) : nullptr;
-    gemm.height = height;
-    gemm.width = width;
     gemm.epilogue = Epilogue::statistics;
     const Norm norm{*norm_weight, *norm_bias, *running_mean, *running_var, momentum, eps};
-    parallel_statistics<T>(pixels(a), 1, o, norm, statistics,
+    parallel_statistics<T>(pixels(a), 1, gemm.n, norm, statistics,
                            [&](int64_t begin, int64_t end, const ColumnSums<T>& sums) {
                              training_kernels<T>().gemm(gemm, begin, end, sums);
                            });
@@ -120,24 +125,12 @@ std::tuple<Tensor, Tensor, Tensor> pointwise_norm_gradient(const Tensor& dz, con
   const std::tuple<Tensor, Tensor, Tensor> results = pointwise_norm_gradient_output(dz, weight_, z, statistics);
   const auto& [g, of_weight, of_bias] = results;
   const Tensor weight = weight_.contiguous();
-  const int64_t channels = z.size(1), rows = pixels(z);
-  for_element_type(z.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias](auto element) {
-    using T = decltype(element);
+  for_element_type(z.scalar_type(), [&, &g = g, &of_weight = of_weight, &of_bias = of_bias]<class T>(T) {
     const std::unique_ptr<T[]> packed = pack<T>(weight, true);
-    const Statistics<T> s(statistics);
-    Gemm<T> gemm;
-    gemm.a = data<T>(dz);
-    gemm.packed = packed.get();
-    gemm.c = data<T>(g);
-    gemm.k = dz.size(1);
-    gemm.n = channels;
-    gemm.epilogue = Epilogue::norm_gradient;
-    gemm.z = data<T>(z);
-    gemm.z_scale = s.scale;
-    gemm.z_shift = s.shift;
-    gemm.z_mean = s.mean;
-    std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(channels));
-    run(gemm, rows, &sums);
+    Gemm<T> gemm = product(dz, packed, g);
+    take_norm_gradient(gemm, z, statistics);
+    std::vector<ChannelSums<T>> sums(num_threads(), ChannelSums<T>(gemm.n));
+    run(gemm, pixels(z), &sums);
     finish_norm_gradient(sums, z, statistics, g, of_weight, of_bias);
   });
   return results;
@@ -162,22 +155,13 @@ Tensor pointwise_input_gradient(const Tensor& dz, const Tensor& weight_, const s
                                 const std::optional<Tensor>& active, const std::optional<Tensor>& pooled) {
   const Tensor dx = pointwise_input_gradient_output(dz, weight_, dy, active, pooled);
   const Tensor weight = weight_.contiguous();
-  const int64_t height = dz.size(2), width = dz.size(3);
-  for_element_type(dz.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(dz.scalar_type(), [&]<class T>(T) {
     const std::unique_ptr<T[]> packed = pack<T>(weight, true);
-    Gemm<T> gemm;
-    gemm.a = data<T>(dz);
-    gemm.packed = packed.get();
-    gemm.c = data<T>(dx);
-    gemm.k = dz.size(1);
-    gemm.n = weight.size(1);
+    Gemm<T> gemm = product(dz, packed, dx);
     gemm.epilogue = dy || pooled ? Epilogue::input_gradient : Epilogue::none;
     gemm.dy = dy ? data<T>(*dy) : nullptr;
     gemm.active = active ? active->data_ptr<uint8_t>() : nullptr;
     gemm.pooled = pooled ? data<T>(*pooled) : nullptr;
-    gemm.height = height;
-    gemm.width = width;
     run<T>(gemm, pixels(dz), nullptr);
   });
   return dx;
@@ -200,8 +184,7 @@ Tensor pointwise_weight_gradient(const Tensor& dz, const Tensor& a, const std::o
   const int64_t column_pieces = number / row_pieces;
   const Tensor partial =
       row_pieces == 1 ? dweight.zero_().unsqueeze(0) : at::zeros({row_pieces, o, i, 1, 1}, dweight.options());
-  for_element_type(dz.scalar_type(), [&](auto element) {
-    using T = decltype(element);
+  for_element_type(dz.scalar_type(), [&]<class T>(T) {
     WeightGradient<T> gradient;
     gradient.dz = data<T>(dz);
     gradient.a = data<T>(a);

@@ -160,10 +160,7 @@ Tensor sum_statistics(const Tensor& z, const Tensor& low, const Tensor& weight, 
                       const Tensor& running_mean, const Tensor& running_var, double momentum, double eps) {
   const Tensor statistics = sum_statistics_output(z, low, weight, bias, running_mean, running_var, momentum, eps);
   const Norm norm{weight, bias, running_mean, running_var, momentum, eps};
-  for_element_type(z.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    statistics_pass(z, data<T>(low), norm, statistics);
-  });
+  for_element_type(z.scalar_type(), [&]<class T>(T) { statistics_pass(z, data<T>(low), norm, statistics); });
   return statistics;
 }
 
@@ -177,8 +174,7 @@ std::tuple<Tensor, Tensor> finish_output(const Tensor& z, const Tensor& statisti
 std::tuple<Tensor, Tensor> finish_forward(const Tensor& z, const Tensor& statistics, const Tensor& shortcut) {
   const std::tuple<Tensor, Tensor> results = finish_output(z, statistics, shortcut);
   const auto& [y, active] = results;
-  for_element_type(z.scalar_type(), [&, &y = y, &active = active](auto element) {
-    using T = decltype(element);
+  for_element_type(z.scalar_type(), [&, &y = y, &active = active]<class T>(T) {
     finish_pass(z, data<T>(shortcut), statistics, y, active);
   });
   return results;
@@ -200,8 +196,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> tail_backward(const Tensor& dy, const
                                                          const Tensor& statistics, bool has_low) {
   const std::tuple<Tensor, Tensor, Tensor, Tensor> results = tail_backward_output(dy, active, z, statistics, has_low);
   const auto& [dz, dlow, weight, bias] = results;
-  for_element_type(z.scalar_type(), [&, &dz = dz, &dlow = dlow, &weight = weight, &bias = bias](auto element) {
-    using T = decltype(element);
+  for_element_type(z.scalar_type(), [&, &dz = dz, &dlow = dlow, &weight = weight, &bias = bias]<class T>(T) {
     backward<T>(dy, active, z, statistics, dz, has_low ? data<T>(dlow) : nullptr, weight, bias);
   });
   return results;
