@@ -20,7 +20,7 @@ from elastic_cnn.fast.describe import Unsupported, describe, is_block
 from elastic_cnn.fast.describe.judge import has_hooks, is_exactly, require
 from elastic_cnn.fast.native_dense import NativeDenseBlocks, count_dense, dense_blocks, dense_trunk
 from elastic_cnn.fast.native_dla import NativeDlaTree, dla_trees
-from elastic_cnn.fast.native_module import NativeModule
+from elastic_cnn.fast.native_module import NativeModule, join_weights
 from elastic_cnn.fast.native_residual import residual_block
 from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.fast.report import FormReport
@@ -205,7 +205,7 @@ def _rows(root: Root, report: FormReport) -> list[Change]:
             if not native:
                 continue
             buffer = f"native_weights_{len(rows)}"
-            change.add_buffer(sequence, buffer, _join_weights(change, row))
+            change.add_buffer(sequence, buffer, join_weights(change, row))
             plan = [number for block in row for number in block.plan]
             rows.append((first - len(row), len(row), buffer, plan))
         if rows:
@@ -213,14 +213,6 @@ def _rows(root: Root, report: FormReport) -> list[Change]:
             change.set_class(sequence, NativeRow)
             changes.append(change)
     return changes
-
-
-def _join_weights(change: Change, blocks: Sequence[Any]) -> Tensor:
-    """The weights of these modules behind one another in huge pages; each gets its part of them for its own."""
-    whole = ops.in_huge_pages([block.weights for block in blocks])
-    for block, part in zip(blocks, whole.split([len(block.weights) for block in blocks]), strict=True):
-        change.set(block, "weights", part)
-    return whole
 
 
 def _trunk(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
@@ -232,7 +224,7 @@ def _trunk(root: Root, report: FormReport, dtype: torch.dtype) -> list[Change]:
     if not all(is_exactly(stage, NativeRow) and stage.native_rows[0][1] == len(stage) for stage in stages):
         return []
     change = Change("", "trunk of native blocks")
-    whole = _join_weights(change, [block for stage in stages for block in stage])
+    whole = join_weights(change, [block for stage in stages for block in stage])
     lengths = [sum(len(block.weights) for block in stage) for stage in stages]
     for stage, part in zip(stages, whole.split(lengths), strict=True):
         change.set(stage, stage.native_rows[0][2], part)

@@ -27,7 +27,7 @@ from elastic_cnn.fast.describe.judge import (
     require_unhooked,
     scale_and_shift,
 )
-from elastic_cnn.fast.native_module import NativeModule
+from elastic_cnn.fast.native_module import NativeModule, join_weights
 from elastic_cnn.fast.native_stem import native_stem
 from elastic_cnn.fast.report import FormReport
 from elastic_cnn.fast.rewrite import Change, Root
@@ -98,9 +98,7 @@ def dense_trunk(root: Root, report: FormReport, dtype: torch.dtype) -> list[Chan
     change = Change("", "trunk of native dense blocks")
     parts.append(NativeDenseBlocks(packed.weights, packed.plan))
     change.set(network.features, name, parts[-1])
-    whole = ops.in_huge_pages([part.weights for part in parts])
-    for part, view in zip(parts, whole.split([len(part.weights) for part in parts]), strict=True):
-        change.set(part, "weights", view)
+    whole = join_weights(change, parts)
     plan = [*parts[0].plan[:4], *(number for part in parts for number in part.plan[4:])]
     change.set(network, "native_trunk", NativeDenseBlocks(whole, plan))
     change.set(network, "native_stem", native_stem([part for _, part in features[:start]], dtype))

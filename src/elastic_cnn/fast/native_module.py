@@ -1,9 +1,11 @@
 """What modules have in common that run a plan of the native kernels."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from elastic_cnn.fast.rewrite import Change
 from elastic_cnn.kernels import ops
 
 
@@ -23,3 +25,11 @@ class NativeModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.call(self.operator, x, self.weights, self.plan)
+
+
+def join_weights(change: Change, blocks: Sequence[Any]) -> Tensor:
+    """The weights of these modules behind one another in huge pages; each gets its part of them for its own."""
+    whole = ops.in_huge_pages([block.weights for block in blocks])
+    for block, part in zip(blocks, whole.split([len(block.weights) for block in blocks]), strict=True):
+        change.set(block, "weights", part)
+    return whole

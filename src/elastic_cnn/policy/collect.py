@@ -214,7 +214,7 @@ def _run(
             pin_memory=runner.device.type == "cuda",
         )
     )
-    with runner:
+    with runner.at_work():
         for chunk in chunks:
             rows: list[dict[str, Any]] = []
             for start in range(0, len(chunk), settings.batch_size):
@@ -250,21 +250,16 @@ class _Runner:
         self.networks, self.photos, self.info, self.device = networks, photos, info, device
         self.classes = classes
         self.dtype = PRECISIONS[precision]
-        self._policy: Any = None
-        self._features: Any = None
 
-    def __enter__(self) -> "_Runner":
-        self._watching = _watched(self.networks[0], not self.info.blocks)
-        self._policy, self._features = self._watching.__enter__()
-        self._modes = [(network, network.training) for network in self.networks[1:]]
-        for network, _ in self._modes:
-            network.eval()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._watching.__exit__(*error)
-        for network, training in self._modes:
-            network.train(training)
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Where `rows` can be asked for: all networks in eval mode, policy and features of the first recorded."""
+        with ExitStack() as stack:
+            self._policy, self._features = stack.enter_context(_watched(self.networks[0], not self.info.blocks))
+            for network in self.networks[1:]:
+                stack.callback(network.train, network.training)
+                network.eval()
+            yield
 
     def rows(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
         """Rows of the images that could be read."""

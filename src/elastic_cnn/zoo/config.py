@@ -1,11 +1,35 @@
-"""timm's pretrained configuration of our networks: no weights to download yet, the paper's test crop."""
+"""How timm's entries of our networks are built, and their pretrained configuration: no weights to download yet, the
+paper's test crop."""
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.surgery import elasticize
 
 # How this package makes its own networks elastic: the rules' blocks alone, as in the paper; tests compare them.
 AS_PUBLISHED: dict[str, Any] = {"convolutions": False, "verify": False, "inplace": True}
+
+
+def plain_builder(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """timm sets attributes on what it builds with, so a function in place of the class."""
+
+    def build(**kwargs: Any) -> nn.Module:
+        return kind(**kwargs)
+
+    return build
+
+
+def elastic_builder(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The same, made elastic by `spec`."""
+
+    def build(spec: ElasticSpec | dict[Any, Any] | None = None, **kwargs: Any) -> nn.Module:
+        return elasticize(kind(**kwargs), spec, **AS_PUBLISHED)
+
+    return build
 
 
 def pretrained_config(**changes: Any) -> dict[str, Any]:

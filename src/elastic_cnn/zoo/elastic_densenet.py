@@ -10,14 +10,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.densenet import DenseNet
 from torch import nn
 
-from elastic_cnn.nn import ElasticSpec
-from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
-
-
-def _elastic_densenet(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(DenseNet(**kwargs), spec, **AS_PUBLISHED)
-
+from elastic_cnn.zoo.config import elastic_builder, pretrained_config
 
 default_cfgs = generate_default_cfgs(
     {"densenet201_elastic": pretrained_config(first_conv="features.conv0", classifier="classifier")}
@@ -33,4 +26,4 @@ def densenet201_elastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         "feature_cfg": {"flatten_sequential": True},
         **kwargs,
     }
-    return build_model_with_cfg(_elastic_densenet, "densenet201_elastic", pretrained, **arguments)
+    return build_model_with_cfg(elastic_builder(DenseNet), "densenet201_elastic", pretrained, **arguments)

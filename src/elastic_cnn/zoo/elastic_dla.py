@@ -13,10 +13,8 @@ from timm.models._features import feature_take_indices
 from timm.models.dla import DLA, DlaBottleneck, DlaTree
 from torch import Tensor, nn
 
-from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import CeilMaxPool
-from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
+from elastic_cnn.zoo.config import elastic_builder, pretrained_config
 
 CHANNELS = (16, 32, 128, 256, 512, 1024)
 LEVELS = ("level0", "level1", "level2", "level3", "level4", "level5")
@@ -82,10 +80,6 @@ class AnySizeDLA(DLA):
         return intermediates if intermediates_only else (x, intermediates)
 
 
-def _elastic_dla(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(AnySizeDLA(**kwargs), spec, **AS_PUBLISHED)
-
-
 def _build(variant: str, pretrained: bool, arguments: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:
     arguments = {
         "channels": CHANNELS,
@@ -96,7 +90,7 @@ def _build(variant: str, pretrained: bool, arguments: dict[str, Any], kwargs: di
         **arguments,
         **kwargs,
     }
-    return build_model_with_cfg(_elastic_dla, variant, pretrained, **arguments)
+    return build_model_with_cfg(elastic_builder(AnySizeDLA), variant, pretrained, **arguments)
 
 
 _CONFIG = {"first_conv": "base_layer.0"}

@@ -11,9 +11,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from elastic_cnn.nn import ElasticSpec
-from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
+from elastic_cnn.zoo.config import elastic_builder, pretrained_config
 
 
 def _resnet_v1(**kwargs: Any) -> nn.Module:
@@ -24,10 +22,6 @@ def _resnet_v1(**kwargs: Any) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-3
     return network
-
-
-def _elastic_resnet_v1(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(_resnet_v1(**kwargs), spec, **AS_PUBLISHED)
 
 
 default_cfgs = generate_default_cfgs({"resnet50_v1": pretrained_config(), "resnet50_v1_selastic": pretrained_config()})
@@ -45,4 +39,4 @@ def resnet50_v1_selastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`resnet50_v1` made elastic at the same depth. For the weights of the plain one, train `resnet50_v1` with the
     recipe's `elastic: true`, which divides them."""
     arguments = {"block": Bottleneck, "layers": (3, 4, 6, 3), **kwargs}
-    return build_model_with_cfg(_elastic_resnet_v1, "resnet50_v1_selastic", pretrained, **arguments)
+    return build_model_with_cfg(elastic_builder(_resnet_v1), "resnet50_v1_selastic", pretrained, **arguments)

@@ -7,26 +7,17 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from elastic_cnn.nn import ElasticSpec
-from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
+from elastic_cnn.zoo.config import elastic_builder, plain_builder, pretrained_config
 
 SMALL = {"channels": (32, 64, 128, 256), "cardinality": 8, "base_width": 8, "stem_width": 32}
-
-
-def _elastic_resnet(spec: ElasticSpec | None = None, **kwargs: Any) -> nn.Module:
-    return elasticize(ResNet(**kwargs), spec, **AS_PUBLISHED)
-
-
-def _resnet(**kwargs: Any) -> nn.Module:
-    return ResNet(**kwargs)
 
 
 def _build(
     variant: str, pretrained: bool, elastic: bool, arguments: dict[str, Any], kwargs: dict[str, Any]
 ) -> nn.Module:
     arguments = {"block": Bottleneck, "cardinality": 32, "base_width": 4, **arguments, **kwargs}
-    return build_model_with_cfg(_elastic_resnet if elastic else _resnet, variant, pretrained, **arguments)
+    builder = elastic_builder if elastic else plain_builder
+    return build_model_with_cfg(builder(ResNet), variant, pretrained, **arguments)
 
 
 default_cfgs = generate_default_cfgs(

@@ -13,9 +13,7 @@ from timm.models.dla import DlaBottleneck
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from elastic_cnn.nn import ElasticSpec
-from elastic_cnn.surgery import elasticize
-from elastic_cnn.zoo.config import AS_PUBLISHED, pretrained_config
+from elastic_cnn.zoo.config import elastic_builder, plain_builder, pretrained_config
 from elastic_cnn.zoo.elastic_dla import AnySizeDLA
 from elastic_cnn.zoo.elastic_resnext import SMALL
 
@@ -41,22 +39,6 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _plain(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """timm sets attributes on what it builds with, so a function in place of the class."""
-
-    def build(**kwargs: Any) -> nn.Module:
-        return kind(**kwargs)
-
-    return build
-
-
-def _elastic(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    def build(spec: ElasticSpec | dict[Any, Any] | None = None, **kwargs: Any) -> nn.Module:
-        return elasticize(kind(**kwargs), spec, **AS_PUBLISHED)
-
-    return build
-
-
 def _make(
     variant: str, pretrained: bool, build: Callable[..., nn.Module], given: dict[str, Any], kwargs: dict[str, Any]
 ) -> nn.Module:
@@ -67,36 +49,38 @@ def _make(
 def resnext_small_selastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`resnext_small` with its blocks made elastic: the base's depths, so fewer multiply-adds."""
     given = {"block": Bottleneck, "layers": (2, 2, 3, 2), **SMALL}
-    return _make("resnext_small_selastic", pretrained, _elastic(ResNet), given, kwargs)
+    return _make("resnext_small_selastic", pretrained, elastic_builder(ResNet), given, kwargs)
 
 
 @register_model
 def densenet_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A DenseNet with bottlenecks, growth 16."""
-    return _make("densenet_small", pretrained, _plain(DenseNet), {**DENSENET, "block_config": (4, 6, 10, 6)}, kwargs)
+    return _make(
+        "densenet_small", pretrained, plain_builder(DenseNet), {**DENSENET, "block_config": (4, 6, 10, 6)}, kwargs
+    )
 
 
 @register_model
 def densenet_small_selastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`densenet_small` with its layers made elastic: the base's depths, so fewer multiply-adds."""
     given = {**DENSENET, "block_config": (4, 6, 10, 6)}
-    return _make("densenet_small_selastic", pretrained, _elastic(DenseNet), given, kwargs)
+    return _make("densenet_small_selastic", pretrained, elastic_builder(DenseNet), given, kwargs)
 
 
 @register_model
 def densenet_small_elastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """The elastic partner of `densenet_small`: parameters and multiply-adds equal within 2%."""
     given = {**DENSENET, "block_config": (6, 8, 7, 5)}
-    return _make("densenet_small_elastic", pretrained, _elastic(DenseNet), given, kwargs)
+    return _make("densenet_small_elastic", pretrained, elastic_builder(DenseNet), given, kwargs)
 
 
 @register_model
 def dla_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A DLA-X with the levels of DLA-X60."""
-    return _make("dla_small", pretrained, _plain(AnySizeDLA), DLA, kwargs)
+    return _make("dla_small", pretrained, plain_builder(AnySizeDLA), DLA, kwargs)
 
 
 @register_model
 def dla_small_elastic(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`dla_small` with its blocks made elastic, as the paper does with DLA-X60: fewer multiply-adds."""
-    return _make("dla_small_elastic", pretrained, _elastic(AnySizeDLA), DLA, kwargs)
+    return _make("dla_small_elastic", pretrained, elastic_builder(AnySizeDLA), DLA, kwargs)

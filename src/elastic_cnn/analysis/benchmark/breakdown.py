@@ -46,9 +46,8 @@ def break_down(request: Request) -> list[dict[str, Any]]:
     """Where the time of each network's eager form goes, for each job and batch of a request, in this process with its
     largest number of threads: JSON values `network`, `job`, `batch`, `parts` ([kind, ms])."""
     torch.set_num_threads(max(request.threads))
-    jobs = [("inference", n) for n in request.batches] + [("training", n) for n in request.train_batches]
     found = []
-    for (job, batch), network in itertools.product(jobs, request.networks):
+    for (job, batch), network in itertools.product(request.jobs, request.networks):
         run = prepare(Subject(network, "eager", job, batch, request.size, request.dtypes[0]))
         found.append({"network": network, "job": job, "batch": batch, "parts": breakdown(run)})
     return found

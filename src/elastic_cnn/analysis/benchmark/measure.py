@@ -67,6 +67,11 @@ class Request:
     def networks(self) -> tuple[str, ...]:
         return (self.network,) if self.against is None else (self.network, self.against)
 
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """(job, batch size)."""
+        return [("inference", n) for n in self.batches] + [("training", n) for n in self.train_batches]
+
 
 @dataclass
 class Cell:
@@ -111,10 +116,7 @@ def _add_roofline(request: Request, cell: Cell, peaks: Peaks) -> None:
 
 
 def _cells(request: Request) -> Iterator[tuple[str, int, str, int]]:
-    jobs = [("inference", batch) for batch in request.batches] + [
-        ("training", batch) for batch in request.train_batches
-    ]
-    for (job, batch), dtype, threads in itertools.product(jobs, request.dtypes, request.threads):
+    for (job, batch), dtype, threads in itertools.product(request.jobs, request.dtypes, request.threads):
         yield job, batch, dtype, threads
 
 
