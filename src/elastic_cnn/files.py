@@ -39,8 +39,19 @@ def refuse_unwritable(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
+    if reason := _no_place_for_a_file(path):
+        raise ValueError(f"{path} {reason}")
     refuse_unwritable_folder(path.parent)
     return path
+
+
+def _no_place_for_a_file(path: Path) -> str:
+    """Why a file must not take the place of `path`, though it could (to root); empty where it may."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return "is a device, a pipe or a socket, not a file: name a file to write"
+    if path.absolute().parent == Path("/dev"):  # /dev/stdout, which may lead to a file
+        return "is the system's: name a file elsewhere"
+    return ""
 
 
 def refuse_unwritable_folder(folder: str | Path) -> Path:
@@ -71,6 +82,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises `OSError`, naming `path` and not the temporary file, where it cannot be written; what was there is kept.
     """
     path = Path(path)
+    if reason := _no_place_for_a_file(path):
+        raise OSError(f"{path} {reason}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)

@@ -78,6 +78,22 @@ def test_the_name_of_a_temporary_file_is_told_nowhere(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    """To root a device's place could be taken; /dev/stdout may lead to a file."""
+    pipe = tmp_path / "out.json"
+    os.mkfifo(pipe)
+    link = tmp_path / "link.json"
+    link.symlink_to("/dev/null")
+    for path in (pipe, link, Path("/dev/null"), Path("/dev/stdout"), Path("/dev/out.json")):
+        with pytest.raises(ValueError, match=f"{path} is (a device|the system's)"):
+            files.refuse_unwritable(path)
+        with pytest.raises(OSError, match=f"{path} is (a device|the system's)"):
+            files.write_json(path, [])
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
 def test_what_can_be_told_beforehand(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     assert files.refuse_unwritable(tmp_path / "new" / "folder" / "out.json") == tmp_path / "new" / "folder" / "out.json"

@@ -1,8 +1,10 @@
 """The command line as a whole: exit codes, one clear line an error, and `elastic summary`."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,21 @@ def test_module_and_version():
         [sys.executable, "-m", "elastic_cnn", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"elastic-cnn {elastic_cnn.__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_a_stream_is_named(unbuffered):
+    """Also where text waits to be written when the command has ended; behind standard error, the exit code is left."""
+    for word, stream in (("--version", "stdout"), ("nothing", "stderr")):
+        with open("/dev/full", "w") as full:
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
+            command = ["-c", "import sys; from elastic_cnn.cli import main; sys.exit(main())", word]
+            environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+            done = subprocess.run([sys.executable, *command], env=environment, text=True, check=False, **streams)
+        assert done.returncode == 2
+        if stream == "stdout":
+            assert done.stderr == "elastic: error: standard output could not be written (No space left on device)\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -67,6 +67,14 @@ def test_tables():
     assert markdown_table(header, rows) == "| network | ms |\n| --- | --- |\n| a\\|b | 12 |\n| c | - |"
     assert markdown_table(header, rows, left=1).splitlines()[1] == "| --- | ---: |"
     assert text_table(header, []).splitlines() == ["network  ms", "-------  --"]
+    long = [["x" * 200 + end, 1] for end in ("a", "b")]
+    shown = text_table(header, long).splitlines()
+    assert max(map(len, shown)) == 60 + 2 + 2
+    assert shown[2].startswith("xxx")
+    assert "x...x" in shown[2]
+    assert shown[2].endswith("a   1")
+    assert shown[3].endswith("b   1")
+    assert "x" * 200 + "a" in markdown_table(header, long)
 
 
 def test_the_machine_is_described(monkeypatch):

@@ -9,10 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from elastic_cnn.hints import did_you_mean
-from elastic_cnn.text import escape_what_streams_cannot_show, open_closed_streams, printable
+from elastic_cnn.text import (
+    escape_what_streams_cannot_show,
+    open_closed_streams,
+    printable,
+    standard_output_named,
+)
 
 __all__ = ["main"]
 COMMANDS = {
@@ -45,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     trace = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
     try:
-        args = make_parser(arguments).parse_args(arguments)
-        args.run(args)
+        with standard_output_named():
+            args = make_parser(arguments).parse_args(arguments)
+            args.run(args)
     except SystemExit as stop:  # argparse has printed what is wrong
+        _let_go_of_errors()
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         print("elastic: interrupted", file=sys.stderr)
@@ -72,11 +80,21 @@ def _fail(error: Exception, message: str, code: int) -> int:
     environment = os.environ
     several = int(environment.get("WORLD_SIZE", "1")) > 1
     place = f" (process {environment.get('RANK', '?')} of {environment['WORLD_SIZE']})" if several else ""
-    print(f"elastic: error{place}: {message}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"elastic: error{place}: {message}", file=sys.stderr)
+    _let_go_of_errors()
     report = environment.get("TORCHELASTIC_ERROR_FILE")
     if several and report and not isinstance(error, ConnectionError):  # that one is another process's failure
         _tell_launcher(error, report)
     return code
+
+
+def _let_go_of_errors() -> None:
+    """Where the disk behind standard error is full, the exit code is what is left to say: Python would have its own."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _tell_launcher(error: Exception, report: str) -> None:
