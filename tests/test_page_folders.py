@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from data_page import check_every_case_has_its_row, check_row, rows, save, write
+from PIL import Image
 
 from elastic_cnn.data import left_out
 from elastic_cnn.data.common_photos import common_photos
@@ -22,7 +23,7 @@ def plain(root: Path) -> Path:
     return root
 
 
-def said(root: Path, split: str = "train", **options) -> str:
+def said(root: Path | str, split: str = "train", **options) -> str:
     """All that is said of a split, with the message of a refusal; photos that cannot be read too."""
     try:
         found = ImageFolder(root, split, lambda picture: picture.width, **options)
@@ -164,6 +165,23 @@ def flat(root: Path) -> str:
     return "read" if said(root, labels="optional") == said(root, labels="unused") == "train: 1 photos" else "refused"
 
 
+def saved(picture: str, label: str, labels: list) -> Callable[[Path], str]:
+    """A data set in the Hub's form with these two columns."""
+
+    def make(root: Path) -> str:
+        import datasets
+
+        cells = {picture: [Image.new("RGB", (8, 6), name) for name in ("red", "green")], label: labels}
+        datasets.DatasetDict({"train": datasets.Dataset.from_dict(cells)}).save_to_disk(str(root))
+        return said_of_saved(root)
+
+    return make
+
+
+def said_of_saved(root: Path) -> str:
+    return said(f"hfds/{root}")
+
+
 FOLDERS: dict[str, Callable[[Path], str]] = {
     "`.DS_Store`,": system_files,
     "endings jpg": all_endings,
@@ -190,6 +208,11 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "no such split": lone("train/a/0.png", "test/a/0.png", split="val"),
     "the same one level": lone("mine/train/a/0.png", "mine/val/a/0.png"),
     "`val` that is": same_photos,
+    "`hfds/NAME` without pictures": saved("img", "label", [0, 1]),
+    "`hfds/NAME` without classes": saved("image", "labels", [0, 1]),
+    "`hfds/NAME` whose": saved("image", "label", ["cat", "dog"]),
+    "`hfds/NAME` with photos": saved("image", "label", [-1, 1]),
+    "`hfds/NAME` that is not": said_of_saved,
     "a link that leads": dead_link,
     "a pipe,": pipe,
     "a link to a folder": linked,
@@ -239,6 +262,11 @@ SECTIONS = {"Folders": FOLDERS, LISTS_SECTION: LISTS}
 def test_rows_say_what_happens(section, case, happens, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(left_out, "_said", set())
+    if "hfds/" in case:
+        config = pytest.importorskip("datasets").config
+        monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     check_row(SECTIONS[section], case, happens)
 
 

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,51 @@ def write_csv(path: str | Path, header: Iterable[str], rows: Iterable[Sequence[A
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, stream.getvalue())
+
+
+class _Output:
+    """Standard output whose faults name it, whoever writes; the first one is kept, as argparse takes no notice."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.fault: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> Any:
+        return self._told(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._told(self._stream.flush)
+
+    def _told(self, do: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return do(*values)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.fault = self.fault or not_written("standard output", error)
+            with suppress(OSError, ValueError):  # nor at the end of Python, which would write what is left
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            raise self.fault from error
+
+
+@contextmanager
+def standard_output_named() -> Iterator[None]:
+    """Inside, and for what is not written out yet at its end, a fault of standard output (`> /dev/full`) is an
+    `OSError` that names it."""
+    stream, sys.stdout = sys.stdout, _Output(sys.stdout)
+    output: Any = sys.stdout
+    try:
+        try:
+            yield
+        finally:
+            output.flush()
+            if output.fault is not None:
+                raise output.fault
+    finally:
+        sys.stdout = stream
 
 
 def _umask() -> int:

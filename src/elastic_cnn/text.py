@@ -4,11 +4,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-from elastic_cnn.files import not_written
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -70,51 +67,6 @@ def open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-
-
-class _Output:
-    """Standard output whose faults name it, whoever writes; the first one is kept, as argparse takes no notice."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.fault: OSError | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> Any:
-        return self._told(self._stream.write, text)
-
-    def flush(self) -> None:
-        self._told(self._stream.flush)
-
-    def _told(self, do: Callable[..., Any], *values: Any) -> Any:
-        try:
-            return do(*values)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            self.fault = self.fault or not_written("standard output", error)
-            with suppress(OSError, ValueError):  # nor at the end of Python, which would write what is left
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            raise self.fault from error
-
-
-@contextmanager
-def standard_output_named() -> Iterator[None]:
-    """Inside, and for what is not written out yet at its end, a fault of standard output (`> /dev/full`) is an
-    `OSError` that names it."""
-    stream, sys.stdout = sys.stdout, _Output(sys.stdout)
-    output: Any = sys.stdout
-    try:
-        try:
-            yield
-        finally:
-            output.flush()
-            if output.fault is not None:
-                raise output.fault
-    finally:
-        sys.stdout = stream
 
 
 def half_character(names: Iterable[str]) -> str:

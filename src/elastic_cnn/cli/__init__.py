@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from elastic_cnn.files import standard_output_named
 from elastic_cnn.hints import did_you_mean
-from elastic_cnn.text import (
-    escape_what_streams_cannot_show,
-    open_closed_streams,
-    printable,
-    standard_output_named,
-)
+from elastic_cnn.text import escape_what_streams_cannot_show, open_closed_streams, printable
 
 __all__ = ["main"]
 COMMANDS = {

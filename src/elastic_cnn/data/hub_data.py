@@ -23,6 +23,10 @@ def open_hub_data(data: str, names: Sequence[str]) -> tuple[str, Any]:
             reader = create_dataset(data, split=name).reader
         except ValueError as error:  # no such split
             problems.append(str(error))
+        except OSError as error:  # nothing there, or no way there
+            raise ValueError(
+                f"{data} cannot be opened: {error}; name a folder that save_to_disk wrote, or a data set of the Hub"
+            ) from error
         else:
             _check_labels(f"{data} ({name})", reader)
             return f"{data} ({name})", reader
