@@ -9,7 +9,7 @@ from made_up_study import TEXT, write_made_up
 from elastic_cnn.cli import main
 from elastic_cnn.measure.paired import paired_difference
 from elastic_cnn.study.grid import load_study
-from elastic_cnn.study.pictures import _limits
+from elastic_cnn.study.pictures import _family, _limits
 from elastic_cnn.study.questions import QUESTIONS
 from elastic_cnn.study.report import gather
 from elastic_cnn.study.results import read_record, write_record
@@ -163,6 +163,11 @@ def test_clutter_is_told_by_the_names_of_metrics(folder):
         values = {**record.values, "top1_error_plain": 0.1, "top1_error_cluttered": error}
         write_record(path, replace(record, values=values))
     assert "It gains more in clutter: elastic - the base by +10.00 [+9.00, +11.00]." in answers(folder)["clutter"]
+
+
+def test_panels_name_what_their_metrics_have_in_common():
+    names = ("error_small", "miou_small", "f1_overall_small", "map_at_48", "top1_error")
+    assert [_family(name) for name in names] == ["error", "mIoU", "f1 overall", "mAP", "top-1 error"]
 
 
 def test_intervals_of_few_pairs_do_not_set_the_axis(folder):

@@ -142,7 +142,15 @@ def _draw_panel(axes: Any, one: Series, limits: tuple[float, float]) -> None:
     axes.set_xlim(-0.5, len(ticks) - 0.5)
     axes.set_ylim(limits)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_ylabel(f"gain{' (points)' if is_fraction(one.metric) else ''}")
+    axes.set_ylabel(f"gain in {_family(one.metric)}{' (points)' if is_fraction(one.metric) else ''}", fontsize=8.5)
     heading = textwrap.wrap(plain(one.study.title, 80), 36)
     names = textwrap.wrap(plain(names_of(one.study, one.network, one.against, one.label), 80), 36)
     axes.set_title("\n".join([*heading, *names]), fontsize=8.5)
+
+
+def _family(metric: str) -> str:
+    """What the metrics of one panel have in common: without sizes and resolutions."""
+    title = metric_title(metric).removesuffix(" (%)").removesuffix(" small")
+    for word in (", ", " at ", " of "):
+        title = title.partition(word)[0]
+    return plain(title, 30)
