@@ -29,6 +29,7 @@ from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.run_log import Logged, RunLog
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.state import describe_data, make_state, restore
+from elastic_cnn.tasks.strict import concerning
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.training_form import use_training_form
 from elastic_cnn.tasks.weights import load_teacher
@@ -50,15 +51,16 @@ class Loop:
         self.fabric, self.job, self.recipe, self.settings, self.folder = fabric, job, recipe, settings, folder
         self.task: Task = job.task
         world, rank = fabric.world_size, fabric.global_rank
-        self.batches = TrainBatches(
-            len(job.train),
-            recipe.batch_size,
-            recipe.seed,
-            accumulate=recipe.accumulate,
-            rank=rank,
-            world_size=world,
-            balance=job.balance,
-        )
+        with concerning("accumulate" if recipe.accumulate > 1 else "batch_size"):
+            self.batches = TrainBatches(
+                len(job.train),
+                recipe.batch_size,
+                recipe.seed,
+                accumulate=recipe.accumulate,
+                rank=rank,
+                world_size=world,
+                balance=job.balance,
+            )
         cuda = fabric.device.type == "cuda"
         loader: dict[str, Any] = {"seed": recipe.seed, "pin_memory": cuda}
         self.train_loader = make_loader(job.train, self.batches, workers=settings.workers, **loader)

@@ -20,12 +20,19 @@ Path_ = tuple[str, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does."""
+    """Safe YAML whose numbers are those that people write: 1e-4 is one, as in YAML 1.2, and not text; 1:30, 010 and
+    1_000, which YAML 1.1 reads as 90, 8 and 1000, are text, which no number can be given as."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":int", ":float"))]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in (
+    ("int", r"[-+]?(0|[1-9]\d*)"),
+    ("float", r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), list("-+.0123456789"))
 
 
 LARGEST = 2**53  # of a whole number: no count is larger, and arithmetic in fractions is exact up to there

@@ -248,7 +248,8 @@ def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes:
     A network of other than 3 channels (`network_kwargs.in_chans`) has the configuration's averages for each of them.
     changes: fields to set besides (crop_pct, crop_mode, max_value, background).
     """
-    spec = InputSpec(size=recipe.size, **{**configured_input(network, "mean", "std"), **changes})
+    with concerning("image_size"):
+        spec = InputSpec(size=recipe.size, **{**configured_input(network, "mean", "std"), **changes})
     return spec.of_channels(recipe.network_kwargs.get("in_chans", len(spec.mean)))
 
 
