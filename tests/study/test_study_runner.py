@@ -37,7 +37,7 @@ recipe:
 seeds: [0]
 networks:
   base: {network: resnext_small}
-  converted: {network: resnext_small, overrides: [elastic=true], weights_from: base}
+  converted: {network: resnext_small, overrides: [elastic=true, convert.photos=8], weights_from: base}
   quick: {network: resnext_small_elastic, equal_time_to: base}
   learned: {network: resnext_small_selastic, shares_from: quick}
 metric: top1_error
@@ -110,6 +110,9 @@ def test_records_hold_what_a_reader_needs(finished):
     assert records["base"].curve
     assert records["base"].views == 32
     assert records["converted"].config["weights_from"] == "base"
+    assert records["converted"].config["recipe"]["convert"]["photos"] == 8
+    (start,) = (finished / "work" / "tiny").glob("converted-*/start.safetensors")
+    assert load_checkpoint(start)[1].info["conversion"]["photos"] == 8
     for file in (finished / "results" / "tiny").glob("*.json"):
         assert file.stat().st_size < 8000
 

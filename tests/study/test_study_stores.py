@@ -1,5 +1,7 @@
 """Pictures in memory: what a view cuts out, and what tasks get."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,16 @@ from PIL import Image
 from torch import nn
 
 from elastic_cnn.data.masks import Labels
+from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.study.grid import Data
 from elastic_cnn.study.job import make_views
 from elastic_cnn.study.kinds import StoredClassification, StoredSegmentation, load_stores
-from elastic_cnn.study.stores import Store, Views, box_view, cut_out, random_crop, random_scale
+from elastic_cnn.study.measures import images_of
+from elastic_cnn.study.stores import Photos, Store, Views, box_view, cut_out, random_crop, random_scale
 from elastic_cnn.tasks.classification import Options
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.segmentation import Options as MaskOptions
+from elastic_cnn.zoo.checkpoint import InputSpec
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
 
@@ -138,3 +143,11 @@ def test_real_data_of_each_kind(shared):
 def test_missing_photos_are_named(tmp_path):
     with pytest.raises(ValueError, match="photos"):
         load_stores(Data("photos", "photos"), tmp_path, 8, Options())
+
+
+def test_whole_pictures_are_what_the_network_is_tested_on():
+    """A conversion within a run sees the pictures as its tests do."""
+    spec = InputSpec(size=(24, 24), crop_pct=1.0, mean=MEAN)
+    photos = Photos(store(side=24), eval_transform(**asdict(spec)))
+    seen = torch.stack([photos[i]["image"] for i in range(len(photos))])
+    torch.testing.assert_close(seen, images_of(store(side=24), spec, torch.device("cpu"))(0, 3))

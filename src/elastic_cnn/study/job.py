@@ -7,7 +7,8 @@ from torch import nn
 
 from elastic_cnn.study.grid import Data
 from elastic_cnn.study.kinds import load_stores
-from elastic_cnn.study.stores import Store, Views
+from elastic_cnn.study.stores import Photos, Store, Views
+from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import GeometryOptions
 from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings
@@ -64,9 +65,9 @@ class StudyJob:
     def build(self, recipe: Recipe, data: str, settings: Settings) -> Job:
         """The recipe's network for the images in memory; `data` is but their name."""
         changes = {"crop_pct": 1.0, **dict(study_kind(self.data.kind).card)}
-        network, card = make_network(recipe, self.train_store.classes, **changes)
+        network, card = make_network(recipe, self.train_store.classes, Photos(self.train_store), **changes)
         if len(card.input.mean) != 3:
             raise ValueError("studies keep pictures in memory as RGB: leave out network_kwargs.in_chans")
         task = make_task(network, recipe, self.train_store, self.val_store, card.input.mean, card.input.std)
         train = make_views(self.data, recipe, self.train_store, self.views)
-        return Job(task, card, train, Views(self.val_store))
+        return Job(task, card, train, Views(self.val_store), files=files_of(recipe, network, card))

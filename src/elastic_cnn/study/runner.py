@@ -276,7 +276,8 @@ def _record(
     network = network.to(device).to(memory_format=torch.channels_last)
     stress = stress_stores(shelf, run.material, recipe, run.study.stress)
     values = measure(
-        network, lambda: make_network(replace(recipe, weights=None), train_store.classes)[0], recipe, card.input,
+        network, lambda: make_network(replace(recipe, weights=None, convert=None), train_store.classes)[0], recipe,
+        card.input,
         train_store, test_store, summary.last_results, stress,
     )  # fmt: skip
     if run.study.metric not in values:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -71,6 +72,23 @@ class Views:
 
     def path(self, index: int) -> str:
         return f"{self.store.name}, image {index % len(self.store)}"
+
+
+class Photos:
+    """`Samples` of whole pictures, as `transform` makes a network's input of an RGB picture: (3, H, W)."""
+
+    def __init__(self, store: Store, transform: Any = None) -> None:
+        self.store, self.transform = store, transform
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = Image.fromarray(self.store.images[index].permute(1, 2, 0).numpy())
+        return {"image": self.transform(picture)}
+
+    def path(self, index: int) -> str:
+        return f"{self.store.name}, image {index}"
 
 
 def box_view(top: float, left: float, height: float, width: float, flip: bool) -> Tensor:
