@@ -69,9 +69,11 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def half_character(names: Iterable[str]) -> str:
-    """What to say of the first class name that cannot be written in UTF-8; empty where all can."""
-    for name in names:
+def wrong_class_name(names: Iterable[str]) -> str:
+    """What to say of the first class name that is empty or cannot be written in UTF-8; empty where all are right."""
+    for number, name in enumerate(names):
+        if not name.strip():
+            return f"a class has no name ({name!r}, number {number} from 0 on): give it one"
         if any("\ud800" <= character <= "\udfff" for character in name):
             return f"the class name {name!r} holds half a character (a lone surrogate): write it anew"
     return ""

@@ -184,6 +184,7 @@ ANNOTATIONS = {
         edited(categories=[{"id": 1, "name": "\ud83d"}, {"id": 2, "name": "dog"}]),
         "half a character",
     ),
+    "an empty name": (edited(categories=[{"id": 1, "name": ""}, {"id": 2, "name": "dog"}]), "a class has no name"),
     "a negative area": (annotation(area=-1), "area -1"),
     "deep": ("[" * 100_000, "is not valid JSON"),
 }

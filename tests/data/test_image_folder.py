@@ -183,6 +183,12 @@ def test_folders_that_loop_by_links_are_refused(folder):
         ImageFolder(folder, "train", to_tensor)
 
 
+def test_a_class_without_a_name_is_refused(folder):
+    (folder / "train" / "n10").rename(folder / "train" / " ")
+    with pytest.raises(ValueError, match=r"a class has no name \(' ', number 0 from 0 on\)"):
+        ImageFolder(folder, "train", to_tensor)
+
+
 def test_class_names_that_are_not_utf8_are_refused(folder):
     os.rename(folder / "train" / "red", os.path.join(os.fsencode(folder), b"train/r\xe9d"))
     with pytest.raises(ValueError, match=r"class folder r\\xe9d is not named in UTF-8"):

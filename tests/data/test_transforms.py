@@ -56,6 +56,23 @@ def test_without_a_word_on_geometry_training_is_timms_to_the_bit(size, options):
         assert torch.equal(ours(picture), expected)
 
 
+@pytest.mark.parametrize(
+    "policy", ["rand-m9-n3-p0.5-mstd0.5-mmax12-inc1-t3aw", "rand-mstd1-tweights", "augmix-m5-w4-d2-a1.-b1-mstd101",
+               "original-mstd0.5", "originalr", "v0", "v0r-mstd1", "3a"]
+)  # fmt: skip
+def test_every_policy_of_timms_is_taken(policy):
+    assert train_transform(32, **PLAIN, auto_augment=policy)(noise(40, 50, 0)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1-n20-p1", "rand-m2-n20-p1", "augmix-m10-w9-mstd9"])
+def test_posterizing_to_no_bits_is_black(policy):
+    """Pillow refuses it from 13 on: such a photo would end the run, or be left out."""
+    transform = train_transform(32, **PLAIN, auto_augment=policy)
+    for seed in range(10):
+        seed_generators(seed)
+        assert transform(noise(40, 50, seed)).isfinite().all()
+
+
 @pytest.mark.parametrize("size", [(48, 48), (32, 128), (96, 40)])
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])
 def test_testing_is_timms_to_the_bit(size, crop_mode):

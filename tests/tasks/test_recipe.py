@@ -193,6 +193,10 @@ def test_a_few_aliases_are_fine(tmp_path):
             ["options.auto_augment=rand-m9", "options.color_jitter=0.3"],
             "options.color_jitter=0.3",
         ),
+        *(
+            ("small_images", [f"options.auto_augment={policy}"], f"auto_augment='{policy}'")
+            for policy in ("rand-mXX", "rand-m9-mstdinf", "rand-tx", "rand-m", "rand-m9-m5", "augmix-q3", "foo")
+        ),
         ("coco_short", ["options.gamma_negative=2"], "options.gamma_negative=2.0 would do nothing"),
         ("coco_short", ["options.clip=0.2"], "options.clip=0.2 would do nothing"),
         ("voc_deeplabv3", ["options.void=3"], "options.void=3 would do nothing"),

@@ -246,6 +246,7 @@ FILE = {"file": "/etc/hostname"}
         ({"input": {**INPUT, "crop_mode": "x"}}, "crop_mode must be one of"),
         ({"classes": ["a"] * 9}, "names 9 classes for 3 outputs"),
         ({"classes": ["a", "\ud83d", "c"]}, "a lone surrogate"),
+        ({"classes": ["a", " ", "c"]}, "a class has no name"),
         ({"version": True}, "version True"),
         ({"version": float("nan")}, "version nan"),
         ({"elastic": {"x": 1}}, "resnet18"),

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from elastic_cnn.data.coco_json import Annotation, entries_of, read_json, short
-from elastic_cnn.text import half_character, listed
+from elastic_cnn.text import listed, wrong_class_name
 
 SIZE_NAMES = ("small", "medium", "large")
 AREA_BOUNDS = (32**2, 96**2)  # square pixels of the native photo
@@ -107,7 +107,7 @@ def read_annotations(
     )
     image_ids, file_names = _identify(images, "file_name", "image", path)
     category_ids, names = _identify(categories, "name", "category", path)
-    if wrong := half_character(names):
+    if wrong := wrong_class_name(names):
         raise ValueError(f"{path}: {wrong}")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{path}: two categories are named {repeated[0]!r}")

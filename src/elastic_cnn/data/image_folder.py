@@ -27,7 +27,7 @@ from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.shards import ShardReader, TarFolder
 from elastic_cnn.data.splits import split_place, undivided
 from elastic_cnn.data.transforms import Transform, eval_transform, prepare, train_transform
-from elastic_cnn.text import listed, named_in, utf8
+from elastic_cnn.text import listed, named_in, utf8, wrong_class_name
 
 __all__ = ["ImageFolder", "eval_transform", "train_transform"]
 
@@ -76,6 +76,8 @@ class ImageFolder:
             raise ValueError(f"{self.name} holds no images")
         if unnameable := [name for name in found if utf8(name) != name]:
             raise ValueError(f"{self.name}: the class folder {utf8(unnameable[0])} is not named in {named_in()}")
+        if wrong := wrong_class_name(found):
+            raise ValueError(f"{self.name}: {wrong}")
         self.classes = tuple(found if classes is None else classes)
         numbers = {same_name(name): number for number, name in enumerate(self.classes)}
         if unknown := [name for name in found if same_name(name) not in numbers]:

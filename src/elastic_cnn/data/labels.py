@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from elastic_cnn.data.mask_transforms import IGNORE
-from elastic_cnn.text import distinct_keys, half_character
+from elastic_cnn.text import distinct_keys, wrong_class_name
 
 LABELS_FILE = "labels.json"
 VOID, OTHER = "void", "other"  # words of `values`: what does not count; all values that are not listed
@@ -62,10 +62,8 @@ class Labels:
         object.__setattr__(self, "classes", tuple(self.classes))
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes={list(self.classes)} must be names: quote numbers and yes, no, on, off")
-        if any(not name.strip() for name in self.classes):
-            raise ValueError(f"classes={list(self.classes)}: a class has no name")
-        if wrong := half_character(self.classes):
-            raise ValueError(wrong)
+        if wrong := wrong_class_name(self.classes):
+            raise ValueError(f"classes={list(self.classes)}: {wrong}")
         if len(set(self.classes)) != len(self.classes) or not 2 <= len(self.classes) <= IGNORE:
             raise ValueError(f"classes={self.classes} must be 2 to {IGNORE} different names")
         object.__setattr__(self, "coloured", bool(self.palette))

@@ -2,15 +2,18 @@
 
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data.auto_augment import posterize
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode, RandomRotation
@@ -41,6 +44,44 @@ class Geometry:
     rotation: float = 0.0
     quarter_turns: bool = False
     crop_mode: str = "center"
+
+
+WHOLE, REAL, FLAG = "[0-9]+", r"[0-9]+(\.[0-9]*)?", "[01]"
+POLICIES: dict[str, dict[str, str]] = {  # timm's, and what may follow a dash: a key and its value
+    "rand": {"m": WHOLE, "n": WHOLE, "p": REAL, "mstd": REAL, "mmax": WHOLE, "inc": FLAG, "t": "weights|3a|3aw"},
+    "augmix": {"m": WHOLE, "w": WHOLE, "d": WHOLE, "a": REAL, "b": FLAG, "mstd": REAL},
+    **{name: {"mstd": REAL} for name in ("original", "originalr", "v0", "v0r", "3a")},
+}
+
+
+def check_policy(text: str) -> None:
+    """`ValueError` where `text` is no policy of timm's (`auto_augment`), or has a part that timm would ignore."""
+    name, *parts = text.split("-")
+    if name not in POLICIES:
+        raise ValueError(f"auto_augment={text!r:.80} begins with none of timm's policies: {', '.join(POLICIES)}")
+    said: set[str] = set()
+    for part in parts:
+        key = next((key for key, value in POLICIES[name].items() if re.fullmatch(f"{key}({value})", part)), None)
+        if key is None or key in said:
+            raise ValueError(
+                f"auto_augment={text!r:.80}: {part!r:.40} {'is no part of ' + name if key is None else 'comes twice'}; "
+                f"{name} takes {', '.join(POLICIES[name])}, each once and with its value, as in mstd0.5"
+            )
+        said.add(key)
+
+
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's; black where no bits are left, as Pillow had it before 13, which refuses that."""
+    return posterize(picture, bits) if bits > 0 else Image.new(picture.mode, picture.size)
+
+
+def _with_every_level(colours: Sequence[Any]) -> Sequence[Any]:
+    """timm's changes of colour, with `_posterize` in place of its own."""
+    for policy in colours:
+        for op in [*getattr(policy, "ops", ()), *chain.from_iterable(getattr(policy, "policy", ()))]:
+            if op.aug_fn is posterize:
+                op.aug_fn = _posterize
+    return colours
 
 
 class Preparation:
@@ -113,9 +154,11 @@ def train_transform(
 
     size: a side, or height and width. loading: `exact` as said; `fast` -> (3, H, W) uint8 by `FastTrainTransform`, to
     be normalised on the device. `ValueError` where fast loading, or a network of other than 3 channels, cannot have
-    what is asked for.
+    what is asked for, and for a policy that is none of timm's.
     """
     reading = reading or Reading(len(mean))
+    if auto_augment is not None:
+        check_policy(auto_augment)
     height, width = (size, size) if isinstance(size, int) else size
     if reading.channels != 3 and (color_jitter or auto_augment):
         raise ValueError(
@@ -140,7 +183,7 @@ def train_transform(
     if geometry.rotation:
         turns.append(RandomRotation(geometry.rotation, InterpolationMode.BILINEAR, fill=fill_colour(mean)))
     crop = RandomCrop((height, width), min_scale, interpolation, geometry.crop_mode, mean)
-    stages = Stages(crop, primary.transforms[1:], turns, secondary.transforms, final.transforms)
+    stages = Stages(crop, primary.transforms[1:], turns, _with_every_level(secondary.transforms), final.transforms)
     if loading == "fast":
         from elastic_cnn.data.fast_pixels import FastTrainTransform
 

@@ -18,7 +18,7 @@ from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
 from elastic_cnn.data.photo_list import keep_listed
-from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.data.transforms import check_policy, eval_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import CropOptions, testing_transform, training_transform
@@ -75,6 +75,8 @@ class Options(CropOptions):
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")
         if self.split is not None:
             HeldOut(self.split)
+        if self.auto_augment is not None:
+            check_policy(self.auto_augment)
         if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             raise ValueError(
                 f"options.color_jitter={self.color_jitter} would do nothing beside auto_augment, which changes colours"

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from elastic_cnn.text import half_character
+from elastic_cnn.text import wrong_class_name
 
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "file", "url")
 LARGEST = 10**7  # of a whole number among a network's arguments: no layer is as wide, no network as deep
@@ -52,8 +52,8 @@ def _walk(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]
 
 
 def check_classes(kwargs: Mapping[str, Any], classes: tuple[str, ...]) -> None:
-    """`ValueError` where there are class names, but not one for each output, or one that no file could hold."""
-    if wrong := half_character(classes):
+    """`ValueError` where there are class names, but not one for each output, or one that is none."""
+    if wrong := wrong_class_name(classes):
         raise ValueError(wrong)
     outputs = kwargs.get("num_classes")
     if classes and isinstance(outputs, int) and len(classes) != outputs:
