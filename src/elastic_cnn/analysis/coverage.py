@@ -37,16 +37,6 @@ from elastic_cnn.zoo import create_model
 OTHER_LIBRARIES = "<!-- networks of other libraries -->"  # what follows it is `tests/peers/foreign_networks.py`'s
 COLUMNS = ("family", "network", "converted / candidates", "by", "parameters", "multiply-adds", "checked", "remark")
 FEWEST_CONVOLUTIONS = 5  # a transformer or perceptron has its patch embedding, not more
-OURS = (
-    "elastic_resnext",
-    "elastic_densenet",
-    "elastic_dla",
-    "elastic_resnet_v1",
-    "elastic_fast",
-    "small_networks",
-    "hub",
-)
-
 SMALL = (  # one small member of each convolutional family: `make coverage` runs these as well, the tests some of them
     "botnet26t_256", "caformer_s18", "coat_lite_mini", "coatnet_0_224", "convmixer_768_32", "convnext_atto",
     "cpubone_b0_bfrobust", "crossvit_9_dagger_240", "csatv2", "cspnext_s", "cspresnet50", "davit_tiny", "densenet121",
@@ -82,8 +72,8 @@ class Row:
 def architectures() -> Iterator[tuple[str, str]]:
     """(family, name) of timm's architectures, each by its present name alone."""
     for family in sorted(registry._module_to_models):
-        if family not in OURS:
-            for name in sorted(registry._module_to_models[family] - registry._deprecated_models.keys()):
+        for name in sorted(registry._module_to_models[family] - registry._deprecated_models.keys()):
+            if timm.models.model_entrypoint(name).__module__.startswith("timm."):  # not this package's, nor others'
                 yield family, name
 
 
