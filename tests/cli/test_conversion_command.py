@@ -94,6 +94,20 @@ def test_published_weights_answer_imagenet(tiny, tmp_path, capsys):
     assert load_checkpoint(out)[1].classes[217] == "n02102040"
 
 
+@pytest.mark.parametrize("carded", [False, True])
+def test_only_a_published_classifier_answers_imagenet(carded, tmp_path, capsys):
+    """A new one knows no classes; a checkpoint's card names its own."""
+    weights, out = tmp_path / "weights.safetensors", tmp_path / "elastic.safetensors"
+    names = tuple(f"class{number:04}" for number in range(1000))
+    if carded:
+        save_checkpoint(weights, create_model("resnet10t"), NetworkCard("resnet10t", classes=names))
+    else:
+        save_file(create_model("resnet10t", num_classes=10).state_dict(), weights)
+    assert main(["elasticize", "resnet10t", "--weights", str(weights), "-o", str(out)]) == 0
+    assert "taken for ImageNet's" not in capsys.readouterr().out
+    assert load_checkpoint(out)[1].classes == (names if carded else ())
+
+
 def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
     out = tmp_path / "exact.safetensors"
     photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing"]
@@ -111,7 +125,10 @@ def test_without_a_refit_the_base_comes_back(trained, tiny, tmp_path, capsys):
         (["--photos", "PHOTOS", "--scales", "auto"], "needs --photos and an aim"),
         (["--scales", "auto"], "needs --photos and an aim"),
         (["--photos", "PHOTOS", "--budget", "0.8", "--scales", "1", "auto"], "--scales auto stands alone"),
-        (["--photos", "PHOTOS", "--budget", "0.8", "--scales", "two"], "invalid"),
+        (
+            ["--photos", "PHOTOS", "--budget", "0.8", "--scales", "two"],
+            "invalid choice: 'two': whole numbers such as 1 2, or auto",
+        ),
         (["--photos", "PHOTOS", "--budget", "120%"], "budget must lie between 0 and 1"),
         (["--photos", "PHOTOS", "--budget", "x"], "no number such as 0.8"),
         (["--photos", "PHOTOS", "--budget", "0.8", "--time", "0.8"], "not allowed with"),

@@ -8,7 +8,7 @@ import torch
 
 from elastic_cnn import elasticize
 from elastic_cnn.tasks import weights
-from elastic_cnn.tasks.distill import Distill, Teacher, distillation_loss
+from elastic_cnn.tasks.distill import Distill, Teacher, distillation_loss, renormalised
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import load_recipe, train
 from elastic_cnn.tasks.weights import Published, classes_of_published, classes_to_keep, load_teacher
@@ -85,7 +85,8 @@ def test_a_teacher_by_name(monkeypatch):
     teacher = Teacher("resnet26", load_teacher("resnet26"), card, network, Distill())
     assert asked == [("resnet26", Published("teacher=resnet26", "give teacher=FILE"))]
     assert not teacher.network.training
-    assert classes_of_published(create_model("resnet26", num_classes=5)) == ()
+    for count in (0, 5, 11821):  # the head is no published one
+        assert classes_of_published(create_model("resnet26", num_classes=count)) == ()
     with pytest.raises(ValueError, match="another question"):
         Teacher("resnet26", load_teacher("resnet26"), replace(card, classes=card.classes[:5]), network, Distill())
 
@@ -128,6 +129,28 @@ def test_outputs_of_blocks_are_drawn_to_the_teachers(whole):
     added.backward()
     assert network.get_submodule(names[0]).branches.high.transform[0].weight.grad.abs().max() > 0
     assert network.fc.weight.grad is None or network.fc.weight.grad.abs().max() < 1e-6
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(whole):
+    base, card = load_checkpoint(whole[0])
+    own = replace(card.input, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
+    pixels = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    mean, std = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (own.mean, own.std))
+    mean_, std_ = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (card.input.mean, card.input.std))
+    images = (pixels - mean_) / std_
+    torch.testing.assert_close(renormalised(images, card.input, own), (pixels - mean) / std)
+    assert renormalised(images, card.input, card.input) is images
+    teacher = Teacher(
+        "base", (base.eval(), replace(card, input=own)), card, network := load_checkpoint(whole[0])[0], Distill()
+    )
+    network.train()(images.float())
+    seen = []
+    base.register_forward_hook(lambda block, args, output: seen.append(args[0]))
+    teacher.mix(torch.tensor(0.0))
+    torch.testing.assert_close(seen[0], ((pixels - mean) / std).float(), atol=1e-5, rtol=1e-5)
+    grey = replace(card, input=own.of_channels(1))
+    with pytest.raises(ValueError, match="images of 1 channels, the network 3"):
+        Teacher("base", (base, grey), card, network, Distill())
 
 
 def test_labels_count_as_much_as_asked(whole):

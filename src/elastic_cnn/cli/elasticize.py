@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
     """A network of that name and its card; its channels are those of the input size, where one is given."""
-    from elastic_cnn.tasks.weights import Published, classes_of_published, create_network, load_weights
+    from elastic_cnn.tasks.weights import Published, classes_of_file, classes_of_published, create_network, load_weights
     from elastic_cnn.zoo import NetworkCard
     from elastic_cnn.zoo.factory import SEGMENTATION_NETWORKS
 
@@ -126,10 +126,15 @@ def _by_name(args: argparse.Namespace) -> tuple[nn.Module, NetworkCard]:
         kwargs["in_chans"] = args.input_size[0]
     published = Published("--pretrained", "give --weights FILE") if args.pretrained else None
     network = create_network(args.network, kwargs, published)
-    if args.weights:
-        print(load_weights(network, args.weights))
-    classes = classes_of_published(network) if args.pretrained or (args.weights and not kwargs) else ()
-    if classes:
+    classes: tuple[str, ...] = ()
+    if args.pretrained:
+        classes = classes_of_published(network)
+    elif args.weights:
+        print(report := load_weights(network, args.weights))
+        if report.has_classifier(network):  # a new one knows no classes
+            known = classes_of_file(args.weights)
+            classes = known or (() if kwargs else classes_of_published(network))
+    if classes and classes == classes_of_published(network):
         print(f"its {len(classes)} classes are taken for ImageNet's")
     return network, NetworkCard(args.network, kwargs, classes=classes, input=_input_of(network))
 
@@ -144,6 +149,8 @@ def _input_of(network: nn.Module) -> InputSpec:
 
 
 def _scale(text: str) -> int | str:
+    if text != AUTO and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r}: whole numbers such as 1 2, or {AUTO}")
     return text if text == AUTO else int(text)
 
 

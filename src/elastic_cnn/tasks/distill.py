@@ -1,8 +1,9 @@
 """Distillation: train a network towards the answers of a trained one, its teacher, with labels mixed in or without.
 
-The teacher sees what the network sees, mixed and cropped as it is. For class scores the loss is the divergence of both
-networks' probabilities at a temperature (Hinton et al., 2015; times its square), for multi-label scores label by label.
-The outputs of elastic blocks can be drawn towards those of the teacher's blocks of the same names, too.
+The teacher sees what the network sees, mixed and cropped as it is, normalised by its own mean and deviation. For class
+scores the loss is the divergence of both networks' probabilities at a temperature (Hinton et al., 2015; times its
+square), for multi-label scores label by label. The outputs of elastic blocks can be drawn towards those
+of the teacher's blocks of the same names, too.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.strict import concerning
-from elastic_cnn.zoo.checkpoint import NetworkCard
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,17 @@ class Teacher:
         if own.task != card.task or own.classes != card.classes:
             raise ValueError(
                 f"teacher={name} answers another question than the data asks: {own.task} with "
-                f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task})"
+                f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task}): "
+                "name a teacher of the data's classes"
             )
         if task_spec(card.task).teaching is None:
             raise ValueError(f"teacher={name}: the task {card.task} says no loss between two networks' answers")
+        if len(own.input.mean) != len(card.input.mean):
+            raise ValueError(
+                f"teacher={name} takes images of {len(own.input.mean)} channels, the network {len(card.input.mean)}"
+            )
         self.network.requires_grad_(False)
+        self._inputs = card.input, own.input
         self.task, self.options = card.task, options
         self._seen: tuple[Tensor, Any] | None = None
         network.register_forward_hook(self._note)
@@ -97,7 +104,7 @@ class Teacher:
         self._seen = None
         self.network.to(images.device)
         with torch.no_grad():
-            target = self.network(images)
+            target = self.network(renormalised(images, *self._inputs))
         own = distillation_loss(logits, target, self.task, self.options.temperature)
         if self.options.blocks:
             own = own + self.options.blocks * self._block_loss()
@@ -115,6 +122,16 @@ class Teacher:
             losses.append((own.float() - target.float()).square().mean() / target.float().var().clamp_min(1e-12))
         self._teacher_outputs.clear()
         return torch.stack(losses).mean()
+
+
+def renormalised(images: Tensor, own: InputSpec, other: InputSpec) -> Tensor:
+    """(N, C, H, W) normalised as `own` says -> as `other` says; the very same images where that is the same."""
+    if (own.mean, own.std) == (other.mean, other.std):
+        return images
+    mean, std, to_mean, to_std = (
+        images.new_tensor(values).view(-1, 1, 1) for values in (own.mean, own.std, other.mean, other.std)
+    )
+    return (images * std + mean - to_mean) / to_std
 
 
 def distillation_loss(logits: Any, target: Tensor, task: str, temperature: float) -> Tensor:

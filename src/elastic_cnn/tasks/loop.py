@@ -16,7 +16,6 @@ from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.sampler import TestBatches, TrainBatches, closed, make_loader, seed_generators
 from elastic_cnn.nn import set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
-from elastic_cnn.tasks.distill import Teacher
 from elastic_cnn.tasks.failures import check_same_start
 from elastic_cnn.tasks.finite import NonFiniteLoss, is_broken, not_finite
 from elastic_cnn.tasks.freeze import Frozen
@@ -32,7 +31,7 @@ from elastic_cnn.tasks.state import describe_data, make_state, restore
 from elastic_cnn.tasks.strict import concerning
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.training_form import use_training_form
-from elastic_cnn.tasks.weights import load_teacher
+from elastic_cnn.tasks.weights import make_teacher
 
 STEP_STREAM = 1  # keeps the loop's random numbers apart from those of the samples
 
@@ -70,11 +69,7 @@ class Loop:
         )
         if recipe.channels_last:
             self.task.to(memory_format=torch.channels_last)
-        self.teacher = (
-            None
-            if recipe.teacher is None
-            else Teacher(recipe.teacher, load_teacher(recipe.teacher), job.card, self.task.network, recipe.distill)
-        )
+        self.teacher = make_teacher(recipe, job.card, self.task.network)
         self.frozen = Frozen(self.task.network, recipe.freeze)
         self.training_form = use_training_form(recipe, self.task.network, fabric.device)
         if recipe.compile:

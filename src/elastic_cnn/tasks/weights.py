@@ -10,6 +10,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from torch import nn
 
 from elastic_cnn.data.sampler import Samples
+from elastic_cnn.tasks.distill import Teacher
 from elastic_cnn.tasks.elastic_start import make_elastic
 from elastic_cnn.tasks.network_sources import (
     NetworkSource,
@@ -52,6 +53,12 @@ class WeightsReport:
     new: tuple[str, ...]
     reshaped: tuple[str, ...]
     unused: tuple[str, ...]
+
+    def has_classifier(self, network: nn.Module) -> bool:
+        """Whether the classifier of a timm network is the file's; True of networks that do not name theirs."""
+        heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        return not any(name.startswith(tuple(f"{head}." for head in heads)) for name in (*self.new, *self.reshaped))
 
     def __str__(self) -> str:
         parts = [f"weights from {self.source}: {len(self.loaded)} tensors loaded"]
@@ -200,9 +207,19 @@ def classes_to_keep(recipe: Recipe) -> tuple[str, ...]:
 
 def classes_of_published(network: nn.Module) -> tuple[str, ...]:
     """ImageNet's classes (synset ids, as its folders are named) that a network by name with published weights answers;
-    none for a network of other classes."""
-    subset = infer_imagenet_subset(network) if hasattr(network, "pretrained_cfg") else None
+    none for a network of other classes, or of another number of them than the weights were published with."""
+    config: Any = getattr(network, "pretrained_cfg", None)
+    same = config is not None and getattr(network, "num_classes", None) == config["num_classes"]
+    subset = infer_imagenet_subset(network) if same else None
     return () if subset is None else tuple(ImageNetInfo(subset).label_names())
+
+
+def classes_of_file(source: str) -> tuple[str, ...]:
+    """The classes that the card of a checkpoint or run folder names; none for a file without a card."""
+    try:
+        return read_card(source).classes
+    except ValueError:  # weights alone
+        return ()
 
 
 @concerning("teacher")
@@ -211,7 +228,15 @@ def load_teacher(source: str) -> tuple[nn.Module, NetworkCard]:
     if means_checkpoint(source):
         return load_checkpoint(source)
     network = create_network(source, {}, Published(f"teacher={source}", "give teacher=FILE")).eval()
-    return network, NetworkCard(source, classes=classes_of_published(network))
+    spec = InputSpec(**configured_input(network, "mean", "std"))
+    return network, NetworkCard(source, classes=classes_of_published(network), input=spec)
+
+
+def make_teacher(recipe: Recipe, card: NetworkCard, network: nn.Module) -> Teacher | None:
+    """The recipe's teacher beside the network in training, whose card this is; None where it names none."""
+    if recipe.teacher is None:
+        return None
+    return Teacher(recipe.teacher, load_teacher(recipe.teacher), card, network, recipe.distill)
 
 
 def create_network(
