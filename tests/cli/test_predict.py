@@ -210,14 +210,16 @@ def test_pictures_and_arrays_are_answered_as_their_files_are(place):
             elastic_cnn.predict(checkpoint, [wrong])
 
 
-def write_film(path, shades, turned=0):
-    """Ten frames a second of 96 x 64 pixels, each of one grey but for a white left edge; returns the path."""
+def write_film(path, shades, turned=0, sound=0):
+    """Ten frames a second of 96 x 64 pixels, each of one grey but for a white left edge, beside seconds of silence;
+    returns the path."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
         stream.width, stream.height = 96, 64
         if turned:
             stream.set_display_rotation(turned)
+        silence = out.add_stream("aac", rate=8000, layout="mono") if sound else None
         for shade in shades:
             pixels = np.full((64, 96, 3), shade, np.uint8)
             pixels[:, :16] = 255
@@ -225,6 +227,10 @@ def write_film(path, shades, turned=0):
                 out.mux(packet)
         for packet in stream.encode():
             out.mux(packet)
+        for number in range(8 * sound):
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            heard.sample_rate, heard.pts = 8000, 1000 * number
+            out.mux(silence.encode(heard))
     return path
 
 
@@ -241,6 +247,9 @@ def test_films_are_upright_and_whole(tmp_path):
     with pytest.raises(UnreadableSample, match=r"cut off: it lasts 6\.0 s and ends at \d\.\d s"):
         seen += frames(tmp_path / "cut.mkv", 0.1)
     assert len(seen) < 60
+    assert (
+        len(list(frames(write_film(tmp_path / "sound.mp4", [40] * 5, sound=4), 0.1))) == 5
+    )  # no part of it is missing
 
 
 def test_films_are_read_frame_by_frame(place, tmp_path, capsys):

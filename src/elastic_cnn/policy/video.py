@@ -39,10 +39,18 @@ def frames(path: str | Path, every: float) -> Iterator[tuple[str, Image.Image]]:
                 image = frame.to_image().convert("RGB")
                 turned = frame.rotation  # degrees counterclockwise
                 yield f"{path}@{seconds:.2f}", image.rotate(turned, expand=True) if turned else image
-            whole = 0.0 if film.duration is None else film.duration / av.time_base
+            whole = _length(film, av.time_base)
             if whole - seconds > max(MISSING, whole / 10):
                 raise UnreadableSample(str(path), f"it is cut off: it lasts {whole:.1f} s and ends at {seconds:.1f} s")
     except (av.error.FFmpegError, OSError) as error:
         if isinstance(error, UnreadableSample):
             raise
         raise UnreadableSample(str(path), getattr(error, "strerror", None) or error) from error
+
+
+def _length(film: Any, units: int) -> float:
+    """Seconds that the pictures should last: the sound may last longer, so the file's length is the second choice."""
+    pictures = film.streams.video[0]
+    if pictures.duration is not None and pictures.time_base is not None:
+        return float(pictures.duration * pictures.time_base)
+    return 0.0 if film.duration is None else float(film.duration / units)
