@@ -65,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("C", "H", "W"),
         help="channels, height and width that the network takes (default: what it tells of itself)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="for a network by name: a file of its weights")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="for a network by name: a file of its weights; as many classes as ImageNet's are taken for those, unless "
+        "the file is a checkpoint that names its own",
+    )
     parser.add_argument("--pretrained", action="store_true", help="for a network by name: timm's weights, downloaded")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
     add_conversion_arguments(parser)
