@@ -173,7 +173,7 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     ways: dict[str, Any] = {"classes_from": options.classes_from, "held_out": held_out}
     train = ImageFolder(data, options.train_split, eval_transform(), **ways)
     train.require_several_classes()
-    if set(train.classes) < set(known := classes_to_keep(recipe)):
+    if set(train.classes) <= set(known := classes_to_keep(recipe)):
         train = ImageFolder(data, options.train_split, eval_transform(), known, **ways)
     keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
