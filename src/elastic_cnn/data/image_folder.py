@@ -76,7 +76,8 @@ class ImageFolder:
             raise ValueError(f"{self.name} holds no images")
         if unnameable := [name for name in found if utf8(name) != name]:
             raise ValueError(f"{self.name}: the class folder {utf8(unnameable[0])} is not named in {named_in()}")
-        if wrong := wrong_class_name(found):
+        named = found if labels == "needed" else [name for name in found if name]
+        if wrong := wrong_class_name(named):
             raise ValueError(f"{self.name}: {wrong}")
         self.classes = tuple(found if classes is None else classes)
         numbers = {same_name(name): number for number, name in enumerate(self.classes)}
