@@ -70,6 +70,7 @@ class Work:
         self.macs_before = macs_of_modules(self.trained, images[0])
         self._influence: dict[ElasticSpec, Mapping[str, float]] = {}
         self._divisions: dict[ElasticSpec, Any] = {}
+        self._saved: dict[ElasticSpec, Costs] = {}
         tell("order", 1, 1)
 
     def division(self, spec: ElasticSpec) -> Any:
@@ -82,8 +83,10 @@ class Work:
 
     def saved_macs(self, spec: ElasticSpec) -> Costs:
         """{block: {part at full resolution: multiply-adds saved, of the network's}}."""
-        after = macs_of_modules(self.division(spec), self.images[0])
-        return self.grown(spec, self.macs_before, after, self.macs_before[""])
+        if spec not in self._saved:
+            after = macs_of_modules(self.division(spec), self.images[0])
+            self._saved[spec] = self.grown(spec, self.macs_before, after, self.macs_before[""])
+        return self._saved[spec]
 
     def grown(self, spec: ElasticSpec, before: Mapping[str, float], after: Mapping[str, float], whole: float) -> Costs:
         """What each block saves at all steps, from its costs at full resolution and at the spec's: savings grow with
