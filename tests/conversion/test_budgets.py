@@ -12,7 +12,7 @@ from elastic_cnn.conversion import SCALES, Calibration, Refit, search, times, wo
 from elastic_cnn.conversion.answers import same_answers
 from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.photos import collect
-from elastic_cnn.conversion.shares import STEPS, Alternative, choose_shares
+from elastic_cnn.conversion.shares import STEPS, Alternative, choose_shares, tail
 from elastic_cnn.measure.medians import MedianInterval
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks import spec
@@ -69,6 +69,12 @@ def test_shares_are_the_best_of_all_choices(scales):
     most = 0.25 if scales == 1 else 0.1
     with pytest.raises(ValueError, match=rf"cannot be met: .* still costs {most:.3f}"):
         choose_shares(alternatives, errors, 0.05)
+
+
+def test_no_branch_is_taken_for_empty():
+    """Of four units an eighth is none by rounding, and one in the division; so on either side."""
+    errors = [torch.tensor([8.0, 4, 2, 1])]
+    assert [tail(errors, high) for high in (0.875, 0.75, 0.5, 0.125)] == [1, 1, 3, 7]
 
 
 @pytest.mark.parametrize("budget", [0.97, 0.92])

@@ -63,8 +63,8 @@ def after_mending(influence: Mapping[str, float]) -> dict[str, float]:
 
 def tail(errors: Sequence[Tensor], high: float) -> float:
     """The summed error of the channels that run low where the part `high` of each section's does not: of one unit at
-    least, as a division leaves no branch empty."""
-    return sum(float(each[min(round(high * len(each)), len(each) - 1) :].sum()) for each in errors)
+    least, and of all but one at most, as a division leaves no branch empty."""
+    return sum(float(each[min(max(round(high * len(each)), 1), len(each) - 1) :].sum()) for each in errors)
 
 
 def choose_shares(alternatives: Sequence[Alternative], errors: Errors, budget: float) -> dict[str, Choice]:
