@@ -54,6 +54,11 @@ STUDIES = {
     ),
     "a comparison that is a number": ("- {network: other, against: base}", "- 3", "comparisons.0 must be a mapping"),
     "weights of an unknown": ("{network: resnext_small}", "{network: resnext_small, weights_from: bse}", "mean base?"),
+    "a teacher of an unknown": (
+        "{network: resnext_small}",
+        "{network: resnext_small, teacher_from: bse}",
+        "mean base?",
+    ),
     "weights of its own": ("{network: resnext_small}", "{network: resnext_small, weights_from: base}", "in a circle"),
     "shares of its own": ("equal_time_to: base", "shares_from: other", "other"),
     "shares in a circle": (

@@ -11,7 +11,7 @@ from elastic_cnn.cli import main
 from elastic_cnn.nn import ElasticBranches
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import config_of, key_of
-from elastic_cnn.study.runner import Storage, all_runs, list_runs, source_run
+from elastic_cnn.study.runner import Storage, all_runs, list_runs, source_runs
 from elastic_cnn.zoo import create_model
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -119,8 +119,7 @@ def test_shipped_studies_parse_and_their_networks_build(path):
     study = load_study(path)
     assert study.question
     for run in study.runs():
-        source = source_run(run)
-        assert source is None or source.seed == run.seed
+        assert all(source.seed == run.seed for source in source_runs(run).values())
     for run in study.runs()[: len(study.networks)]:
         recipe = run.make_recipe()
         assert builds(recipe.network, json.dumps(recipe.network_kwargs)) == ("elastic" in recipe.network)

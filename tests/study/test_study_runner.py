@@ -14,7 +14,7 @@ from elastic_cnn.files import write_json
 from elastic_cnn.study import runner, timing
 from elastic_cnn.study.grid import load_study
 from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
-from elastic_cnn.study.runner import Storage, is_done, run_missing, source_run
+from elastic_cnn.study.runner import Storage, is_done, run_missing, source_runs
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.zoo import load_checkpoint
 
@@ -38,6 +38,11 @@ seeds: [0]
 networks:
   base: {network: resnext_small}
   converted: {network: resnext_small, overrides: [elastic=true, convert.photos=8], weights_from: base}
+  taught:
+    network: resnext_small
+    overrides: [elastic=true, convert.photos=8, distill.labels=0.5]
+    weights_from: base
+    teacher_from: base
   quick: {network: resnext_small_elastic, equal_time_to: base}
   learned: {network: resnext_small_selastic, shares_from: quick}
 metric: top1_error
@@ -99,7 +104,7 @@ def test_step_times_are_measured_once_for_all_processes(tmp_path, monkeypatch):
 
 def test_records_hold_what_a_reader_needs(finished):
     records = {record.network: record for record in read_records(finished / "results")}
-    assert set(records) == {"base", "converted", "quick", "learned"}
+    assert set(records) == {"base", "converted", "taught", "quick", "learned"}
     record = records["quick"]
     assert {"top1_error", "error_large", "error_small", "top1_error_at_24"} - {"error_large"} <= set(record.values)
     assert 0 <= record.values["policy_mean_rho"] <= record.values["policy_most_rho"] <= 1
@@ -111,6 +116,10 @@ def test_records_hold_what_a_reader_needs(finished):
     assert records["base"].views == 32
     assert records["converted"].config["weights_from"] == "base"
     assert records["converted"].config["recipe"]["convert"]["photos"] == 8
+    assert "teacher_from" not in records["converted"].config
+    assert records["taught"].config["teacher_from"] == "base"
+    assert records["taught"].config["recipe"]["distill"]["labels"] == 0.5
+    assert records["taught"].curve[0] != records["converted"].curve[0]  # of the same weights: the teacher's part counts
     (start,) = (finished / "work" / "tiny").glob("converted-*/start.safetensors")
     assert load_checkpoint(start)[1].info["conversion"]["photos"] == 8
     for file in (finished / "results" / "tiny").glob("*.json"):
@@ -120,7 +129,7 @@ def test_records_hold_what_a_reader_needs(finished):
 def test_a_report_is_written_without_asking(finished):
     text = (finished / "results" / "report.md").read_text()
     assert "## tiny" in text
-    assert "4 of the 4 runs" in text
+    assert "5 of the 5 runs" in text
     assert (finished / "results" / "images" / "studies" / "tiny.png").is_file()
 
 
@@ -154,14 +163,14 @@ def test_shares_that_were_learned_are_told_and_built(finished):
 
 def test_a_network_cannot_learn_its_shares_from_itself(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TEXT.replace("shares_from: quick", "shares_from: learned"))
-    with pytest.raises(ValueError, match="line 20: shares_from names another network"):
+    with pytest.raises(ValueError, match="line 25: shares_from names another network"):
         load_study(tmp_path / "tiny.yaml")
 
 
 def test_a_converted_network_started_from_the_base(finished):
     study = load_study(finished / "tiny.yaml")
     run = study.runs()[1]
-    assert source_run(run).name == "base-seed0"
+    assert source_runs(run)["weights_from"].name == "base-seed0"
     folder = next((finished / "work" / "tiny").glob("converted-seed0-*/"))
     network, card = load_checkpoint(folder / "last.safetensors")
     assert card.elastic is not None
@@ -199,7 +208,7 @@ def test_another_configuration_is_refused_and_run_on_request(finished, calls):
 
 def test_an_equal_run_of_another_study_is_taken_over(finished):
     other = finished / "twin.yaml"
-    start = TEXT.split("  quick")[0].replace("  base: {", "  plain: {")
+    start = TEXT.split("  taught")[0].replace("  base: {", "  plain: {")
     start = start.replace("weights_from: base", "weights_from: plain")  # whose weights lie in the other study's folder
     other.write_text(start + "metric: top1_error\n")
     study = load_study(other)
@@ -220,7 +229,7 @@ def test_an_equal_run_of_another_study_is_taken_over(finished):
 def test_a_run_that_starts_from_another_kind_of_base_is_not_taken_over(finished):
     """Its configuration only names the run that it starts from, and that one may differ."""
     other = finished / "namesake.yaml"
-    start = TEXT.split("  quick")[0].replace(
+    start = TEXT.split("  taught")[0].replace(
         "{network: resnext_small}", "{network: resnext_small, overrides: [ema=0.9]}"
     )
     other.write_text(start + "metric: top1_error\n")
@@ -251,7 +260,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, calls, monkeypatch):
 
 def test_initial_weights_that_nobody_makes_are_an_error(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TEXT)
-    with pytest.raises(ValueError, match="starts from base, whose weights are not in"):
+    with pytest.raises(ValueError, match="converted-seed0 needs tiny/base-seed0, whose weights are not in"):
         run_missing([load_study(tmp_path / "tiny.yaml")], storage(tmp_path, only=("converted",)))
 
 

@@ -9,7 +9,7 @@ import torch
 from elastic_cnn.files import refuse_unwritable_folder
 from elastic_cnn.study.grid import Run, Study
 from elastic_cnn.study.results import check_table, read_record, record_files
-from elastic_cnn.study.runner import Storage, all_runs, is_done, source_run
+from elastic_cnn.study.runner import Storage, all_runs, is_done, source_runs
 from elastic_cnn.zoo.factory import create_model
 
 
@@ -26,9 +26,9 @@ def check(studies: Sequence[Study], storage: Storage) -> None:
     seen: set[Any] = set()
     for run in [run for run in all_runs(studies, storage.only) if not is_done(run, storage)]:
         try:
-            source_run(run)
+            source_runs(run)
         except ValueError as error:
-            raise ValueError(f"{run.study.path}: networks.{run.network}.weights_from: {error}") from error
+            raise ValueError(f"{run.study.path}: networks.{run.network}.{error}") from error
         folder = run.material.folder
         if folder is not None and not (Path(storage.data) / folder).is_dir():
             raise ValueError(

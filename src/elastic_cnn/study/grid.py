@@ -29,6 +29,7 @@ from elastic_cnn.tasks.spec import study_kind, study_tasks
 from elastic_cnn.zoo.factory import create_model, is_known
 
 ONLY = "only"  # the name of what a study has but one of
+SOURCES = ("weights_from", "teacher_from", "shares_from")  # what of a network names another, to be trained before
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Network:
 
     network, kwargs: for `create_model`. overrides: of the recipe, for this network alone (`elastic=true`).
     weights_from: start from the run of another network with the same seed: its name, or STUDY/NAME of another study.
+    teacher_from: learn from the answers of such a run; `distill.labels=...` in the overrides says how much.
     shares_from: divide each stage as the trained run of another network of the study, with the same seed, responds
     (`learn_shares`).
     equal_time_to: the name of a network of the study; the views are then scaled by the measured times of a training
@@ -103,6 +105,7 @@ class Network:
     kwargs: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     weights_from: str | None = None
+    teacher_from: str | None = None
     shares_from: str | None = None
     equal_time_to: str | None = None
     rival: bool = False
@@ -205,7 +208,7 @@ class Run:
     @property
     def depends(self) -> bool:
         """Whether its outcome depends on another run's, which its configuration only names."""
-        return self.entry.weights_from is not None or self.entry.shares_from is not None
+        return any(getattr(self.entry, key) is not None for key in SOURCES)
 
     def sibling(self, network: str) -> "Run":
         """The run of another network under the same recipe, data and seed."""
@@ -319,7 +322,7 @@ def _check_sources(run: Run, where: str) -> None:
 
     def follow(way: list[str]) -> None:
         entry = run.study.networks[way[-1]]
-        for key in ("weights_from", "shares_from"):
+        for key in SOURCES:
             name = getattr(entry, key)
             if name is None or "/" in name:
                 continue

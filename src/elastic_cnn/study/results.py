@@ -8,7 +8,7 @@ from typing import Any
 
 from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write, write_text
-from elastic_cnn.study.grid import Run
+from elastic_cnn.study.grid import SOURCES, Run
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.training_form import excluded
@@ -70,19 +70,21 @@ def config_of(run: Run, views: int | None) -> dict[str, Any]:
     if excluded(made):  # the plain form
         del recipe["fused"]
     if made.teacher is None:
-        del recipe["teacher"], recipe["distill"]
+        del recipe["teacher"]
+    if made.teacher is None and run.entry.teacher_from is None:
+        del recipe["distill"]
     plain = Recipe().to_dict()
     for name in ("convert", "freeze", "patience"):
         if recipe[name] == plain[name]:
             del recipe[name]
-    learned = {} if run.entry.shares_from is None else {"shares_from": run.entry.shares_from}
+    sources = {key: getattr(run.entry, key) for key in SOURCES}
+    given = {key: name for key, name in sources.items() if name is not None or key == "weights_from"}
     return {
         "version": VERSION,
         "recipe": recipe,
         "data": json.loads(json.dumps(asdict(run.material))),
         "views": views,
-        "weights_from": run.entry.weights_from,
-        **learned,
+        **given,
     }
 
 

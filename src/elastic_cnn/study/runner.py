@@ -15,7 +15,7 @@ from elastic_cnn.hints import did_you_mean
 from elastic_cnn.measure import machine
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.study import results
-from elastic_cnn.study.grid import Run, Study, load_study
+from elastic_cnn.study.grid import SOURCES, Run, Study, load_study
 from elastic_cnn.study.job import StoreShelf, StudyJob
 from elastic_cnn.study.learned_shares import learn_shares
 from elastic_cnn.study.measures import BATCH, POLICY_IMAGES, images_of, measure, stress_stores
@@ -126,7 +126,7 @@ def run_missing(studies: Sequence[Study], storage: Storage, console: Console | N
                 pending.remove(run)
                 outcome = "moved"
                 break
-            if not _weights_ready(run, storage):
+            if _missing_weights(run, storage):
                 continue
             with _lock(run, run.name, storage, wait=False) as mine:
                 if not mine:
@@ -148,9 +148,8 @@ def run_missing(studies: Sequence[Study], storage: Storage, console: Console | N
             time.sleep(POLL_S)
         elif outcome == "blocked":
             raise ValueError(
-                f"{pending[0].study.name}/{pending[0].name} starts from "
-                f"{pending[0].entry.weights_from or pending[0].entry.shares_from}, whose weights "
-                f"are not in {storage.work}: run that study first, or remove its records so that it runs again"
+                f"{pending[0].study.name}/{pending[0].name} needs {_missing_weights(pending[0], storage)[0]}, whose "
+                f"weights are not in {storage.work}: run that study first, or remove its records so that it runs again"
             )
     return failed
 
@@ -172,11 +171,20 @@ def _lock(run: Run, what: str, storage: Storage, wait: bool) -> Iterator[bool]:
         yield True
 
 
-def source_run(run: Run) -> Run | None:
-    """The run whose weights this one starts from. `ValueError` where the study or network is unknown."""
-    name = run.entry.weights_from
-    if name is None:
-        return None
+def source_runs(run: Run) -> dict[str, Run]:
+    """The runs whose weights this one needs, by the key of `SOURCES` that names them. `ValueError`, with the key, where
+    the study or network is unknown."""
+    found: dict[str, Run] = {}
+    for key in SOURCES:
+        name = getattr(run.entry, key)
+        try:
+            found |= {} if name is None else {key: _named_run(run, name)}
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    return found
+
+
+def _named_run(run: Run, name: str) -> Run:
     if "/" not in name:
         return run.sibling(name)
     other, _, network = name.partition("/")
@@ -198,16 +206,18 @@ def _folder(run: Run, key: str, storage: Storage) -> Path:
     return storage.work / run.study.name / f"{run.name}-{key[:8]}"
 
 
-def _weights_ready(run: Run, storage: Storage) -> bool:
-    sources = [source_run(run), *([run.sibling(run.entry.shares_from)] if run.entry.shares_from else [])]
-    return all(
-        source is None or (is_done(source, storage) and _weights_file(source, storage).is_file()) for source in sources
-    )
+def _missing_weights(run: Run, storage: Storage) -> list[str]:
+    """Names of the runs that this one needs and whose weights are not there."""
+    return [
+        f"{source.study.name}/{source.name}"
+        for source in source_runs(run).values()
+        if not (is_done(source, storage) and _weights_file(source, storage).is_file())
+    ]
 
 
 def _learned_spec(run: Run, storage: Storage, shelf: StoreShelf) -> dict[int, dict[str, Any]]:
     """The spec of each stage, with the shares that follow from the training images in the run that it names."""
-    network, card = load_checkpoint(_weights_file(run.sibling(str(run.entry.shares_from)), storage))
+    network, card = load_checkpoint(_weights_file(source_runs(run)["shares_from"], storage))
     train_store, _ = shelf.get(run.material, run.make_recipe())
     images = images_of(train_store, card.input, torch.device("cpu"))
     count = min(POLICY_IMAGES, len(train_store))
@@ -234,9 +244,11 @@ def execute(run: Run, storage: Storage, shelf: StoreShelf, console: Console) -> 
     """Train and measure one run, and write its record."""
     views = _views(run, storage, shelf, console)
     config = results.config_of(run, views)
-    key, recipe, source = results.key_of(config), run.make_recipe(), source_run(run)
-    if source is not None:
-        recipe = replace(recipe, weights=str(_weights_file(source, storage)))
+    key, recipe, sources = results.key_of(config), run.make_recipe(), source_runs(run)
+    for name in ("weights", "teacher"):
+        if (source := sources.get(f"{name}_from")) is not None:
+            file: Any = str(_weights_file(source, storage))
+            recipe = replace(recipe, **{name: file})
     folder = _folder(run, key, storage)
     if not run.depends and (twin := results.find_twin(storage.results, key)) is not None:
         record = replace(
@@ -275,9 +287,9 @@ def _record(
     network, card = load_checkpoint(folder / WEIGHTS)
     network = network.to(device).to(memory_format=torch.channels_last)
     stress = stress_stores(shelf, run.material, recipe, run.study.stress)
+    untrained = replace(recipe, weights=None, convert=None, teacher=None)
     values = measure(
-        network, lambda: make_network(replace(recipe, weights=None, convert=None), train_store.classes)[0], recipe,
-        card.input,
+        network, lambda: make_network(untrained, train_store.classes)[0], recipe, card.input,
         train_store, test_store, summary.last_results, stress,
     )  # fmt: skip
     if run.study.metric not in values:

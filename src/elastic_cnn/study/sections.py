@@ -34,6 +34,8 @@ def budget_lines(study: Study, cells: dict[CellKey, Cell]) -> list[str]:
             lines.append(f"- {title_of(study, name)} has `{' '.join(entry.overrides)}` besides.")
         if entry.weights_from:
             lines.append(f"- {title_of(study, name)} starts from the weights of `{entry.weights_from}`, same seed.")
+        if entry.teacher_from:
+            lines.append(f"- {title_of(study, name)} learns from the answers of `{entry.teacher_from}`, same seed.")
     hardware = sorted({text for cell in cells.values() for text in cell.hardware})
     commits = sorted({text for cell in cells.values() for text in cell.commits})
     seeds = sorted({seed for cell in cells.values() for seed in cell.seeds})
