@@ -66,6 +66,11 @@ STUDIES = {
         "base: {network: resnext_small, shares_from: other}\n  other: {network: resnext_small, shares_from: base}",
         "shares_from goes in a circle: base from other from base",
     ),
+    "the time of a teacher": (
+        "equal_time_to: base",
+        "equal_time_to: base, teacher_from: base",
+        "equal_time_to leaves out what a teacher takes",
+    ),
     "its own time": ("equal_time_to: base", "equal_time_to: other", "names the network itself"),
     "no pixels": ("title: tiny", "title: tiny\nstress: [0]", "stress must be different positive numbers"),
     "an object": ("title: tiny", "title: !!python/object/apply:os.mkdir [code_ran]", "is not valid YAML"),

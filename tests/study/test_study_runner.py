@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from elastic_cnn.cli import main
 from elastic_cnn.files import write_json
 from elastic_cnn.study import runner, timing
 from elastic_cnn.study.grid import load_study
+from elastic_cnn.study.job import StoreShelf
 from elastic_cnn.study.results import COLUMNS, read_records, read_table, record_path
 from elastic_cnn.study.runner import Storage, is_done, run_missing, source_runs
 from elastic_cnn.tasks.console import Console
@@ -100,6 +102,15 @@ def test_step_times_are_measured_once_for_all_processes(tmp_path, monkeypatch):
         views = list(pool.map(lambda run: runner._views(run, storage(tmp_path), None, console), runs))
     assert views == [1600, 1600]
     assert ratios == [2.0]
+
+
+def test_step_times_are_of_the_form_that_trains(tmp_path):
+    """A run that cannot train in the form which its recipe demands cannot be timed either."""
+    overrides = "    - fused=always\n    - channels_last=false\n    - batch_size=16\n"
+    (tmp_path / "tiny.yaml").write_text(TEXT.replace("    - batch_size=16\n", overrides))
+    (run,) = (run for run in load_study(tmp_path / "tiny.yaml").runs() if run.network == "quick")
+    with pytest.raises(ValueError, match="fused=always, but no block can train in fused passes"):
+        timing.measure_step_times(run, tmp_path, StoreShelf("."), torch.device("cpu"))
 
 
 def test_records_hold_what_a_reader_needs(finished):

@@ -298,6 +298,8 @@ def _check_run(run: Run, source: strict.Source) -> None:
             raise ValueError(f"{where}: equal_time_to needs views in the recipe")
         if entry.equal_time_to == run.network:
             raise ValueError(f"{where}: equal_time_to names the network itself: name its base")
+        if entry.teacher_from is not None:
+            raise ValueError(f"{where}: equal_time_to leaves out what a teacher takes: leave out teacher_from")
     _check_sources(run, where)
     try:
         recipe = run.make_recipe()

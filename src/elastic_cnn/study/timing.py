@@ -17,6 +17,7 @@ from elastic_cnn.study.results import read_timing
 from elastic_cnn.tasks.optim import make_optimizer
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.task import Task
+from elastic_cnn.tasks.training_form import use_training_form
 
 ROUNDS, STEPS = 9, 2
 AUTOCAST = {"fp32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -68,7 +69,7 @@ def measure_step_times(run: Run, results: str | Path, shelf: StoreShelf, device:
 
 
 class _Stepper:
-    """Training steps of one run's network on its own first images."""
+    """Training steps of one run's network on its own first images, in the form that the run trains in."""
 
     def __init__(self, run: Run, shelf: StoreShelf, device: torch.device) -> None:
         self.recipe = run.make_recipe()
@@ -77,6 +78,7 @@ class _Stepper:
         self.task: Task = job.task.to(device).train()
         if self.recipe.channels_last:
             self.task.to(memory_format=torch.channels_last)
+        use_training_form(self.recipe, self.task.network, device)
         self.optimizer, self.device = make_optimizer(self.task, self.recipe.optimizer), device
         samples = [job.train[index % len(job.train)] for index in range(self.recipe.batch_size)]
         self.batch = torch.utils.data.default_collate(samples)
