@@ -70,7 +70,7 @@ class ImageFolder:
         if self.whole is None or held_out is None:
             self.name, self.reader = _open(str(data), split, labels, classes_from)
         else:
-            self.name, self.reader = _part(self.whole, split, classes_from, held_out)
+            self.name, self.reader = _part(self.whole, split, labels, classes_from, held_out)
         found = _class_names(self.reader)
         if len(self.reader) == 0 or not found:
             raise ValueError(f"{self.name} holds no images")
@@ -219,11 +219,11 @@ def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, A
     return utf8(str(root)), read_folder(root, labels, classes_from)
 
 
-def _part(whole: Path, split: str, classes_from: str, held_out: HeldOut) -> tuple[str, FolderReader]:
+def _part(whole: Path, split: str, labels: str, classes_from: str, held_out: HeldOut) -> tuple[str, FolderReader]:
     """The part of undivided photos that is `split`: `train` or `val`."""
     if split not in ("train", "val"):
         raise ValueError(f"{utf8(str(whole))} is divided into train and val: there is no split {split!r}")
-    reader = read_listing(whole, None) if is_listing(whole) else read_folder(whole, "needed", classes_from)
+    reader = read_listing(whole, None, labels) if is_listing(whole) else read_folder(whole, labels, classes_from)
     return f"{utf8(str(whole))} ({split})", held_out.readers(reader)[split == "val"]
 
 

@@ -44,7 +44,7 @@ def make_views(data: Data, recipe: Recipe, train: Store, views: int | None) -> V
     options = task_options(recipe)
     if isinstance(options, GeometryOptions):
         options.refuse_all_but(("hflip",), "studies keep their pictures in memory as squares and know hflip alone")
-    for key, usual in (("split", None), ("skew", "ignore")):
+    for key, usual in (("split", None), ("skew", "ignore"), ("labels", "folders")):
         if getattr(options, key, usual) != usual:
             raise ValueError(
                 f"options.{key}={getattr(options, key)}: a study's data is divided and drawn as it is; leave it out"

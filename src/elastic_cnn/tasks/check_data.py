@@ -20,7 +20,7 @@ def check_data(recipe: Recipe, data: str | Path, settings: Settings, console: Co
     `settings.strict`.
     """
     weights = None if recipe.weights == "timm" else recipe.weights
-    plain = replace(recipe, elastic=False, convert=None, teacher=None, weights=weights)
+    plain = replace(recipe, elastic=False, convert=None, weights=weights)
     job = task_spec(recipe.task).code("build")(plain, str(data), settings)
     for samples in (job.train, job.val):
         console.tell_found(samples)

@@ -1,6 +1,6 @@
 """One class an image: ImageNet and every folder of class folders (paper, Table 2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder
 from elastic_cnn.data.listings import write_listing
 from elastic_cnn.data.photo_list import keep_listed
+from elastic_cnn.data.splits import split_place, undivided
 from elastic_cnn.data.transforms import check_policy, eval_transform
 from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
@@ -45,7 +46,9 @@ class Options(CropOptions):
     skew: against classes of unequal numbers of photos, `weights` (the loss of a photo counts as the mean number of
     photos a class over that of its class) or `sampling` (all classes are drawn equally often); `ignore` by default.
     only, without: a list of photos (paths a line, or a CSV with a column `path`, as the explorer writes them): train on
-    these alone, or on all but these. The other keys are those of `CropOptions`.
+    these alone, or on all but these. labels: the `folders` that photos lie in, or `none`: photos as they come, for a
+    run in which a teacher alone says what is right (`teacher`, distill.labels=0); those that lie in no class folder
+    have none in such a run anyway. The other keys are those of `CropOptions`.
     """
 
     label_smoothing: float = 0.0
@@ -62,6 +65,7 @@ class Options(CropOptions):
     skew: Literal["ignore", "weights", "sampling"] = "ignore"
     only: str | None = None
     without: str | None = None
+    labels: Literal["folders", "none"] = "folders"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +91,7 @@ class Classification(Task):
     """Cross-entropy; top-1 and top-5 error. `metric` is `top1`, the accuracy."""
 
     metric = "top1"
-    told = ("loss", "top1", "top5", "top1_error", "top5_error")
+    told: tuple[str, ...] = ("loss", "top1", "top5", "top1_error", "top5_error")
 
     def __init__(
         self, network: nn.Module, num_classes: int, options: Options = Options(), weights: Tensor | None = None
@@ -166,26 +170,64 @@ class Classification(Task):
         )
 
 
+class SameAnswers(Classification):
+    """For photos without labels, whose targets are a teacher's answers: how many of those stay and how many change."""
+
+    metric = "same_answers"
+    told = ("loss", "same_answers", "changed_answers")
+
+    def validation_results(self) -> dict[str, Any]:
+        """loss, same_answers and changed_answers (fractions of the photos)."""
+        found = super().validation_results()
+        return {"loss": found["loss"], "same_answers": found["top1"], "changed_answers": found["top1_error"]}
+
+    def headline(self, results: dict[str, Any]) -> str:
+        changed = 100 * results["changed_answers"]
+        return f"loss {results['loss']:.3f}, {changed:.2f}% of the teacher's answers changed"
+
+
 def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     """Photos by class from the splits `train` and `val` of `data`, and the network for their classes."""
     options: Options = task_options(recipe)
     held_out = None if options.split is None else HeldOut(options.split, recipe.seed)
     ways: dict[str, Any] = {"classes_from": options.classes_from, "held_out": held_out}
+    known = classes_to_keep(recipe)
+    ways["labels"] = _labels(options, known, data)
     train = ImageFolder(data, options.train_split, eval_transform(), **ways)
-    train.require_several_classes()
-    if set(train.classes) <= set(known := classes_to_keep(recipe)):
+    taught = train.classes == ("",)
+    if not taught:
+        train.require_several_classes()
+    if not taught and set(train.classes) <= set(known):
         train = ImageFolder(data, options.train_split, eval_transform(), known, **ways)
+    classes = known if taught else train.classes
     keep_listed(train, data, options.only, options.without)
-    network, card = make_network(recipe, train.classes, train, **options.input_fields(options.crop_pct))
+    network, card = make_network(recipe, classes, train, **options.input_fields(options.crop_pct))
     prepare_test = card.transform()
     beyond = {"auto_augment": options.auto_augment, "erase": options.erase, "loading": options.loading}
     train.transform = training_transform(card.input, options, prepare_test, **beyond)
     val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
     val.notices += common_photos(train, val)
     weights, balance = _against_skew(train, options.skew)
-    task = Classification(network, len(train.classes), options, weights)
+    task = (SameAnswers if taught else Classification)(network, len(classes), options, weights)
     files = files_of(recipe, network, card) | ({"split.csv": _lists(train, val)} if train.whole else {})
-    return Job(task, card, train, val, balance, files)
+    return Job(task, card, train, val, balance, files, taught)
+
+
+def _labels(options: Options, known: Sequence[str], data: str) -> str:
+    """Whether the photos must have labels, as `ImageFolder` says it; known: the classes that a teacher's pupil keeps.
+
+    `ValueError` where photos without labels are given to what needs them, or are not divided.
+    """
+    if options.labels == "none" and not known:
+        raise ValueError(
+            "options.labels=none: photos without labels serve where a teacher alone says what is right: give "
+            "teacher=BASE and weights=CHECKPOINT, and leave out network and distill.labels"
+        )
+    if not known:
+        return "needed"
+    if options.split is None and undivided(data) is not None:
+        split_place(Path(data), options.val_split)  # says what is missing
+    return "unused" if options.labels == "none" else "optional"
 
 
 def _against_skew(train: ImageFolder, skew: str) -> tuple[Tensor | None, list[int] | None]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.tasks.strict import concerning
+from elastic_cnn.tasks.task import Batch
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 
@@ -55,7 +56,7 @@ class Teacher:
             raise ValueError(
                 f"teacher={name} answers another question than the data asks: {own.task} with "
                 f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task}): "
-                "name a teacher of the data's classes"
+                "name a teacher of the data's classes, or, where the data's folders are no classes, options.labels=none"
             )
         if task_spec(card.task).teaching is None:
             raise ValueError(f"teacher={name}: the task {card.task} says no loss between two networks' answers")
@@ -109,6 +110,12 @@ class Teacher:
         if self.options.blocks:
             own = own + self.options.blocks * self._block_loss()
         return own if self.options.labels == 0 else torch.lerp(own, loss, self.options.labels)
+
+    @torch.no_grad()
+    def label(self, batch: Batch) -> Batch:
+        """A batch of photos without labels -> the same, its targets (N,) the classes that the teacher answers."""
+        self.network.to(batch["image"].device)
+        return {**batch, "target": self.network(renormalised(batch["image"], *self._inputs)).argmax(1)}
 
     def _block_loss(self) -> Tensor:
         """(): squared difference of the blocks' outputs over the teacher's variance, mean over the blocks."""

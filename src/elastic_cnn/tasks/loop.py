@@ -281,7 +281,9 @@ class Loop:
                 broken = self.unreadable.take(part, self.console)
                 if "image" in part:
                     with self.fabric.autocast():
-                        self.task.validation_step(self._to_device(part), number)
+                        batch = self._to_device(part)
+                        label = self.teacher.label if self.job.taught and self.teacher is not None else dict
+                        self.task.validation_step(label(batch), number)
                 bar.update((broken + len(part.get("image", ()))) * self.fabric.world_size)
         return self.task.validation_results()
 

@@ -91,6 +91,7 @@ def _numbers(results: dict[str, Any]) -> list[str]:
 class Job:
     """A task with its data: `train` and `val` are map-style; `card` describes the network in checkpoints.
 
+    taught: the samples have no labels: a teacher's answers are what the validation compares with.
     balance: the class of each training sample, where all classes are to be drawn equally often. files: what else the
     run's folder is to hold from its beginning, {name: writes it} (names are of `RunFolder.FILES`).
     """
@@ -101,3 +102,4 @@ class Job:
     val: Samples
     balance: Sequence[int] | None = None
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+    taught: bool = False
