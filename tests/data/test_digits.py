@@ -32,6 +32,20 @@ def test_shapes_types_and_ranges(val):
     assert len(val.first(1000)) == 400
 
 
+def test_without_clutter_the_same_digits_lie_over_their_gradients_alone():
+    """Same scans, sizes, places and ink to the noise's level (0.04 of 1); around them fewer and smaller steps."""
+    whole, plain = (make_digits("val", 60, DigitsSpec(seed=3, clutter=clutter)) for clutter in (True, False))
+    for name in ("labels", "sizes", "scans"):
+        assert torch.equal(getattr(whole, name), getattr(plain, name))
+    for index in range(60):
+        mask = make_scene("val", index, DigitsSpec(seed=3)).mask
+        inside, outside = mask > 0.99, mask < 0.01
+        both = [images.images[index].permute(1, 2, 0).numpy().astype(int) for images in (whole, plain)]
+        assert inside.sum() < 3 or np.abs(both[0] - both[1])[inside].max() <= 4
+        roughness = [np.abs(np.diff(image.mean(-1), axis=1))[outside[:, 1:]].mean() for image in both]
+        assert roughness[1] <= roughness[0] * 1.001
+
+
 def test_labels_are_those_of_the_scans(val):
     assert np.array_equal(load_digits().target[val.scans.numpy()], val.labels.numpy())
 

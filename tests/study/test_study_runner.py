@@ -118,6 +118,8 @@ def test_records_hold_what_a_reader_needs(finished):
     assert set(records) == {"base", "converted", "taught", "quick", "learned"}
     record = records["quick"]
     assert {"top1_error", "error_large", "error_small", "top1_error_at_24"} - {"error_large"} <= set(record.values)
+    assert record.values["top1_error_cluttered"] == record.values["top1_error"]
+    assert 0 <= record.values["top1_error_plain"] <= 1
     assert 0 <= record.values["policy_mean_rho"] <= record.values["policy_most_rho"] <= 1
     assert record.values["untrained_policy_size_r2"] <= 1
     assert "policy_mean_rho" not in records["base"].values

@@ -34,12 +34,15 @@ BRIGHTEST_CLUTTER = 0.62  # of 1; the digit's ink is 0.8 or more
 class DigitsSpec:
     """What the images look like. `sizes`: least and greatest height of the digit's ink in pixels, drawn log-uniformly.
 
+    clutter: False leaves out gratings, strokes and pieces: the same digits, in the same places, over gradients alone.
+
     Raises `ValueError` where the largest digit does not fit the image or a size is below the scan's own 8 pixels.
     """
 
     image_size: int = 64
     sizes: tuple[float, float] = (8.0, 48.0)
     seed: int = 0
+    clutter: bool = True
 
     def __post_init__(self) -> None:
         smallest, largest = self.sizes
@@ -147,13 +150,15 @@ def make_scene(split: str, index: int, spec: DigitsSpec, scans: np.ndarray | Non
     scan = int(scans[index % len(scans)])
     size = float(_log_uniform(rng, *spec.sizes))
     side = spec.image_size
-    canvas = _background(rng, side)
-    _add_strokes(rng, canvas)
+    canvas = _background(rng, side, spec.clutter)
+    plain = canvas.copy()
+    _add_strokes(rng, canvas)  # drawn even where it is left out, so that the same numbers follow
     for _ in range(int(rng.integers(1, 5))):
         piece = _piece(rng, pictures[int(rng.choice(scans))])
         height = float(_log_uniform(rng, *spec.sizes))
         top, left = rng.uniform(-height / 2, side - height / 2, 2)
         _add_clutter(rng, canvas, _enlarge(piece, height, top, left, side))
+    canvas = canvas if spec.clutter else plain
     top, left = rng.uniform(0, side - size, 2)
     mask = _enlarge(pictures[scan], size, top, left, side)
     _blend(canvas, mask, rng.uniform(0.8, 1, 3))
@@ -200,7 +205,7 @@ def _piece(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
     return piece
 
 
-def _background(rng: np.random.Generator, side: int) -> np.ndarray:
+def _background(rng: np.random.Generator, side: int, grating: bool) -> np.ndarray:
     """Two colours mixed by smooth noise of several octaves, and a grating; (side, side, 3) float32 in 0..1."""
     mix = np.zeros((side, side), np.float32)
     for cells in (2, 4, 8, 16):
@@ -213,7 +218,8 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
     angle, period = rng.uniform(0, np.pi), _log_uniform(rng, 3, side)
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     phase = (rows * np.sin(angle) + columns * np.cos(angle)) * (2 * np.pi / period) + rng.uniform(0, 2 * np.pi)
-    canvas = canvas + (rng.uniform(0, 0.1) * np.sin(phase)).astype(np.float32)[..., None]
+    strength = rng.uniform(0, 0.1) * grating
+    canvas = canvas + (strength * np.sin(phase)).astype(np.float32)[..., None]
     return canvas.clip(0, BRIGHTEST_CLUTTER)
 
 

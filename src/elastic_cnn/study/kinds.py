@@ -4,7 +4,7 @@ A kind is one value, `DataKind`, which its task names (`tasks.spec.TaskSpec.stud
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ def _training_side(image_size: int) -> int:
 
 def _load_digits(data: Data, folder: Path, image_size: int, options: Any) -> Stores:
     spec = DigitsSpec(image_size=image_size, sizes=data.sizes, seed=data.seed)
-    return _store_of_digits("train", data.train or 6000, spec), _store_of_digits("val", data.test or 2000, spec)
+    test = _store_of_digits("val", data.test or 2000, spec)
+    test.plain = make_digits("val", len(test), replace(spec, clutter=False)).images
+    return _store_of_digits("train", data.train or 6000, spec), test
 
 
 def _load_photos(data: Data, folder: Path, image_size: int, options: Any) -> Stores:

@@ -23,8 +23,8 @@ from elastic_cnn.data.masks import Labels
 @dataclass
 class Store:
     """images (N, 3, H, W) uint8; targets: tensors (N, ...) by the names under which a task looks for them; masks
-    (N, H, W) uint8 of segmentation; sizes (N,) of digits in pixels. `classes`: names, or `Labels` of masks. kind: of
-    the data, as `study.kinds` names them."""
+    (N, H, W) uint8 of segmentation; sizes (N,) of digits in pixels, plain (N, 3, H, W) uint8 the same digits without
+    clutter. `classes`: names, or `Labels` of masks. kind: of the data, as `study.kinds` names them."""
 
     name: str
     images: Tensor
@@ -32,6 +32,7 @@ class Store:
     classes: tuple[str, ...]
     masks: Tensor | None = None
     sizes: np.ndarray | None = None
+    plain: Tensor | None = None
     labels: Labels | None = None
     kind: str = "photos"
     _there: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict, repr=False)
