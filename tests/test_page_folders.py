@@ -217,6 +217,7 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "a pipe,": pipe,
     "a link to a folder": linked,
     "two links that": links_in_a_ring,
+    "a folder of photos inside": folder("train/red/2024/0.png"),
     "a class folder that is a link": two_names,
     "two classes whose names": folder("train/Red/0.png"),
     "one split under two": folder("validation/red/0.png", split="val"),

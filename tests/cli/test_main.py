@@ -45,6 +45,8 @@ def test_every_command_explains_itself(command, capsys):
     [
         ([], "required: COMMAND"),
         (["sumary"], "invalid choice: 'sumary'"),
+        (["sumary"], "did you mean summary"),
+        (["finetune", "--data", "x"], "; finetune is a recipe: elastic train finetune --data DIR -o RUN_DIR (see"),
         (["summary"], "name a network"),
         (["summary", "resnext50_elastik"], "did you mean resnext50_elastic"),
         (["summary", "--table1", "-c", "0"], "c=0"),

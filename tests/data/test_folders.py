@@ -129,6 +129,24 @@ def test_what_cannot_be_meant_is_refused_by_name(names, says, form, without_heif
         samples(place)
 
 
+def test_classes_may_be_named_by_the_outermost_folders(tmp_path):
+    """As torchvision's `ImageFolder` has it, for albums inside of classes; a checkpoint's classes find them again."""
+    names = ("red/0.png", "red/2024/1.png", "green/2024/deep/2.png", "green/3.png")
+    root = write(tmp_path, *(f"{split}/{name}" for split in ("train", "val") for name in names))
+    with pytest.raises(ValueError, match="--classes-from top"):
+        samples(write(tmp_path / "clash", *(f"train/{name}" for name in (*names, "green/2024/4.png"))))
+    train = samples(root, classes_from="top")
+    assert (train.classes, train.counts) == (("green", "red"), {"green": 2, "red": 2})
+    assert train.notices == ()
+    val = samples(root, "val", classes=train.classes)
+    assert val.counts == train.counts
+    assert samples(root, "val", labels="optional", known=train.classes).counts == train.counts
+    inner = samples(root)  # by the folders that hold them: albums are classes, which is said
+    assert inner.counts == {"2024": 1, "deep": 1, "green": 1, "red": 1}
+    assert len(inner.notices) == 1
+    assert "'green/2024/deep', 'red/2024', inside a class folder that holds photos too" in inner.notices[0]
+
+
 def test_classes_may_be_named_by_their_path(tmp_path):
     root = write(tmp_path, "train/birds/owl/0.png", "train/toys/owl/0.png", "train/red/0.png", "val/toys/owl/0.png")
     train = samples(root, classes_from="path")

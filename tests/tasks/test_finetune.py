@@ -1,5 +1,6 @@
 """What fine-tuning adds to a run: frozen parts, weights against skew, patience, longer runs, converted networks."""
 
+import csv
 import json
 import math
 import shutil
@@ -113,6 +114,13 @@ def test_patience_stops_a_run_and_a_resume_does_not_go_on(skewed, tmp_path, caps
     assert (summary.best_epoch, summary.epochs_done, summary.epochs) == (1, 3, 9)
     assert "no epoch was better than 1: stopped after 3 (patience=2)" in capsys.readouterr().out
     assert train(recipe, skewed, tmp_path / "run", replace(CPU, resume=True)).epochs_done == 3
+
+
+def test_the_rate_that_is_logged_is_the_recipes(skewed, tmp_path):
+    """Not that of the first layers, which `layer_decay` makes a small part of it."""
+    train(small(optimizer=Optimizer(lr=0.02, options={"layer_decay": 0.5})), skewed, tmp_path / "run", CPU)
+    rows = list(csv.DictReader((tmp_path / "run" / "train.csv").open()))
+    assert {float(row["lr"]) for row in rows} == {0.02}
 
 
 def test_a_run_is_extended_and_no_other_key_may_change(skewed, tmp_path):

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.resources import files
 from typing import NoReturn
 
 from elastic_cnn.files import standard_output_named
@@ -116,8 +117,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         invalid = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         hint = did_you_mean(invalid[1], re.findall(r"'(.*?)'", invalid[2])) if invalid else ""
+        if invalid and not self.command and _is_recipe(invalid[1]):
+            hint = f"; {invalid[1]} is a recipe: elastic train {invalid[1]} --data DIR -o RUN_DIR"
         page = f"{self.prog} {self.command}".strip()
         self.exit(2, f"elastic: error: {' '.join(message.split())}{hint} (see `{page} --help`)\n")
+
+
+def _is_recipe(name: str) -> bool:
+    return name.isidentifier() and (files("elastic_cnn") / "recipes" / f"{name}.yaml").is_file()
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--find-lr", action="store_true", help="look for the learning rate first, by a range test")
     parser.add_argument(
         "--classes-from",
-        choices=("folder", "path"),
-        help="name classes by the folder that holds their photos (default), or by the whole path to it (birds/owl)",
+        choices=("folder", "top", "path"),
+        help="name classes by the folder that holds their photos (default), by the outermost folder above them, or by "
+        "the whole path (birds/owl)",
     )
     parser.add_argument("-o", "--out", metavar="RUN_DIR", help="folder for everything that the run writes")
     parser.add_argument(

@@ -8,8 +8,8 @@ import os
 import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from timm.utils.misc import natural_key
@@ -95,20 +95,30 @@ def check_folder(path: Path) -> None:
 class Arrangement:
     """The pictures of a split: `names` relative to it in natural order, and the class of each, "" for none.
 
-    others: files of other endings, counted. empty: class folders without any file.
+    others: files of other endings, counted. empty: class folders without any file. inner: folders of pictures inside a
+    class folder that holds pictures too, each a class of its own.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     others: Mapping[str, int] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
 
 
-def arrange(names: Iterable[str], where: str, labels: str = "needed", classes_from: str = "folder") -> Arrangement:
+def arrange(
+    names: Iterable[str],
+    where: str,
+    labels: str = "needed",
+    classes_from: str = "folder",
+    known: Collection[str] = (),
+) -> Arrangement:
     """The pictures among the files `names` (with `/`, relative to the split `where`) and their classes.
 
     labels: `needed`; `optional`, where pictures that lie in no class folder have none; `unused`, where all have none.
-    classes_from: a class is named by the `folder` that holds its pictures, or by the whole `path` (`birds/owl`).
+    classes_from: a class is named by the `folder` that holds its pictures, by the `top` folder that they lie below,
+        or by the whole `path` (`birds/owl`).
+    known: classes that there are: with `folder`, pictures in a folder of another name below one of them are of it.
 
     Raises `ValueError` for a picture beside the class folders, a class folder whose files are all of unknown endings,
     and folders of the same name in different places.
@@ -131,9 +141,31 @@ def arrange(names: Iterable[str], where: str, labels: str = "needed", classes_fr
         return Arrangement(tuple(pictures), ("",) * len(pictures), counted)
     _refuse_strays(where, [name for name, folder in zip(pictures, folders, strict=True) if not folder], len(pictures))
     _refuse_unknown(where, others, set(folders))
-    named = {folder: same_name(folder if classes_from == "path" else posixpath.basename(folder)) for folder in folders}
+    holders = dict.fromkeys(folders)
+    places = {folder: _class_folder(folder, classes_from, set(map(same_name, known))) for folder in holders}
+    whole = classes_from == "path"
+    named = {place: same_name(place if whole else posixpath.basename(place)) for place in places.values()}
     _refuse_same_names(where, named)
-    return Arrangement(tuple(pictures), tuple(named[folder] for folder in folders), counted)
+    inner = [] if classes_from != "folder" else [
+        folder for folder, place in places.items() if folder == place and any(up in holders for up in _above(folder))
+    ]  # fmt: skip
+    return Arrangement(tuple(pictures), tuple(named[places[folder]] for folder in folders), counted, inner=tuple(inner))
+
+
+def _above(folder: str) -> list[str]:
+    """The folders that hold a folder (with `/`, relative), the innermost first."""
+    parts = folder.split("/")
+    return ["/".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+
+
+def _class_folder(folder: str, classes_from: str, known: Collection[str]) -> str:
+    """The folder that names the class of the pictures in `folder`, as `arrange` says."""
+    if classes_from == "path":
+        return folder
+    if classes_from == "top":
+        return folder.split("/")[0]
+    places = [folder, *_above(folder)]
+    return next((place for place in places if same_name(posixpath.basename(place)) in known), folder)
 
 
 def _refuse_strays(where: str, strays: Sequence[str], count: int) -> None:
@@ -167,7 +199,8 @@ def _refuse_same_names(where: str, named: Mapping[str, str]) -> None:
         if same_name(first) != same_name(folder):
             raise ValueError(
                 f"{where}: the folders {printable(utf8(first))} and {printable(utf8(folder))} have the same name: "
-                f"rename one, or name classes by the whole path (--classes-from path)"
+                "rename one, or name classes by the outermost folders (--classes-from top) or by the whole path "
+                "(--classes-from path)"
             )
 
 
@@ -217,7 +250,9 @@ class FolderReader:
         return os.path.join(self.root, self.arrangement.names[index])
 
 
-def read_folder(root: str | Path, labels: str = "needed", classes_from: str = "folder") -> FolderReader:
+def read_folder(
+    root: str | Path, labels: str = "needed", classes_from: str = "folder", known: Collection[str] = ()
+) -> FolderReader:
     """The pictures below a folder and their classes, as `arrange` says; classes in natural order."""
     root = str(root)
     names: list[str] = []
@@ -227,10 +262,10 @@ def read_folder(root: str | Path, labels: str = "needed", classes_from: str = "f
         if not folders and not files and below != ".":
             empty.append(below)
         names += [name if below == "." else f"{below}/{name}" for name in files]
-    found = arrange(names, utf8(root), labels, classes_from)
+    found = arrange(names, utf8(root), labels, classes_from, known)
     if labels == "needed":
         _refuse_one_folder_twice(utf8(root), root, dict.fromkeys(map(posixpath.dirname, found.names)))
-    return FolderReader(root, Arrangement(found.names, found.labels, found.others, tuple(empty)), *numbers(found))
+    return FolderReader(root, replace(found, empty=tuple(empty)), *numbers(found))
 
 
 def _refuse_one_folder_twice(where: str, root: str, folders: Iterable[str]) -> None:

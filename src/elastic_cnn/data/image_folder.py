@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from elastic_cnn.data.folders import (
     SPLITS,
@@ -44,7 +44,8 @@ class ImageFolder:
         default the classes found, in natural order. Names are compared in Unicode's form NFC.
     labels: `needed`; `optional` also takes a folder of photos alone, then of the one class ""; `unused` takes any
         folder of photos. With these two `data` may be the split itself.
-    classes_from: `folder`, or `path` (`birds/owl`); by default as `classes` say.
+    classes_from: `folder`, `top` or `path` (`birds/owl`), as `folders.arrange` says; by default as `classes` say.
+    known: classes that name folders, where others may come too; by default `classes`.
     held_out: divides data that nobody divided (`undivided`) into `train` and `val`.
 
     What was found stands in `found_line`, what a user should know in `notices`, photos a class in `counts` (empty where
@@ -61,16 +62,17 @@ class ImageFolder:
         *,
         labels: str = "needed",
         classes_from: str | None = None,
+        known: Sequence[str] = (),
         held_out: HeldOut | None = None,
     ) -> None:
         self.transform = transform
-        if classes_from is None:
-            classes_from = "path" if any("/" in name for name in classes or ()) else "folder"
+        known = known or classes or ()
+        way = Naming(classes_from or ("path" if any("/" in name for name in known) else "folder"), known)
         self.whole = None if held_out is None else undivided(str(data))
         if self.whole is None or held_out is None:
-            self.name, self.reader = _open(str(data), split, labels, classes_from)
+            self.name, self.reader = _open(str(data), split, labels, way)
         else:
-            self.name, self.reader = _part(self.whole, split, labels, classes_from, held_out)
+            self.name, self.reader = _part(self.whole, split, labels, way, held_out)
         found = _class_names(self.reader)
         if len(self.reader) == 0 or not found:
             raise ValueError(f"{self.name} holds no images")
@@ -93,7 +95,7 @@ class ImageFolder:
         self._describe()
         self.notices = self._notices(split)
         if classes is None:
-            self.notices += alike(found, split) + getattr(self.reader, "unused", ())
+            self.notices += alike(found, split) + self._inner(split) + getattr(self.reader, "unused", ())
 
     def choose(self, indices: Sequence[int], why: str) -> None:
         """Keep these samples alone, in the order given; `why` is told in the notices."""
@@ -136,6 +138,17 @@ class ImageFolder:
         if lacking := [name for name in self.classes if name not in found]:
             lines.append(f"{split} lacks {len(lacking)} of the {len(self.classes)} classes: {listed(lacking)}")
         return tuple(lines)
+
+    def _inner(self, split: str) -> tuple[str, ...]:
+        arrangement = getattr(self.reader, "arrangement", None)
+        if arrangement is None or not arrangement.inner:
+            return ()
+        names = listed(arrangement.inner)
+        return (
+            f"{split}: {names}, inside a class folder that holds photos too, "
+            f"{'is a class of its own' if len(arrangement.inner) == 1 else 'are classes of their own'}: "
+            "--classes-from top counts such photos to the outer folder",
+        )
 
     def require_several_classes(self) -> None:
         """`ValueError` where there is nothing to tell apart; the data's folder may be one level off."""
@@ -200,7 +213,14 @@ class ImageFolder:
         return utf8(str(self.reader.filename(index, absolute=True)))
 
 
-def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, Any]:
+class Naming(NamedTuple):
+    """How folders name classes: `classes_from` and `known` of `folders.arrange`."""
+
+    classes_from: str
+    known: Sequence[str]
+
+
+def _open(data: str, split: str, labels: str, way: Naming) -> tuple[str, Any]:
     """The name of a split for messages, and its reader: `reader[i] -> (path or binary file, number)`."""
     if data.startswith("hfds/"):
         return open_hub_data(data, SPLITS.get(split, (split,)))
@@ -215,15 +235,15 @@ def _open(data: str, split: str, labels: str, classes_from: str) -> tuple[str, A
     if is_listing(root):
         return utf8(str(root)), read_listing(root, SPLITS.get(split, (split.lower(),)), labels)
     if root.is_file():
-        return utf8(str(root)), TarFolder(root, labels, classes_from)
-    return utf8(str(root)), read_folder(root, labels, classes_from)
+        return utf8(str(root)), TarFolder(root, labels, *way)
+    return utf8(str(root)), read_folder(root, labels, *way)
 
 
-def _part(whole: Path, split: str, labels: str, classes_from: str, held_out: HeldOut) -> tuple[str, FolderReader]:
+def _part(whole: Path, split: str, labels: str, way: Naming, held_out: HeldOut) -> tuple[str, FolderReader]:
     """The part of undivided photos that is `split`: `train` or `val`."""
     if split not in ("train", "val"):
         raise ValueError(f"{utf8(str(whole))} is divided into train and val: there is no split {split!r}")
-    reader = read_listing(whole, None, labels) if is_listing(whole) else read_folder(whole, labels, classes_from)
+    reader = read_listing(whole, None, labels) if is_listing(whole) else read_folder(whole, labels, *way)
     return f"{utf8(str(whole))} ({split})", held_out.readers(reader)[split == "val"]
 
 

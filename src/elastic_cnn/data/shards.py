@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -91,14 +91,16 @@ def _members(file: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
 class TarFolder(_TarReader):
     """A tar file of class folders, read as a folder of them is. `ValueError` where it is no tar file."""
 
-    def __init__(self, path: Path, labels: str = "needed", classes_from: str = "folder") -> None:
+    def __init__(
+        self, path: Path, labels: str = "needed", classes_from: str = "folder", known: Collection[str] = ()
+    ) -> None:
         super().__init__()
         places = {
             posixpath.normpath(member.name): PictureBytes(0, member.offset_data, member.size, f"{path}:{member.name}")
             for _, member in _members(str(path))
         }
         self.files = [str(path)]
-        self.arrangement = arrange(places, utf8(str(path)), labels, classes_from)
+        self.arrangement = arrange(places, utf8(str(path)), labels, classes_from, known)
         self.samples = [places[name] for name in self.arrangement.names]
         self.class_to_idx, self.targets = numbers(self.arrangement)
 

@@ -33,8 +33,7 @@ class FolderPhotos:
         self.root = data
         if data.startswith(("wds/", "hfds/")):
             self.root = data.split("/", 1)[1]
-        classes_from = "path" if any("/" in name for name in classes) else "folder"
-        self.images = ImageFolder(data, split, transform, labels="optional", classes_from=classes_from)
+        self.images = ImageFolder(data, split, transform, labels="optional", known=classes)
         if is_listing(data):
             self.root = self.images.reader.root
         known = {same_name(name): name for name in classes}

@@ -41,7 +41,8 @@ class Options(CropOptions):
     crop_pct: part of the resized picture that the test crop keeps (224 of 256 in the paper). loading: of training
     photos; `fast` takes half the time and gives nearly the same pixels (docs/scaling.md). train_split, val_split: names
     of the folders.
-    classes_from: a class is named by the `folder` that its pictures lie in, or by the whole `path` to it (`birds/owl`).
+    classes_from: a class is named by the `folder` that its pictures lie in, by the `top` folder that they lie below, or
+        by the whole `path` to it (`birds/owl`).
     split: the part of each class's photos to test on where the data has no `val`; the run's split.csv lists them.
     skew: against classes of unequal numbers of photos, `weights` (the loss of a photo counts as the mean number of
     photos a class over that of its class) or `sampling` (all classes are drawn equally often); `ignore` by default.
@@ -60,7 +61,7 @@ class Options(CropOptions):
     loading: Literal["exact", "fast"] = "exact"
     train_split: str = "train"
     val_split: str = "val"
-    classes_from: Literal["folder", "path"] = "folder"
+    classes_from: Literal["folder", "top", "path"] = "folder"
     split: float | None = None
     skew: Literal["ignore", "weights", "sampling"] = "ignore"
     only: str | None = None

@@ -81,7 +81,7 @@ class Loop:
         self.keeper = Keeper(folder, job.card, self.task)
         self.unreadable = Unreadable(settings.strict)
         self.epoch = self.step = 0  # epochs finished, steps done in this one
-        self.images, self.seconds, self.began = 0, 0.0, 0.0
+        self.images, self.seconds, self.began, self.rate = 0, 0.0, 0.0, 0.0
         self.data = describe_data(job)
         self.pending = [0.0, 0]  # sum and number of losses since the last row of train.csv
         self.results: dict[str, Any] = {}
@@ -161,8 +161,8 @@ class Loop:
     def _optimizer_step(self, parts: list[Batch]) -> tuple[float, int]:
         """One step from `accumulate` batches; returns the mean loss of all processes and the images here."""
         recipe, step = self.recipe, self.total_step
-        rate = recipe.optimizer.lr * lr_factor(recipe.schedule, step, self.batches.steps, recipe.epochs)
-        set_learning_rate(self.optimizer, rate)
+        self.rate = recipe.optimizer.lr * lr_factor(recipe.schedule, step, self.batches.steps, recipe.epochs)
+        set_learning_rate(self.optimizer, self.rate)
         if recipe.blend is not None:
             set_blend(self.task.network, recipe.blend.at(step / (self.batches.steps * recipe.epochs)))
         losses: list[Tensor] = []
@@ -249,7 +249,7 @@ class Loop:
         total, count = self.pending
         values = {
             "loss": total / max(1, count),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.rate,
             "images_per_s": round(rate, 1),
         }
         if self.log is not None:
