@@ -119,7 +119,7 @@ def test_patience_stops_a_run_and_a_resume_does_not_go_on(skewed, tmp_path, caps
 def test_the_rate_that_is_logged_is_the_recipes(skewed, tmp_path):
     """Not that of the first layers, which `layer_decay` makes a small part of it."""
     train(small(optimizer=Optimizer(lr=0.02, options={"layer_decay": 0.5})), skewed, tmp_path / "run", CPU)
-    rows = list(csv.DictReader((tmp_path / "run" / "train.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "run" / "train.csv").read_text().splitlines()))
     assert {float(row["lr"]) for row in rows} == {0.02}
 
 

@@ -229,3 +229,6 @@ def test_a_picture_of_the_confusions_is_drawn_after_each_validation(tmp_path):
     dark, half, white = (8, 48, 107), (132, 152, 181), (255, 255, 255)
     assert found == [[dark, white, white], [white, half, half], [white, white, white]]
     assert Classification(torch.nn.Identity(), 1000).confusion is None
+    results = {"loss": 0.5, "top1_error": 0.25, "top5_error": 0.125}
+    said = [Classification(torch.nn.Identity(), classes).headline(results) for classes in (5, 6)]
+    assert said == ["loss 0.500, top-1 error 25.00%", "loss 0.500, top-1 error 25.00%, top-5 error 12.50%"]

@@ -99,7 +99,7 @@ class Classification(Task):
     ) -> None:
         """weights: how much the loss of a photo of each class counts, (num_classes,)."""
         super().__init__(network)
-        self.options = options
+        self.options, self.num_classes = options, num_classes
         self.weights: Tensor | None
         self.register_buffer("weights", weights, persistent=False)
         self.mix = None
@@ -165,10 +165,11 @@ class Classification(Task):
         return [folder / "confusion.png"]
 
     def headline(self, results: dict[str, Any]) -> str:
-        return (
-            f"loss {results['loss']:.3f}, top-1 error {100 * results['top1_error']:.2f}%, "
-            f"top-5 error {100 * results['top5_error']:.2f}%"
-        )
+        kinds = (
+            (1, 5) if self.num_classes > 5 else (1,)
+        )  # of five classes and fewer all answers are among the first five
+        errors = ", ".join(f"top-{k} error {100 * results[f'top{k}_error']:.2f}%" for k in kinds)
+        return f"loss {results['loss']:.3f}, {errors}"
 
 
 class SameAnswers(Classification):
