@@ -107,7 +107,7 @@ def build_explorer(
         if sum(pictures.missing.values()) == len(table):
             reasons = ", ".join(f"{reason} ({count})" for reason, count in pictures.missing.items())
             raise ValueError(f"none of the photos of {policy} can be shown from {root}: {reasons}; see --photos")
-        columns["has_picture"] = pictures.has_picture
+        columns["has_picture"], columns["copies"] = pictures.has_picture, pictures.copies
         columns["has_masks"] = copy_masks(Path(policy), folder, table.column("id"))
         columns["x"], columns["y"] = layout.coordinates[:, 0], layout.coordinates[:, 1]
         about = _about(table, columns, names.all, layout, options) | {"sampled_of": sampled_of}

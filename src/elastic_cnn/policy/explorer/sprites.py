@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, features
 from elastic_cnn.data.picture_kinds import BadSize
 from elastic_cnn.data.pixels import opened, to_rgb, upright
 from elastic_cnn.data.sampler import UnreadableSample
+from elastic_cnn.policy.explorer.copies import SIDE, copy_groups, look
 from elastic_cnn.text import file_name
 
 COLUMNS = 4
@@ -48,9 +49,11 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class PictureReport:
-    """has_picture: (N,) uint8. missing: {reason: photos that could not be shown}. bytes: written to disk."""
+    """has_picture: (N,) uint8. copies: (N,) uint32, as `copy_groups` numbers them. missing: {reason: photos that could
+    not be shown}. bytes: written to disk."""
 
     has_picture: np.ndarray
+    copies: np.ndarray
     missing: Counter[str]
     bytes: int
 
@@ -113,39 +116,54 @@ def write_pictures(
     sheets = [rows[start : start + PER_SPRITE].tolist() for start in range(0, len(rows), PER_SPRITE)]
     has_picture = np.zeros(len(rows), np.uint8)
     missing: Counter[str] = Counter()
+    looks, known = np.zeros((len(rows), 3 * SIDE * SIDE), np.uint8), np.zeros(len(rows), bool)
     size = 0
-    for done, shown, reasons, written in _in_threads(
+    for sheet in _in_threads(
         lambda number: _write_sheet(out, number, sheets[number], open_photo, options), len(sheets), options.workers
     ):
-        has_picture[shown] = 1
-        missing.update(reasons)
-        size += written
-        progress(done)
-    return PictureReport(has_picture, missing, size)
+        has_picture[sheet.shown] = 1
+        missing.update(sheet.reasons)
+        for row, seen in sheet.looks.items():
+            looks[row], known[row] = seen, True
+        size += sheet.bytes
+        progress(sheet.rows)
+    return PictureReport(has_picture, copy_groups(looks, known), missing, size)
+
+
+@dataclass
+class _Sheet:
+    """What became of a sprite: its rows, those with a picture, why photos are missing, looks by row, bytes."""
+
+    rows: int
+    shown: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    looks: dict[int, np.ndarray] = field(default_factory=dict)
+    bytes: int = 0
 
 
 def _write_sheet(
     out: Path, number: int, rows: Sequence[int], open_photo: PhotoOpener, options: PictureOptions
-) -> tuple[int, list[int], list[str], int]:
-    """One sprite and the pictures of its rows. Returns rows done, rows with a picture, reasons of misses, bytes."""
+) -> _Sheet:
+    """One sprite and the pictures of its rows."""
     side = options.thumbnail
     sprite = Image.new("RGB", (side * COLUMNS, side * -(-len(rows) // COLUMNS)), GROUND)
-    shown, reasons, size = [], [], 0
+    sheet = _Sheet(len(rows))
     for place, row in enumerate(rows):
         try:
             photo = open_photo(row, max(options.picture, 2 * side))
         except PhotoMissing as error:
-            reasons.append(str(error))
+            sheet.reasons.append(str(error))
             continue
         if options.picture:
             picture = photo.copy()
             picture.thumbnail((options.picture, options.picture), Image.Resampling.BICUBIC, reducing_gap=2)
-            size += _save(picture, numbered(out / "pictures", row), options.quality)
-            shown.append(row)
+            sheet.bytes += _save(picture, numbered(out / "pictures", row), options.quality)
+            sheet.shown.append(row)
         thumbnail = ImageOps.fit(photo, (side, side), Image.Resampling.BICUBIC)
+        sheet.looks[row] = look(thumbnail)
         sprite.paste(thumbnail, (place % COLUMNS * side, place // COLUMNS * side))
-    size += _save(sprite, numbered(out / "thumbs", number), options.quality)
-    return len(rows), shown, reasons, size
+    sheet.bytes += _save(sprite, numbered(out / "thumbs", number), options.quality)
+    return sheet
 
 
 def _save(image: Image.Image, path: Path, quality: int) -> int:
@@ -154,15 +172,11 @@ def _save(image: Image.Image, path: Path, quality: int) -> int:
     return path.stat().st_size
 
 
-def _in_threads(
-    work: Callable[[int], tuple[int, list[int], list[str], int]], count: int, workers: int
-) -> Iterator[tuple[int, list[int], list[str], int]]:
+def _in_threads(work: Callable[[int], _Sheet], count: int, workers: int) -> Iterator[_Sheet]:
     """`work(0)`, `work(1)`, ... in order, at most a few ahead of the consumer (decoders let other threads run)."""
     numbers = iter(range(count))
     with ThreadPoolExecutor(workers) as pool:
-        waiting: list[Future[tuple[int, list[int], list[str], int]]] = [
-            pool.submit(work, number) for number in islice(numbers, 2 * workers)
-        ]
+        waiting: list[Future[_Sheet]] = [pool.submit(work, number) for number in islice(numbers, 2 * workers)]
         while waiting:
             result = waiting.pop(0).result()
             waiting += [pool.submit(work, number) for number in islice(numbers, 1)]

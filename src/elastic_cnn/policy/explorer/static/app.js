@@ -55,7 +55,9 @@
       options(byId("filter-class"), [["", "all classes"], ...E.classOptions(store).map((name) => [name, name])]);
       const scores = E.scoreKeys(store);
       options(byId("sort-key"), [["table", "order of the table"], ["category", "category, by name"], ...(store.hasPolicy ? [["category-mean", "category, by mean score"]] : []),
-        ["prediction", "prediction"], ...scores]);
+        ["prediction", "prediction"], ...(store.copyCount ? [["copies", "copies side by side"]] : []), ...scores]);
+      byId("filter-copies").closest("label").hidden = !store.copyCount;
+      byId("copies-text").textContent = `copies (${E.count(store.copyCount)})`;
       options(byId("map-color"), [["category", info.has_labels ? "class" : "prediction"], ...(info.has_outcomes ? [["outcome", "outcome"]] : []), ...scores]);
       for (const option of byId("filter-outcome").options) {
         const pairs = !["all", "right", "wrong"].includes(option.value);
@@ -81,6 +83,7 @@
       });
       const selects = { "filter-outcome": "outcome", "filter-class": "category", "filter-tag": "tag", "sort-key": "sort", "ribbon-scale": "ribbon", "map-color": "color" };
       for (const [id, field] of Object.entries(selects)) on(id, "change", (event) => set({ [field]: event.target.value }));
+      on("filter-copies", "change", (event) => set({ copies: event.target.checked, ...(event.target.checked ? { sort: "copies", descending: false } : {}) }));
       on("sort-direction", "click", () => set({ descending: !this.state.now.descending }));
       for (const id of ["reset", "empty-clear"]) on(id, "click", () => { this.typed = null; this.state.clear(); });
       on("toggle-map", "click", () => set({ map: !this.state.now.map }));
@@ -89,7 +92,7 @@
       on("open-help", "click", () => byId("help").showModal());
       on("open-classes", "click", () => this.#openClasses());
       on("open-selection", "click", () => this.selection.open());
-      on("map-photos", "change", (event) => set({ photos: event.target.checked }));
+      for (const field of ["photos", "names"]) on(`map-${field}`, "change", (event) => set({ [field]: event.target.checked }));
       on("map-home", "click", () => set({ view: [] }));
       on("map-clear", "click", () => set({ lasso: [] }));
       on("map-window", "click", () => set({ lasso: this.map.projection.window() }));
@@ -217,8 +220,9 @@
       if (any("view")) map.projection.set(now.view.length ? now.view : [0.5, 0.5, 1]);
       map.polygon = now.lasso;
       map.withPhotos = now.photos;
+      map.withNames = now.names;
       map.selected = now.photo;
-      byId("map-photos").checked = now.photos;
+      for (const field of ["photos", "names"]) byId(`map-${field}`).checked = now[field];
       byId("map-clear").disabled = !now.lasso.length;
       if (any("lasso") && now.lasso.length) this.#lassoMode(false);
       if (filtered) map.setMembers(this.matching);
@@ -242,7 +246,9 @@
       byId("confidence-text").textContent = `${now.low} to ${now.high}%`;
       byId("sort-direction").textContent = now.descending ? "\u2193" : "\u2191";
       byId("sort-direction").setAttribute("aria-label", now.descending ? "Descending; turn to ascending" : "Ascending; turn to descending");
+      byId("filter-copies").checked = now.copies;
       byId("reset").disabled = !this.state.isFiltered;
+      E.showConditions(this.store, now, (patch) => this.state.set(patch));
       const all = this.rows.length === this.store.rows;
       byId("status").textContent = all ? `${E.count(this.rows.length)} photos` : `${E.count(this.rows.length)} of ${E.count(this.store.rows)} photos`;
       byId("accuracy").textContent = E.accuracyText(this.store, this.matching);

@@ -101,6 +101,9 @@
       const series = [{ name: "this photo", policy, kind: "" }];
       const nearest = el("section", {}, el("h3", {}, store.hasPolicy ? "Nearest in policy space" : "Nearest in feature space"),
         E.strip(store, near.map((item) => item.row), scale, actions.open, (other) => `distance ${E.number(distance.get(other), 2)}`));
+      const twins = store.copiesOf(row).slice(0, NEAREST);
+      const another = (other) => (store.isKnown && store.labelText(other) !== name ? "another class" : "");
+      const copies = twins.length > 0 && el("section", { class: "copies" }, el("h3", {}, "Looks the same"), E.strip(store, twins, scale, actions.open, another));
       this.masks = store.mask(row, "truth") ? new E.Masks(store, row, this.overlay, (kind) => { this.overlay = kind; }) : null;
       const focused = this.dialog.contains(document.activeElement) ? document.activeElement.id : "";
       E.clear(this.dialog,
@@ -116,7 +119,7 @@
           el("div", {}, this.masks ? this.masks.element : E.pictureOf(store, row), E.topClasses(store, row), E.facts(store, row)),
           store.hasPolicy ? el("div", {}, el("h3", {}, "Scale policy"), E.ribbon(store, policy, scale),
             E.policyChart(store, series, { scale, width: 560 }), E.scoreTable(store, series)) : el("div", {}, nearest)),
-        store.hasPolicy && nearest);
+        copies, store.hasPolicy && nearest);
       if (!this.dialog.open) this.dialog.showModal();
       E.byId(focused || "detail-close")?.focus();
       this.dialog.scrollTop = 0;

@@ -71,6 +71,7 @@
     lasso: [["lasso"], (store, { lasso }) => (lasso.length ? (row) => insidePolygon(lasso, store.x[row], store.y[row]) : null)],
     query: [["query"], queryTest],
     cell: [["cell"], cellTest],
+    copies: [["copies"], (store, { copies }) => (copies ? (row) => store.copies[row] > 0 : null)],
     tag: [["tag", "tagged"], (store, { tag }) => (tag ? (row) => store.tags.has(tag, row) : null)],
   };
   for (let place = 0; place < E.MOST_BRUSHES; place++) {

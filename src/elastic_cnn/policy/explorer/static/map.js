@@ -21,8 +21,11 @@
       this.path = null; // lasso being drawn, in pixels
       this.lassoMode = false;
       this.withPhotos = false;
+      this.withNames = true;
+      this.members = 0; // which they are, counted
       this.selected = -1;
       this.draw = E.everyFrame(() => this.#draw());
+      this.names = new E.MapNames(store, this.draw);
       new ResizeObserver(() => this.#resize()).observe(this.place);
       this.#listen();
     }
@@ -40,6 +43,7 @@
     setMembers(rows) {
       this.member.fill(0);
       for (const row of rows) this.member[row] = 1;
+      this.members += 1;
       this.draw();
     }
 
@@ -49,6 +53,7 @@
       this.#points(context);
       context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
       if (this.withPhotos) this.#photos(context);
+      if (this.withNames) this.names.draw(context, this.projection, this.member, this.members);
       if (this.selected >= 0) this.#ring(context, this.selected);
       this.#outline(context);
     }

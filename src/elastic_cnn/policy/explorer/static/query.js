@@ -39,6 +39,7 @@
   function keyOf(store, key) {
     if (key === "table") return null;
     if (key === "category") return (row) => { const name = store.category(row); return name < 0 ? NaN : store.rank[name]; };
+    if (key === "copies") return (row) => store.copies[row] || NaN;
     if (key === "prediction") return (row) => { const name = store.first("prediction", row); return name < 0 ? NaN : store.rank[name]; };
     if (key === "category-mean") {
       const means = E.nameMeans(store);

@@ -55,10 +55,10 @@
     const number = (value) => (Number.isFinite(value) ? String(+value.toPrecision(7)) : "");
     const base = store.info.has_base;
     const head = ["path", "label", "prediction", "confidence", "outcome", ...(base ? ["base_prediction", "base_confidence", "base_outcome"] : []),
-      ...(store.hasPolicy ? ["mean_score"] : []), "tags"];
+      ...(store.hasPolicy ? ["mean_score"] : []), ...(store.copyCount ? ["copies"] : []), "tags"];
     const lines = Array.from(rows, (row) => [store.paths[row], names(store.labels(row)), names(store.predictions(row)), number(store.confidence[row]), right(store.correct[row]),
       ...(base ? [names(store.basePredictions(row)), number(store.base_confidence[row]), right(store.base_correct[row])] : []),
-      ...(store.hasPolicy ? [number(store.means[row])] : []), store.tags.of(row).join(";")]);
+      ...(store.hasPolicy ? [number(store.means[row])] : []), ...(store.copyCount ? [String(store.copies[row] || "")] : []), store.tags.of(row).join(";")]);
     return [head, ...lines].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
   };
 

@@ -3,13 +3,13 @@
 (function (E) {
   const DEFAULTS = {
     query: "", outcome: "all", category: "", low: 0, high: 100, sort: "table", descending: false, ribbon: "relative",
-    map: true, photos: false, color: "category", view: [], lasso: [], photo: -1, pair: [], classes: [], theme: "",
-    among: [], cell: [], tag: "", brush: [], chart: "confidence", tagged: 0,
+    map: true, photos: false, names: true, color: "category", view: [], lasso: [], photo: -1, pair: [], classes: [], theme: "",
+    among: [], cell: [], tag: "", brush: [], chart: "confidence", tagged: 0, copies: false,
   };
   const KEY = "(?:confidence|margin|base|size|mean|iou|b\\d{1,4})"; // of E.valueOf
   const BRUSH = new RegExp(`^(${KEY})~(-?[\\d.]+(?:e-?\\d+)?)~(-?[\\d.]+(?:e-?\\d+)?)$`);
   // a step of the browser's history; the rest (typing, dragging, going from photo to photo) is none
-  const STEPS = ["outcome", "category", "among", "cell", "tag", "lasso", "brush", "pair", "classes"];
+  const STEPS = ["outcome", "category", "among", "cell", "tag", "copies", "lasso", "brush", "pair", "classes"];
   // name in the hash -> [field, to text, from text]; what is wrong in a hash is left out
   const text = (limit) => [(value) => value, (value) => value.slice(0, limit)];
   const choice = (...values) => [(value) => value, (value) => (values.includes(value) ? value : undefined)];
@@ -32,11 +32,12 @@
     class: ["category", ...text(1000)],
     low: ["low", ...whole(0, 100)],
     high: ["high", ...whole(0, 100)],
-    sort: ["sort", (value) => value, (value) => (new RegExp(`^(?:table|category|category-mean|prediction|${KEY})$`).test(value) ? value : undefined)],
+    sort: ["sort", (value) => value, (value) => (new RegExp(`^(?:table|category|category-mean|prediction|copies|${KEY})$`).test(value) ? value : undefined)],
     down: ["descending", ...flag],
     ribbon: ["ribbon", ...choice("relative", "absolute")],
     map: ["map", ...flag],
     photos: ["photos", ...flag],
+    names: ["names", ...flag],
     color: ["color", (value) => value, (value) => (new RegExp(`^(?:category|outcome|${KEY})$`).test(value) ? value : undefined)],
     view: ["view", ...numbers(3)],
     lasso: ["lasso", ...numbers(400)],
@@ -46,6 +47,7 @@
     among: ["among", ...numbers(500)],
     cell: ["cell", ...numbers(2)],
     tag: ["tag", ...text(60)],
+    copies: ["copies", ...flag],
     brush: ["brush", (list) => list.map(({ key, low, high }) => `${key}~${low}~${high}`).join("_"), readBrushes],
     chart: ["chart", (value) => value, (value) => (new RegExp(`^${KEY}$`).test(value) ? value : undefined)],
     theme: ["theme", ...choice("light", "dark")],
@@ -74,10 +76,13 @@
     return state;
   };
 
+  // What is sorted and coloured by, but for numbers.
+  const otherKeys = ({ copyCount, hasPolicy }) => ["table", "category", "prediction", "outcome", ...(copyCount ? ["copies"] : []), ...(hasPolicy ? ["category-mean"] : [])];
+
   // Rows and blocks of another table are left out.
   E.fitState = function (state, store) {
     const known = new Set(E.scoreKeys(store).map(([key]) => key));
-    const others = ["table", "category", "prediction", "outcome", ...(store.hasPolicy ? ["category-mean"] : [])];
+    const others = otherKeys(store);
     const isKey = (key) => known.has(key) || others.includes(key);
     const isName = (name) => Number.isInteger(name) && name >= 0 && name < store.names.length;
     const isRow = (row) => Number.isInteger(row) && row >= 0 && row < store.rows;
@@ -87,6 +92,7 @@
     if (!known.has(state.chart)) fitted.chart = DEFAULTS.chart;
     fitted.brush = state.brush.filter(({ key }) => known.has(key));
     fitted.among = state.among.filter(isName);
+    fitted.copies = [state.copies, store.copyCount].every(Boolean);
     if (state.cell.length !== 2 || !state.cell.every(isName)) fitted.cell = [];
     if (!isRow(state.photo)) fitted.photo = -1;
     if (state.pair.length !== 2 || !state.pair.every(isRow)) fitted.pair = [];

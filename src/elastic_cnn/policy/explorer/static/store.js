@@ -36,6 +36,7 @@
       const order = this.names.map((_, i) => i).sort((a, b) => collator.compare(this.names[a], this.names[b]) || a - b);
       order.forEach((name, place) => { this.rank[name] = place; });
       this.tags = new E.Tags(this);
+      this.copyCount = this.copies.reduce((sum, group) => sum + (group > 0), 0); // photos that look like another one
     }
 
     #text = [];
@@ -87,6 +88,11 @@
       let most = NaN;
       for (let at = this.size_starts[row]; at < this.size_starts[row + 1]; at++) if (!(this.size_values[at] <= most)) most = this.size_values[at];
       return most;
+    }
+    // The other photos that look like this one.
+    copiesOf(row) {
+      const group = this.copies[row];
+      return group ? [...this.copies.keys()].filter((other) => this.copies[other] === group && other !== row) : [];
     }
     labels(row) { return this.#list("label", row); }
     predictions(row) { return this.#list("prediction", row); }
