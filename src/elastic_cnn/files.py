@@ -35,6 +35,15 @@ def refuse_to_overwrite(path: str | Path, remedy: str = "choose another path, or
     return path
 
 
+def refuse_output(path: str | Path, overwrite: bool = False, folder: bool = False) -> Path:
+    """`path`, if a result can be written there: a file, or with `folder` a folder of them, that does not exist yet (or
+    may be replaced) in a place that can be written into. Else `ValueError`; to be asked before any work is done."""
+    path = Path(path)
+    if not overwrite:
+        refuse_to_overwrite(path)
+    return refuse_unwritable_folder(path) if folder else refuse_unwritable(path)
+
+
 def refuse_unwritable(path: str | Path) -> Path:
     """`path`, if a file can be written there as far as can be told beforehand. Else `ValueError`; writes nothing."""
     path = Path(path)
@@ -42,7 +51,8 @@ def refuse_unwritable(path: str | Path) -> Path:
         raise ValueError(f"{path} is a folder: name a file to write")
     if reason := _no_place_for_a_file(path):
         raise ValueError(f"{path} {reason}")
-    refuse_unwritable_folder(path.parent)
+    with naming(path):
+        refuse_unwritable_folder(path.parent)
     return path
 
 

@@ -155,10 +155,12 @@ def explore(
     require("pyarrow", "figures")
     from elastic_cnn.analysis.photo_answers import collect_answers
     from elastic_cnn.policy.explorer import build_explorer
+    from elastic_cnn.policy.explorer.build import check_out
     from elastic_cnn.policy.run import load_subject
     from elastic_cnn.tasks.console import Console
     from elastic_cnn.tasks.run_folder import data_of_run
 
+    check_out(Path(out) / "page", overwrite)
     where, places = data_of_run(checkpoint) if data is None else (str(data), {})
     base = None if against is None else load_subject(against)
     out = Path(out)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from bad_runs import Shell
 
-from elastic_cnn import files
+from elastic_cnn import elasticize, files
+from elastic_cnn.zoo import create_model
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, save_checkpoint
 
 
 @pytest.fixture
@@ -105,3 +107,64 @@ def test_what_can_be_told_beforehand(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be written into"):
         files.refuse_unwritable(tmp_path / "out.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "elasticize nothing.safetensors -o FILE/x.safetensors",
+        "elasticize nothing.safetensors --photos nowhere -o FILE/x.safetensors",
+        "convert nothing.pth.tar FILE/x.safetensors",
+        "stress nothing.safetensors --data nowhere -o FILE/x",
+        "eval nothing.safetensors --data nowhere --json FILE/x.json",
+        "eval nothing.safetensors --data nowhere -o FILE/x",
+        "predict nothing.safetensors nowhere -o FILE/x.csv",
+        "recalibrate nothing.safetensors --data nowhere -o FILE/x.safetensors",
+        "explore nothing.safetensors --data nowhere -o FILE/x",
+        "segment nothing.safetensors PHOTO -o FILE/x",
+        "train RECIPE --data nowhere -o FILE/x",
+        "demo -o FILE/x",
+        "demo --write-digits FILE/x",
+        "summary --all --figure4 FILE/x.png",
+        "benchmark nothing.safetensors -o FILE/x.json",
+        "study new FILE/x.yaml",
+    ],
+)
+def test_outputs_are_looked_at_before_anything_else(command, tiny, tmp_path, shell, monkeypatch):
+    """Neither the network nor the photos are there: the output alone is named."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    given = {"FILE": str(file), "PHOTO": str(tiny / "photos" / "val" / "dark" / "0.png"), "RECIPE": tiny / "tiny.yaml"}
+    words = command.split()
+    for name, value in given.items():
+        words = [word.replace(name, str(value)) for word in words]
+    shell.refuses(*words, named=str(file), says="is no folder")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_of_a_policy_is_looked_at_before_the_photos(tiny, tmp_path, shell):
+    network = create_model("resnet26", num_classes=2, layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+    kwargs = {"num_classes": 2, "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+    card = NetworkCard("resnet26", kwargs, classes=("dark", "light"), input=InputSpec(size=(32, 32)))
+    checkpoint = save_checkpoint(tmp_path / "e.safetensors", elasticize(network), card)
+    (tmp_path / "file").touch()
+    shell.refuses("policy", checkpoint, "--data", "nowhere", "-o", tmp_path / "file", named="file", says="no folder")
+
+
+def test_a_run_that_is_there_is_found_before_the_photos(tiny, tmp_path, shell):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.ckpt").touch()
+    shell.refuses("train", tiny / "tiny.yaml", "--data", "nowhere", "-o", run, named="holds a run already")
+
+
+def test_the_picture_beside_a_conversion_is_not_replaced(tmp_path, shell):
+    (tmp_path / "x.png").write_text("mine")
+    words = ("elasticize", "nothing.safetensors", "--photos", "nowhere", "-o", tmp_path / "x.safetensors")
+    shell.refuses(*words, named="x.png", says="exists already")
+    assert (tmp_path / "x.png").read_text() == "mine"
+
+
+def test_the_ending_of_a_figure_is_looked_at_first(tmp_path, shell):
+    shell.refuses("summary", "nothing", "--figure4", tmp_path / "x.xyz", named="x.xyz", says=".png, .svg or .pdf")

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from elastic_cnn import elasticize
 from elastic_cnn.tasks import weights
 from elastic_cnn.tasks.distill import Distill, Teacher, distillation_loss, renormalised
 from elastic_cnn.tasks.settings import Settings
 from elastic_cnn.tasks.training import load_recipe, train
-from elastic_cnn.tasks.weights import Published, classes_of_published, classes_to_keep, load_teacher
+from elastic_cnn.tasks.weights import classes_of_published, classes_to_keep, load_teacher
 from elastic_cnn.zoo import create_model
 from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, load_checkpoint, save_checkpoint
 
@@ -83,7 +84,11 @@ def test_a_teacher_by_name(monkeypatch):
     card = NetworkCard("resnet26", classes=classes_of_published(network))
     assert (len(card.classes), card.classes[0]) == (1000, "n01440764")
     teacher = Teacher("resnet26", load_teacher("resnet26"), card, network, Distill())
-    assert asked == [("resnet26", Published("teacher=resnet26", "give teacher=FILE"))]
+    ((name, published),) = asked
+    assert (name, published.asked) == ("resnet26", "teacher=resnet26")
+    assert "teacher=RUN_DIR" in published.file  # a file of weights alone does not say what its answers mean
+    assert "timm.create_model('resnet26', pretrained=True)" in published.offline
+    assert HF_HUB_CACHE in published.offline
     assert not teacher.network.training
     for count in (0, 5, 11821):  # the head is no published one
         assert classes_of_published(create_model("resnet26", num_classes=count)) == ()
@@ -170,3 +175,31 @@ def test_labels_count_as_much_as_asked(whole):
     assert float(mixed.mix(torch.tensor(8.0)).detach()) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="another question"):
         Teacher("base", load_checkpoint(whole[0]), replace(card, classes=("cat", "dog")), base, Distill())
+
+
+@pytest.mark.parametrize("teacher", ["nowhere.safetensors", "resnet_of_nobody", "OTHER"])
+@pytest.mark.parametrize("start", ["network", "weights"])
+def test_a_teacher_that_cannot_teach_is_refused_before_a_conversion(
+    recipe_path, photos, whole, tmp_path, monkeypatch, teacher, start
+):
+    monkeypatch.setattr(weights, "make_elastic", lambda *_: pytest.fail("converted"))
+    kwargs = {"num_classes": 5, "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+    card = NetworkCard("resnet26", kwargs, classes=tuple("abcde"), input=InputSpec(size=(32, 32)))
+    other = save_checkpoint(tmp_path / "other.safetensors", create_model("resnet26", **kwargs), card)
+    keys = ["elastic=true", "convert.budget=0.9", f"teacher={teacher.replace('OTHER', str(other))}"]
+    if start == "weights":
+        keys += ["network=null", "network_kwargs={}", f"weights={whole[0]}"]
+    with pytest.raises(ValueError, match=rf"{teacher}|another question than the data asks: .* with 5 classes"):
+        train(load_recipe(recipe_path, keys), photos, tmp_path / "run", QUIET)
+
+
+def test_the_classes_without_photos_are_told_once_and_briefly(recipe_path, photos, tmp_path, capsys):
+    names = tuple(sorted(["blue", "green", "red", *(f"n{number:04}" for number in range(60))]))
+    kwargs = {"num_classes": len(names), "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+    card = NetworkCard("resnet26", kwargs, classes=names, input=InputSpec(size=(32, 32)))
+    base = save_checkpoint(tmp_path / "base.safetensors", create_model("resnet26", **kwargs), card)
+    keys = ["network=null", "network_kwargs={}", f"weights={base}", f"teacher={base}", "epochs=1", "options.mixup=0"]
+    train(load_recipe(recipe_path, [*keys, "ema=null"]), photos, tmp_path / "run", QUIET)
+    told = [line for line in capsys.readouterr().err.splitlines() if "63 classes" in line]
+    assert len(told) == 1
+    assert "train has photos of 3 of the 63 classes" in told[0]

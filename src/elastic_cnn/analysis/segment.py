@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from elastic_cnn.data.mask_transforms import normalize
 from elastic_cnn.data.transforms import Picture
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 STEP = 32  # tiles are multiples of the stride of the deepest stage
@@ -79,7 +80,9 @@ def segment_photo(
     for part in tiles(height, width, side, default_margin(side) if margin is None else margin):
         top, left, bottom, right = part.outer
         images = normalize(pixels[:, top:bottom, left:right], spec.mean, spec.std)[None]
-        preds = network(images.to(device))[0].argmax(0).to(torch.uint8).cpu().numpy()
+        logits = network(images.to(device))[0]
+        require_finite(logits)
+        preds = logits.argmax(0).to(torch.uint8).cpu().numpy()
         up, before, down, behind = part.inner
         mask[up:down, before:behind] = preds[up - top : down - top, before - left : behind - left]
     return mask

@@ -22,7 +22,8 @@ from elastic_cnn.data.mask_transforms import IGNORE, normalize
 from elastic_cnn.data.masks import Labels, MaskSamples
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import naming, refuse_to_overwrite, refuse_unwritable_folder
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection
 from elastic_cnn.policy.mask_places import MASKS, mask_file
@@ -57,7 +58,7 @@ def collect_masks(
     reuse: a table of the same network about the same photos is kept. Photos that cannot be read are left out. Raises
     `ValueError` where the table exists, the data does not fit, or no photo can be read.
     """
-    began, out = time.monotonic(), Path(out)
+    began, out = time.monotonic(), refuse_unwritable_folder(out)
     card = read_card(subject.checkpoint)
     build = task_spec(subject.task).code("build_test")
     _, samples = build(subject.network, card, data, split, TestOptions(batch_size=1))
@@ -81,7 +82,8 @@ def collect_masks(
                 unreadable.append((error.path, error.reason))
                 say(f"left out: {error}")
             else:
-                predicted, confidence = _predict(subject.network, photo, card.input)
+                with naming(subject.checkpoint):
+                    predicted, confidence = _predict(subject.network, photo, card.input)
                 row = _row(truth, predicted, labels.classes) | {"id": index, "confidence": confidence}
                 row["path"] = below(samples.path(index), info.data_root)
                 row["scores"] = policy.scores()[0].tolist() if policy is not None else []
@@ -120,7 +122,9 @@ def _info(subject: Subject, samples: MaskSamples, data: str, split: str, labels:
 def _predict(network: nn.Module, photo: Picture, spec: InputSpec) -> tuple[np.ndarray, float]:
     """The class of every pixel, uint8 (H, W), and the mean probability of those classes."""
     images = normalize(to_pixels(photo), spec.mean, spec.std)[None]  # (1, C, H, W)
-    chances = network(images)[0].float().softmax(0)  # (classes, H, W)
+    logits = network(images)[0].float()
+    require_finite(logits)
+    chances = logits.softmax(0)  # (classes, H, W)
     best, classes = chances.max(0)
     return classes.to(torch.uint8).numpy(), float(best.mean())
 

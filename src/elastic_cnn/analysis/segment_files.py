@@ -15,7 +15,7 @@ from elastic_cnn.data.masks import Labels
 from elastic_cnn.data.pixels import read_picture
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Picture, height_width
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import naming, refuse_to_overwrite, refuse_unwritable_folder
 from elastic_cnn.tasks.mask_labels import card_labels, reading_of
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.text import listed, utf8
@@ -88,6 +88,7 @@ def segment_files(
     if not overwrite:
         for target in (file for files in targets.values() for file in files):
             refuse_to_overwrite(target)
+    refuse_unwritable_folder(out)
     network, card = load_checkpoint(checkpoint, device)
     if not task_spec(card.task).per_pixel:
         raise ValueError(f"{checkpoint} is a {card.task} network: masks need one trained for segmentation")
@@ -106,7 +107,8 @@ def segment_files(
                 known[longest] = tile_for_memory(network, max_bytes, longest, reading.channels)
             side = known[longest]
         try:
-            mask = segment_photo(network, picture, card.input, side)
+            with naming(checkpoint):
+                mask = segment_photo(network, picture, card.input, side)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise

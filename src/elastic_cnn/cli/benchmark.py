@@ -51,12 +51,10 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from elastic_cnn.analysis.benchmark import Request, benchmark, break_down, format_table
-    from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable, write_json
+    from elastic_cnn.files import refuse_output, write_json
 
-    if args.out and not args.overwrite:
-        refuse_to_overwrite(args.out)
     if args.out:
-        refuse_unwritable(args.out)
+        refuse_output(args.out, args.overwrite)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device here: leave out --device")
     request = Request(

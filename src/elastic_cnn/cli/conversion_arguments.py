@@ -63,7 +63,7 @@ def convert_on_photos(
     from elastic_cnn.conversion import Calibration, Refit, convert
     from elastic_cnn.conversion.outcome import compare_networks
     from elastic_cnn.conversion.photos import batches, collect
-    from elastic_cnn.files import refuse_unwritable_folder
+    from elastic_cnn.files import naming, refuse_unwritable_folder
 
     network.eval()
     transform = card.transform()
@@ -80,19 +80,20 @@ def convert_on_photos(
         task=card.task,
         keep=args.keep,
     )
-    elastic: Any = convert(
-        network,
-        photos[:own],
-        spec,
-        where,
-        stages=args.stages,
-        convolutions=args.convolutions,
-        everywhere=args.everywhere,
-        **{name: getattr(args, name) for name in AIMS},
-        form=args.form,
-        calibration=calibration,
-        progress=Bar(),
-    )
+    with naming(args.network):
+        elastic: Any = convert(
+            network,
+            photos[:own],
+            spec,
+            where,
+            stages=args.stages,
+            convolutions=args.convolutions,
+            everywhere=args.everywhere,
+            **{name: getattr(args, name) for name in AIMS},
+            form=args.form,
+            calibration=calibration,
+            progress=Bar(),
+        )
     print(elastic.conversion_report)
     others = batches(photos[own:]) if len(photos) > own else []
     image = photos[:1].contiguous(memory_format=torch.channels_last)
@@ -102,6 +103,13 @@ def convert_on_photos(
     print(outcome.table())
     steps = {**elastic.conversion_report.to_dict(), "aim": {name: getattr(args, name) for name in AIMS}}
     return elastic, replace(card, info={**card.info, "conversion": steps})
+
+
+def written_files(args: argparse.Namespace) -> list[str]:
+    """The checkpoint that `--out` names, and of a conversion on photos the picture beside it."""
+    if not args.out:
+        return []
+    return [args.out] if args.photos is None else [args.out, f"{args.out.removesuffix('.safetensors')}.png"]
 
 
 def draw(elastic: Any, out: str) -> list[Path]:

@@ -16,8 +16,9 @@ from elastic_cnn.cli.conversion_arguments import (
     check_arguments,
     convert_on_photos,
     draw,
+    written_files,
 )
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import refuse_output
 from elastic_cnn.nn import ElasticSpec
 from elastic_cnn.nn.resample import DOWNSAMPLE_KINDS, UPSAMPLE_KINDS
 
@@ -84,8 +85,8 @@ def run(args: argparse.Namespace) -> None:
     check_arguments(args)
     if args.out and not str(args.out).endswith(".safetensors"):
         raise ValueError(f"{args.out}: a checkpoint's name ends in .safetensors")
-    if args.out and not args.overwrite:
-        refuse_to_overwrite(args.out)
+    for path in written_files(args):
+        refuse_output(path, args.overwrite)
     spec = _spec(args)
     size = None if args.input_size is None else tuple(args.input_size)
     if size is not None and min(size) < 1:

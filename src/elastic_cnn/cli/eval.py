@@ -8,7 +8,7 @@ from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
 from elastic_cnn.cli.next_step import how_to_test, next_line
 from elastic_cnn.cli.train import add_machine_arguments, machine_settings
 from elastic_cnn.extras import require
-from elastic_cnn.files import refuse_to_overwrite, write_json
+from elastic_cnn.files import refuse_output, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,13 @@ def run(args: argparse.Namespace) -> None:
 
     if args.against and not args.out:
         raise ValueError("--against goes with -o: the comparison stands in the report")
-    if args.json and not args.overwrite:
-        refuse_to_overwrite(args.json)
+    if args.json:
+        refuse_output(args.json, args.overwrite)
+    if args.out:
+        require("matplotlib", "figures")
+        from elastic_cnn.evaluation.report import refuse_taken
+
+        refuse_taken(args.out, args.overwrite)
     data, places = data_or_own(args, args.checkpoint)
     options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places, tta=args.tta)
     settings = machine_settings(args)

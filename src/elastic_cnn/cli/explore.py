@@ -109,6 +109,8 @@ def _collect(args: argparse.Namespace) -> Path:
     from elastic_cnn.policy.run import load_subject
     from elastic_cnn.tasks.console import Console
 
+    if args.out:
+        _free(Path(args.out), args)
     subject = load_subject(args.policy)
     against = load_subject(args.against) if args.against else None
     out = subject.checkpoint.parent / "policy"
@@ -121,6 +123,14 @@ def _collect(args: argparse.Namespace) -> Path:
     what = "masks of" if task_spec(subject.task).per_pixel else "answers about"
     console.line(f"{done.path}: the {what} {done.rows} photos")
     return done.path
+
+
+def _free(out: Path, args: argparse.Namespace) -> None:
+    """`ValueError` where no explorer may be written; with --serve one that lies there is shown, or built anew."""
+    from elastic_cnn.policy.explorer.build import MARKER, check_out
+
+    if not (args.serve and (out / MARKER).is_file()):
+        check_out(out, args.overwrite)
 
 
 def _build(args: argparse.Namespace) -> Path:

@@ -19,15 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     require("matplotlib", "figures")
-    from elastic_cnn.files import refuse_to_overwrite
+    from elastic_cnn.files import refuse_output
     from elastic_cnn.policy.figures import draw_all
     from elastic_cnn.policy.photos import open_path_or_none
     from elastic_cnn.policy.table import policy_file, read_policy
 
     path = policy_file(args.policy)
     out = Path(args.out) if args.out else path.parent / "figures"
-    if not args.overwrite:
-        refuse_to_overwrite(out)
+    refuse_output(out, args.overwrite, folder=True)
     table = read_policy(path)
     opener = open_path_or_none(args.data or table.info.data_root, table.column("path"))
     formats = tuple(dict.fromkeys(args.format or ("png", "svg")))

@@ -14,7 +14,7 @@ from elastic_cnn.cli.next_step import next_line
 from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.remote import is_url
 from elastic_cnn.data.sampler import UnreadableSample
-from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable
+from elastic_cnn.files import refuse_output
 from elastic_cnn.policy.predict import Prediction, predict_photos, render
 from elastic_cnn.policy.predictions_file import check_kind, write_predictions
 from elastic_cnn.policy.video import frames, is_video
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if not 0 < args.every < math.inf:
         raise ValueError(f"--every must be a positive number of seconds, got {args.every}")
     if args.out is not None:
-        check_kind(refuse_unwritable(args.out) if args.overwrite else refuse_to_overwrite(args.out))
+        check_kind(refuse_output(args.out, args.overwrite))
     subject = load_subject(args.checkpoint)
     photos = named_photos(args.images)
     answers: list[dict[str, Any]] = []

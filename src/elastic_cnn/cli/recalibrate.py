@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         norms = recalibrate(network, _batches(photos, order.tolist(), args.batch_size, left_out))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
-            raise
+            raise ValueError(f"{args.checkpoint}: {error}") from error
         raise ValueError(
             f"a batch holds one photo alone, of which batch norm has no statistics: change --batch-size "
             f"{args.batch_size} or --images, or remove broken photos from {args.data}"
@@ -52,15 +52,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable
+    from elastic_cnn.files import refuse_output
 
     if args.images < 1 or args.batch_size < 1:
         raise ValueError(f"--images and --batch-size must be positive, got {args.images} and {args.batch_size}")
     if not args.out.endswith(".safetensors"):
         raise ValueError(f"{args.out}: the new checkpoint's name must end in .safetensors")
-    if not args.overwrite:
-        refuse_to_overwrite(args.out)
-    refuse_unwritable(args.out)
+    refuse_output(args.out, args.overwrite)
 
 
 def _batches(photos: Any, order: list[int], size: int, left_out: Any) -> Iterator[Any]:

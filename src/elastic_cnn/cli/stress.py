@@ -72,15 +72,14 @@ def _bought(test: Any, ratio: Any, form: str) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.analysis import stress
-    from elastic_cnn.files import refuse_to_overwrite
+    from elastic_cnn.files import refuse_output
     from elastic_cnn.tasks.settings import Settings, default_workers
 
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     if args.out:
         require("matplotlib", "figures")
-        if not args.overwrite:
-            refuse_to_overwrite(args.out)
+        refuse_output(args.out, args.overwrite, folder=True)
     if args.equal_time and (args.against is None or args.sizes is not None):
         raise ValueError("--equal-time needs --against BASE, and finds the sizes itself: leave --sizes out")
     sizes, bought = (stress.SIZES if args.sizes is None else args.sizes), None

@@ -2,6 +2,11 @@
 
 import argparse
 
+from elastic_cnn.extras import require
+from elastic_cnn.text import alternatives
+
+FORMATS = (".png", ".svg", ".pdf")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", nargs="*", help="names of networks, or checkpoints")
@@ -23,20 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from elastic_cnn.analysis.complexity import table_1
     from elastic_cnn.analysis.summary import format_table_1, measure_paper_networks, paper_tables, save_figure_4
-    from elastic_cnn.files import refuse_to_overwrite
+    from elastic_cnn.files import refuse_output
 
     if not (args.network or args.all or args.table1 or args.figure4):
         raise ValueError("name a network, or ask for --all, --table1 or --figure4 FILE")
     if args.size is not None and args.size < 1:
         raise ValueError(f"--size must be positive, got {args.size}")
+    if args.figure4:
+        require("matplotlib", "figures")
+        if not args.figure4.endswith(FORMATS):
+            raise ValueError(f"{args.figure4}: the figure's name ends in {alternatives(FORMATS)}")
+        refuse_output(args.figure4, args.overwrite)
     for name in args.network:
         print(_describe(name, args.size))
     if args.table1 or args.all:
         q = len(args.r) if args.q is None else args.q
         print(f"Table 1, n={args.n} c={args.c} k={args.k} q={q} r={args.r}")
         print(format_table_1(table_1(args.n, args.c, args.k, q, args.r, args.b)), end="\n\n")
-    if args.figure4 and not args.overwrite:
-        refuse_to_overwrite(args.figure4)
     if args.all or args.figure4:
         measured = measure_paper_networks()
         if args.all:

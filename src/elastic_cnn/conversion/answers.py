@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.tasks.spec import task_spec
 
 Run = Callable[[Tensor], Any]
@@ -24,6 +25,7 @@ def same_answers(own: Run, other: Run, images: Sequence[Tensor], task: str = "cl
         outputs = own(batch), other(batch)
         for output in outputs:
             _require_logits(output)
+            require_finite(output)
         same, total = same + len(batch) * agreement(*outputs), total + len(batch)
     return same / total
 
@@ -35,6 +37,13 @@ def _is_logits(output: Any) -> bool:
 def _require_logits(output: Any) -> None:
     if not _is_logits(output):
         raise ValueError(f"answers can be compared of networks that put out logits (N, classes), not {type(output)}")
+
+
+@torch.no_grad()
+def require_finite_answers(network: nn.Module, images: Tensor) -> None:
+    """`ValueError` where the logits of a network (in eval mode) for the first image are not finite."""
+    if _is_logits(output := network(images[:1])):
+        require_finite(output)
 
 
 def has_answers(network: nn.Module, images: Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from elastic_cnn.conversion.answers import require_finite_answers
 from elastic_cnn.conversion.influence import influences
 from elastic_cnn.conversion.keep import Keep
 from elastic_cnn.conversion.order import order_channels
@@ -55,6 +56,7 @@ class Work:
         self.folder = keep
         self.kept: list[Keep] = []
         self.trained = copy.deepcopy(network).float().eval().to(memory_format=torch.channels_last)
+        require_finite_answers(self.trained, images[0])
         elastic: Any = elasticize(self.trained, specs[0], where, **options)
         self.blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions
         tell("order", 0, 1)

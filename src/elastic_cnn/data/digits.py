@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elastic_cnn.extras import require
-from elastic_cnn.files import atomic_write, refuse_to_overwrite, write_csv
+from elastic_cnn.files import atomic_write, refuse_to_overwrite, refuse_unwritable_folder, write_csv
 
 SPLITS = ("train", "val")
 CLASSES = tuple("0123456789")
@@ -113,7 +113,7 @@ def write_digits(root: str | Path, counts: dict[str, int], spec: DigitsSpec | No
 
     `counts` is the number of images of each split. Raises `ValueError` where `root` holds files already.
     """
-    root = refuse_to_overwrite(root, "choose another folder")
+    root = refuse_unwritable_folder(refuse_to_overwrite(root, "choose another folder"))
     spec = spec or DigitsSpec()
     rows = []
     for split, count in counts.items():

@@ -135,8 +135,9 @@ class ImageFolder:
         if no_class := [name for name in empty if not known & {same_name(name), same_name(name.rpartition("/")[2])}]:
             lines.append(f"{split}: {describe_empty(no_class)}")
         found = self.counts or {self.classes[number] for number in self._number.values()}
-        if lacking := [name for name in self.classes if name not in found]:
-            lines.append(f"{split} lacks {len(lacking)} of the {len(self.classes)} classes: {listed(lacking)}")
+        self.lacking = tuple(name for name in self.classes if name not in found)
+        if self.lacking:
+            lines.append(self.lacking_line)
         return tuple(lines)
 
     def _inner(self, split: str) -> tuple[str, ...]:
@@ -149,6 +150,14 @@ class ImageFolder:
             f"{'is a class of its own' if len(arrangement.inner) == 1 else 'are classes of their own'}: "
             "--classes-from top counts such photos to the outer folder",
         )
+
+    @property
+    def lacking_line(self) -> str:
+        """Which classes have no photo; where most have none, how many have some (`found_line` names those)."""
+        every, lacking = len(self.classes), len(self.lacking)
+        if lacking > max(8, every - lacking):
+            return f"{self._split} has photos of {every - lacking} of the {every} classes"
+        return f"{self._split} lacks {lacking} of the {every} classes: {listed(self.lacking)}"
 
     def require_several_classes(self) -> None:
         """`ValueError` where there is nothing to tell apart; the data's folder may be one level off."""

@@ -17,7 +17,7 @@ from elastic_cnn.demo.plan import Pace, Plan, fit
 from elastic_cnn.demo.report import render, sentences, terminal_table
 from elastic_cnn.demo.results import NetworkResult, Results, divide_by_size
 from elastic_cnn.demo.workers import Task, Workers
-from elastic_cnn.files import refuse_to_overwrite, write_json, write_text
+from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable_folder, write_json, write_text
 from elastic_cnn.measure import machine
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
@@ -69,6 +69,7 @@ def run_demo(
         raise ValueError(f"--minutes {choices.minutes:g} must be more than 0, and at most a day")
     if not overwrite:
         refuse_to_overwrite(out, "choose another folder with -o, or pass --overwrite")
+    refuse_unwritable_folder(out)
     spec = make_input_spec(recipe)
     material = _load(plan, choices.data, recipe, spec, console)
     images = len(material.train)

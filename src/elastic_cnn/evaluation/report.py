@@ -12,7 +12,7 @@ from elastic_cnn.evaluation.collect import Answers
 from elastic_cnn.evaluation.page import against_lines, class_table, render
 from elastic_cnn.evaluation.pictures import contact_sheet, draw_confusion, draw_reliability
 from elastic_cnn.extras import require
-from elastic_cnn.files import write_csv, write_json, write_text
+from elastic_cnn.files import refuse_unwritable_folder, write_csv, write_json, write_text
 from elastic_cnn.measure.machine import device_line, versions_line
 from elastic_cnn.measure.proportions import Proportion
 from elastic_cnn.measure.tables import text_table
@@ -59,7 +59,7 @@ def refuse_taken(out: str | Path, overwrite: bool) -> Path:
     taken = [name for name in FILES if (folder / name).exists()]
     if taken and not overwrite:
         raise ValueError(f"{folder} holds a report already ({taken[0]}): choose another folder, or pass --overwrite")
-    return folder
+    return refuse_unwritable_folder(folder)
 
 
 def write_report(

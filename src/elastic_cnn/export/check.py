@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.export.description import Sizes
 from elastic_cnn.export.formats import Run
-from elastic_cnn.nn.compare import relative_error
+from elastic_cnn.nn.compare import relative_error, require_finite
 
 # Largest difference over the largest logit. Float32 sums in another order: 1e-6 to 3e-5 for the networks of the zoo.
 TOLERANCE = 1e-4
@@ -41,6 +41,7 @@ def check(run: Run, network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> li
         images = torch.randn(shape, generator=generator)
         with torch.no_grad():
             expected = network(images)
+        require_finite(expected)
         result = Check(shape, relative_error(run(images), expected))
         if not result.error <= TOLERANCE:  # NaN too
             raise ValueError(

@@ -21,7 +21,7 @@ from elastic_cnn.export.program_file import capture, for_any_size
 from elastic_cnn.export.quantize import METHODS, quantize_onnx
 from elastic_cnn.fast import optimize_for_inference
 from elastic_cnn.fast.forms import join_last_convolutions
-from elastic_cnn.files import FAULTS_OF_DISKS, not_written, refuse_to_overwrite, refuse_unwritable
+from elastic_cnn.files import FAULTS_OF_DISKS, naming, not_written, refuse_output
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.tasks.spec import task_spec
 from elastic_cnn.zoo import NetworkCard, load_checkpoint
@@ -128,7 +128,8 @@ def export_checkpoint(
         if images:
             _compare(result, run, network, card, images)
         else:
-            result.checks = check.check(run, network, check.cases(sizes, card.input.size, channels))
+            with naming(source):
+                result.checks = check.check(run, network, check.cases(sizes, card.input.size, channels))
         if test and tested is not None:
             runs: list[Run] = [_plain(network), run]
             before, after = photos.top1(runs, tested, test.limit, left_out)
@@ -160,9 +161,7 @@ def _target(source: Path, out: str | Path | None, format: str | None, overwrite:
     out, format = _named(source, out, format)
     beside = FORMATS[format].beside
     for path in (out,) if beside is None else (out, out.with_suffix(beside)):
-        if not overwrite:
-            refuse_to_overwrite(path)
-        refuse_unwritable(path)
+        refuse_output(path, overwrite)
     return out, format
 
 

@@ -47,6 +47,15 @@ def output_tensors(value: Any) -> list[Tensor]:
     return []
 
 
+def require_finite(outputs: Any, whose: object = "the network") -> None:
+    """`ValueError` where outputs hold NaN or infinities, of which the best class says nothing; whose: the network."""
+    if not all(bool(tensor.isfinite().all()) for tensor in output_tensors(outputs)):
+        raise ValueError(
+            f"the answers of {whose} are not finite: weights are too large or broken, or the precision is too low; "
+            "take an earlier checkpoint"
+        )
+
+
 def relative_error(found: Any, expected: Any) -> float:
     """The largest difference of any tensor over that tensor's largest number; infinite where number, shape or the
     places of NaN and infinities differ. Where the expected tensor is all zeros, the difference itself.

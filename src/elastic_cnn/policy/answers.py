@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.tasks.spec import task_spec
 
 THRESHOLD = 0.5
@@ -33,18 +34,24 @@ class Answer:
 
 
 def interpret(
-    logits: Tensor, task: str, classes: Sequence[str], *, threshold: float = THRESHOLD, top: int = 5
+    logits: Tensor,
+    task: str,
+    classes: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    top: int = 5,
+    whose: object = "the network",
 ) -> list[Answer]:
     """Answers for logits (N, classes), as the task's `TaskSpec` says: softmax and the best class for `classification`.
 
     With several answers an image (multilabel) a class is predicted when its probability exceeds `threshold`.
-    Raises `ValueError` where the logits are not of that shape, or not finite.
+    whose: the network, for messages: its checkpoint. Raises `ValueError` where the logits are not of that shape, or not
+    finite.
     """
     if logits.ndim != 2 or logits.shape[1] != len(classes):
         raise ValueError(f"logits of shape {tuple(logits.shape)} do not fit {len(classes)} class names")
     logits = logits.detach().float()
-    if not torch.isfinite(logits).all():
-        raise ValueError("the network's logits are not finite: its weights are broken, or the precision is too low")
+    require_finite(logits, whose)
     spec = task_spec(task)
     probabilities, answer = spec.code("probabilities")(logits), spec.code("answer")  # (N, classes)
     values, indices = probabilities.topk(min(top, len(classes)), dim=1)

@@ -249,6 +249,7 @@ class _Runner:
     ) -> None:
         self.networks, self.photos, self.info, self.device = networks, photos, info, device
         self.classes = classes
+        self.names = (info.checkpoint, info.against)
         self.dtype = PRECISIONS[precision]
 
     @contextmanager
@@ -272,7 +273,8 @@ class _Runner:
             features = self._features.features(logits[0])  # (N, D)
             scores = self._policy.scores().cpu() if self._policy else torch.zeros(len(images), 0)  # (N, blocks)
         answers = [
-            interpret(each, self.info.task, classes) for each, classes in zip(logits, self.classes, strict=False)
+            interpret(each, self.info.task, classes, whose=name)
+            for each, classes, name in zip(logits, self.classes, self.names, strict=False)
         ]
         indices = batch["index"].tolist()
         targets = batch["target"].tolist() if "target" in batch else [None] * len(indices)

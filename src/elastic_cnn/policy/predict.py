@@ -106,7 +106,8 @@ def predict_photos(
             found = None
             if policy is not None:
                 found = tuple(zip(policy.blocks, policy.scores()[0].tolist(), strict=True))
-        ranked = interpret(logits, subject.task, subject.classes, top=len(subject.classes))[0].ranked
+        every, whose = len(subject.classes), subject.checkpoint
+        ranked = interpret(logits, subject.task, subject.classes, top=every, whose=whose)[0].ranked
         answers: tuple[str, ...] = (ranked[0][0],)
         if spec.several:
             least = subject.thresholds if threshold is None else dict.fromkeys(subject.classes, threshold)

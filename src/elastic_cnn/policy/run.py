@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from elastic_cnn.data.remote import is_url
+from elastic_cnn.files import refuse_unwritable_folder
 from elastic_cnn.policy import fingerprint
 from elastic_cnn.policy.collect import Collection, Photos, Settings, collect
 from elastic_cnn.policy.photos import open_photos
@@ -80,6 +81,7 @@ def collect_policy(
     with the photos before the first is read. Raises `ValueError` also where `against` is for another task, for other
     input, or shares no class with `subject`.
     """
+    refuse_unwritable_folder(out)
     if against is not None:
         _check_pair(subject, against)
     photos = open_photos(data, split, subject.task, subject.classes, subject.preparation, places)

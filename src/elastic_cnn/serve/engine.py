@@ -105,7 +105,10 @@ class Engine:
         """Fill in the answers for images (N, C, H, W); one batch at a time."""
         with self._lock, torch.inference_mode():
             logits = self.network(images)
-        answers = interpret(logits, self.subject.task, self.subject.classes, threshold=threshold, top=top)
+        subject = self.subject
+        answers = interpret(
+            logits, subject.task, subject.classes, threshold=threshold, top=top, whose=subject.checkpoint
+        )
         for number, answer in zip(numbers, answers, strict=True):
             results[number]["classes"] = [{"class": name, "probability": value} for name, value in answer.ranked]
             if self.spec.several:

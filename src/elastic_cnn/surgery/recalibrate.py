@@ -15,7 +15,8 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor], device: str | tor
     Low-resolution branches see smoother maps than the layers whose weights they took, so their old statistics do not
     fit. Weights do not change, labels are not needed. batches: images `(N, C, H, W)` each, prepared as for testing.
 
-    Returns the number of norms. `ValueError` where the network has no batch norm or `batches` is empty.
+    Returns the number of norms. `ValueError` where the network has no batch norm, `batches` is empty, or what
+    they come to is not finite; the statistics stay as they were.
     """
     norms: list[Any] = [
         module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
@@ -32,9 +33,14 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor], device: str | tor
 
     before = {norm: (norm.running_mean.clone(), norm.running_var.clone()) for norm in norms}
     update_bn(counted(), network, device=torch.device(device))
-    if not seen:
+    finite = all(bool(norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()) for norm in norms)
+    if not (seen and finite):
         for norm, (mean, variance) in before.items():
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(variance)
-        raise ValueError("no image to recalibrate on")
+        raise ValueError(
+            "what the network computes on these photos is not finite: its weights are too large or broken"
+            if seen
+            else "no image to recalibrate on"
+        )
     return len(norms)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from elastic_cnn.nn import Branch
-from elastic_cnn.nn.compare import Comparison, compare
+from elastic_cnn.nn.compare import Comparison, compare, output_tensors
 from elastic_cnn.nn.example import SMALL_SIDE, Example, make_tensor, placement
 from elastic_cnn.nn.trial import CannotRun, call, copy_structure, run_trial
 from elastic_cnn.surgery.replace import Holders
@@ -58,6 +58,11 @@ class Verification:
         silent = {name: _NOT_REACHED for name in names if name in reached and name not in after and found}
         if silent or not found:
             found = self._put_back(report, names, silent, example)
+        if not any(bool(tensor.isfinite().any()) for tensor in output_tensors(self._expected)):
+            report.note = (
+                f"it runs, but was not compared with the original, which puts out no finite number on {example}"
+            )
+            return
         report.verified = found.error
         report.note = f"at blend 0 it computes what the original does (relative error {found.error:.0e} on {example})"
 

@@ -208,6 +208,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
     beyond = {"auto_augment": options.auto_augment, "erase": options.erase, "loading": options.loading}
     train.transform = training_transform(card.input, options, prepare_test, **beyond)
     val = ImageFolder(data, options.val_split, prepare_test, train.classes, **ways)
+    if val.lacking == train.lacking:  # told of train; a network may keep classes of which there are no photos
+        val.notices = tuple(notice for notice in val.notices if notice != val.lacking_line)
     val.notices += common_photos(train, val)
     weights, balance = _against_skew(train, options.skew)
     task = (SameAnswers if taught else Classification)(network, len(classes), options, weights)

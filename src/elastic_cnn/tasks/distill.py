@@ -52,18 +52,7 @@ class Teacher:
     ) -> None:
         """name: of the teacher, for messages; taught: its network and card. card, network: of what is in training."""
         self.network, own = taught
-        if own.task != card.task or own.classes != card.classes:
-            raise ValueError(
-                f"teacher={name} answers another question than the data asks: {own.task} with "
-                f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task}): "
-                "name a teacher of the data's classes, or, where the data's folders are no classes, options.labels=none"
-            )
-        if task_spec(card.task).teaching is None:
-            raise ValueError(f"teacher={name}: the task {card.task} says no loss between two networks' answers")
-        if len(own.input.mean) != len(card.input.mean):
-            raise ValueError(
-                f"teacher={name} takes images of {len(own.input.mean)} channels, the network {len(card.input.mean)}"
-            )
+        refuse_teacher(name, own, card)
         self.network.requires_grad_(False)
         self._inputs = card.input, own.input
         self.task, self.options = card.task, options
@@ -129,6 +118,22 @@ class Teacher:
             losses.append((own.float() - target.float()).square().mean() / target.float().var().clamp_min(1e-12))
         self._teacher_outputs.clear()
         return torch.stack(losses).mean()
+
+
+def refuse_teacher(name: str, own: NetworkCard, card: NetworkCard) -> None:
+    """`ValueError` where a network with the card `own` cannot teach one with the card `card`."""
+    if own.task != card.task or own.classes != card.classes:
+        raise ValueError(
+            f"teacher={name} answers another question than the data asks: {own.task} with "
+            f"{len(own.classes)} classes, where the data has {len(card.classes)} ({card.task}): "
+            "name a teacher of the data's classes, or, where the data's folders are no classes, options.labels=none"
+        )
+    if task_spec(card.task).teaching is None:
+        raise ValueError(f"teacher={name}: the task {card.task} says no loss between two networks' answers")
+    if len(own.input.mean) != len(card.input.mean):
+        raise ValueError(
+            f"teacher={name} takes images of {len(own.input.mean)} channels, the network {len(card.input.mean)}"
+        )
 
 
 def renormalised(images: Tensor, own: InputSpec, other: InputSpec) -> Tensor:

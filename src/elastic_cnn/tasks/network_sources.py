@@ -15,6 +15,7 @@ from timm.models._hub import load_model_config_from_path
 
 from elastic_cnn.zoo.card_rules import PLACES
 
+DOWNLOAD = "download the file where you can, and"
 WAIT = 3.0  # seconds, for the Hub's first sign of life
 
 
@@ -40,7 +41,7 @@ def find_source(name: str) -> NetworkSource:
         with hub_that_answers() if kind == "hf-hub" else nullcontext():
             config, network, arguments = read(path)
     except (OSError, KeyError, ValueError, AssertionError) as error:
-        raise cannot_be_had(f"the network {name}", error, "give weights=FILE") from error
+        raise cannot_be_had(f"the network {name}", error, f"{DOWNLOAD} give weights=FILE") from error
     return NetworkSource(str(network), dict(arguments or {}), config)
 
 
@@ -86,6 +87,6 @@ def _answers(address: str) -> bool:
 
 
 def cannot_be_had(what: str, error: Exception, remedy: str) -> ValueError:
-    """The sentence for weights that are elsewhere. remedy: how a file of weights is given."""
+    """The sentence for weights that are elsewhere. remedy: what to do."""
     reason = [*str(error).splitlines(), type(error).__name__][0]
-    return ValueError(f"{what} cannot be had from here ({reason:.200}): download the file where you can, and {remedy}")
+    return ValueError(f"{what} cannot be had from here ({reason:.200}): {remedy}")

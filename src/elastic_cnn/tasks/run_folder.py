@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from elastic_cnn.files import atomic_write, locked, not_written, write_text
+from elastic_cnn.files import atomic_write, locked, not_written, refuse_unwritable_folder, write_text
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.failures import reader_ended
 from elastic_cnn.tasks.recipe import Recipe
@@ -47,11 +47,23 @@ class RunFolder:
                 return self.path / file
         raise AttributeError(name)
 
+    def refuse_taken(self, resume: bool, overwrite: bool) -> list[str]:
+        """Which of a run's files are there. `ValueError` where a run cannot begin here: there are some (and neither
+        `resume` nor `overwrite`), or nothing can be written; to be asked before any work is done."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file: choose another folder")
+        refuse_unwritable_folder(self.path)
+        present = [name for name in self.FILES if (self.path / name).exists()]
+        if present and not overwrite and not (resume and self.recipe_yaml.is_file()):
+            raise ValueError(
+                f"{self.path} holds a run already ({', '.join(present)}): "
+                "--resume goes on with it, --overwrite starts anew, or choose another folder"
+            )
+        return present
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Within the block no other process may train here. `ValueError` where one does, named by its number."""
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file: choose another folder")
         with locked(self.path / ".lock") as holder:
             if holder is not None:
                 raise ValueError(
@@ -73,14 +85,9 @@ class RunFolder:
 
         Raises `ValueError` where it holds a run (and neither `resume` nor `overwrite`), or another recipe's (resume).
         """
-        present = [name for name in self.FILES if (self.path / name).exists()]
+        present = self.refuse_taken(resume, overwrite)
         if resume and self.recipe_yaml.is_file():
             self._check_recipe(recipe, self.EXTENDABLE if extend else ())
-        elif present and not overwrite:
-            raise ValueError(
-                f"{self.path} holds a run already ({', '.join(present)}): "
-                "--resume goes on with it, --overwrite starts anew, or choose another folder"
-            )
         elif present:
             self.clear()
         self.path.mkdir(parents=True, exist_ok=True)

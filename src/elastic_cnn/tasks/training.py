@@ -62,6 +62,7 @@ from lightning import Fabric
 
 from elastic_cnn.data.sampler import TestBatches, make_loader
 from elastic_cnn.files import write_json
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.tasks import failures
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.curves import draw_curves
@@ -154,6 +155,8 @@ def train(
     console.shown = fabric.is_global_zero
     if restarts := advice():
         console.warn(restarts)
+    if fabric.is_global_zero:
+        folder.refuse_taken(settings.resume, settings.overwrite)
     start = recipe_of_the_start(recipe, folder, settings)
     job = (build or task_spec(recipe.task).code("build"))(start, str(data), settings)
     for samples in (job.train, job.val):
@@ -308,8 +311,12 @@ def evaluate(
     batches = TestBatches(len(samples), options.batch_size, fabric.global_rank, fabric.world_size)
     loader = make_loader(samples, batches, seed=0, workers=settings.workers)
     said: list[Any] = []
-    if observe is not None:
-        network.register_forward_hook(lambda module, args, output: said.append(output))
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        require_finite(output, checkpoint)
+        said[:] = [output]
+
+    network.register_forward_hook(note)
     unreadable, began = Unreadable(options.strict), time.perf_counter()
     with console.bar("test", len(samples)) as bar, torch.no_grad():
         for number, part in enumerate(loader):

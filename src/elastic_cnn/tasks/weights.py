@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from torch import nn
 
 from elastic_cnn.data.sampler import Samples
-from elastic_cnn.tasks.distill import Teacher
+from elastic_cnn.tasks.distill import Teacher, refuse_teacher
 from elastic_cnn.tasks.elastic_start import make_elastic
 from elastic_cnn.tasks.network_sources import (
+    DOWNLOAD,
     NetworkSource,
     cannot_be_had,
     find_source,
@@ -32,16 +34,21 @@ from elastic_cnn.zoo.factory import create_model
 @dataclass(frozen=True)
 class Published:
     """How published weights are asked for. asked: the words of whoever asks; file: how a file of weights is given
-    instead; elastic: how a network that has such weights is made elastic afterwards, where that is another step."""
+    instead; elastic: how a network that has such weights is made elastic afterwards, where that is another step.
+    offline: what to do where they cannot be had from here; by default to download a file, and give it."""
 
     asked: str
     file: str
     elastic: str = ""
+    offline: str = ""
 
 
 RECIPE = Published(
     "weights=timm", "give weights=FILE", " and make it elastic (network=resnet50 weights=timm elastic=true)"
 )
+
+
+TRAINED = "give a trained network's checkpoint or run folder (teacher=RUN_DIR)"
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ def make_network(
     card = NetworkCard(
         found.network, arguments, recipe.task, classes, make_input_spec(recipe, network, **input_changes)
     )
+    check_teacher(recipe, card)
     return make_elastic(recipe, network, card, samples)
 
 
@@ -176,7 +184,9 @@ def _from_checkpoint(
             network, card = _with_new_classifier(recipe, network, card, classes)
     conversion = {key: card.info[key] for key in ("conversion",) if key in card.info}
     spec = make_input_spec(recipe, network, **input_changes)
-    return make_elastic(recipe, network.train(), replace(card, input=spec, info=conversion), samples)
+    card = replace(card, input=spec, info=conversion)
+    check_teacher(recipe, card)
+    return make_elastic(recipe, network.train(), card, samples)
 
 
 def _with_new_classifier(
@@ -223,11 +233,24 @@ def classes_of_file(source: str) -> tuple[str, ...]:
 
 
 @concerning("teacher")
+def check_teacher(recipe: Recipe, card: NetworkCard) -> None:
+    """Before a conversion, which takes minutes: `ValueError` where the recipe's teacher cannot be had, or does not fit
+    the network with this card. Otherwise `make_teacher` says so, at once."""
+    if recipe.convert is not None and recipe.teacher is not None:
+        refuse_teacher(recipe.teacher, load_teacher(recipe.teacher)[1], card)
+
+
+@concerning("teacher")
 def load_teacher(source: str) -> tuple[nn.Module, NetworkCard]:
     """A checkpoint, or a network by name with timm's published weights, to learn from."""
     if means_checkpoint(source):
         return load_checkpoint(source)
-    network = create_network(source, {}, Published(f"teacher={source}", "give teacher=FILE")).eval()
+    fetch = f"python -c \"import timm; timm.create_model('{source}', pretrained=True)\""
+    published = Published(
+        f"teacher={source}", TRAINED, offline=f"run {fetch} where they can, and copy what it leaves in its folder "
+        f"{HF_HUB_CACHE} into this one's (HF_HUB_CACHE names another), or {TRAINED}",
+    )  # fmt: skip
+    network = create_network(source, {}, published).eval()
     spec = InputSpec(**configured_input(network, "mean", "std"))
     return network, NetworkCard(source, classes=classes_of_published(network), input=spec)
 
@@ -264,7 +287,7 @@ def create_network(
         if not published:
             raise
         what = f"{published.asked}: the published weights of {name}"
-        raise cannot_be_had(what, error, published.file) from error
+        raise cannot_be_had(what, error, published.offline or f"{DOWNLOAD} {published.file}") from error
 
 
 def make_input_spec(recipe: Recipe, network: nn.Module | None = None, **changes: Any) -> InputSpec:

@@ -159,7 +159,8 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
 
     What `elasticize` did to the network is taken from the network where the card does not say. `ValueError` where the
     card does not describe the network, so that it would not load again: another name or other arguments, tensors of
-    other names or shapes, another number of classes, or a network that `optimize_for_inference` made.
+    other names or shapes, another number of classes, values that are not finite, or a network that
+    `optimize_for_inference` made.
     """
     path = Path(path)
     if getattr(network, "optimization_report", None) is not None:
@@ -172,6 +173,7 @@ def save_checkpoint(path: str | Path, network: nn.Module, card: NetworkCard) -> 
     except ValueError as error:
         raise ValueError(f"{path} is not written: {error}") from error
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    check_finite(state, f"{path} is not written")
     shared: dict[int, str] = {}
     for name, tensor in state.items():  # safetensors refuses tensors that share memory
         if tensor.numel() and tensor.data_ptr() in shared:

@@ -18,7 +18,7 @@ from timm.models._features import FeatureGetterNet
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
-from elastic_cnn.files import atomic_write, refuse_to_overwrite, write_text
+from elastic_cnn.files import atomic_write, refuse_to_overwrite, refuse_unwritable_folder, write_text
 from elastic_cnn.surgery import apply_surgery, elasticize
 from elastic_cnn.zoo.checkpoint import NetworkCard, read_card, save_checkpoint
 from elastic_cnn.zoo.config import pretrained_config
@@ -66,6 +66,7 @@ def save_for_hf(
     folder = Path(folder)
     if not overwrite:
         refuse_to_overwrite(folder, "choose another folder, or pass overwrite")
+    refuse_unwritable_folder(folder)
     _write(network, card, folder, folder.name, f"local-dir:{folder}", license)
     return folder
 

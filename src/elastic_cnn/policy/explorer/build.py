@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elastic_cnn.files import refuse_to_overwrite
+from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable_folder
 from elastic_cnn.policy.explorer.columns import (
     MOST_ROWS,
     block_summary,
@@ -87,7 +87,7 @@ def build_explorer(
     replaces an explorer there, and nothing else), or no photo at all can be shown.
     """
     options = options or ExplorerOptions()
-    out = _check_out(Path(out), overwrite)
+    out = check_out(Path(out), overwrite)
     table, sampled_of = _sampled(read_policy(policy), options.most, say)
     if not len(table):
         raise ValueError(f"{policy} has no rows: collect it anew, from a folder that holds photos")
@@ -219,7 +219,9 @@ def _slots(columns: dict[str, np.ndarray], scores: np.ndarray) -> np.ndarray:
     return slots
 
 
-def _check_out(out: Path, overwrite: bool) -> Path:
+def check_out(out: Path, overwrite: bool) -> Path:
+    """`out`, if an explorer may be written there; `overwrite` replaces one. Else `ValueError`."""
+    refuse_unwritable_folder(out.parent if out.is_dir() else out)  # it is put in its place whole
     if overwrite and out.is_dir() and any(out.iterdir()):
         if not (out / MARKER).is_file():
             raise ValueError(f"{out} is no explorer's folder, so it is not replaced: choose another folder")

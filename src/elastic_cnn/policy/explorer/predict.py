@@ -77,7 +77,7 @@ class Predictor:
         for size in self.sizes:
             images = eval_transform(**{**self.preparation, "size": size})(photo).unsqueeze(0)  # (1, C, H, W)
             with self._lock, record_if_elastic(self.network) as policy, torch.no_grad():
-                answer = interpret(self.network(images), self.task, self.classes)[0]
+                answer = interpret(self.network(images), self.task, self.classes, whose=self.name)[0]
                 scores = [] if policy is None else policy.scores()[0].tolist()  # (blocks,)
                 if policy is not None and list(size) == list(self.preparation["size"]):
                     blocks = [block.to_dict() for block in policy.blocks]

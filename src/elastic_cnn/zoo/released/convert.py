@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elastic_cnn.files import naming, refuse_to_overwrite
+from elastic_cnn.files import naming, refuse_output
 from elastic_cnn.zoo.checkpoint import NetworkCard, check_finite, save_checkpoint
 from elastic_cnn.zoo.factory import create_model
 from elastic_cnn.zoo.released.labels import COCO, IMAGENET, VOC
@@ -50,8 +50,7 @@ def convert(source: str | Path, target: str | Path, network: str | None = None, 
     target = Path(target)
     if target.suffix != ".safetensors":
         raise ValueError(f"{target} must end in .safetensors")
-    if not overwrite:
-        refuse_to_overwrite(target)
+    refuse_output(target, overwrite)
     content = read_released(source)
     with naming(source):
         tensors = strip(content)
