@@ -32,6 +32,7 @@ RECIPES = {
     "yes for a number": ("seed: yes\n", "seed must be a whole number, not True"),
     "list for text": ("task: [a]\n", "task must be text, not ['a']"),
     "a number beyond all counts": (f"val_every: {'9' * 400}\n", "val_every must be a number of at most"),
+    "a fraction beyond what networks compute with": ("optimizer: {lr: 1e300}\n", "optimizer.lr must be a number of at"),
     "a fraction beyond all numbers": (f"ema: {'9' * 400}\n", "ema must be a number of at most"),
     "a number of too many digits": (f"val_every: {'9' * 5000}\n", "is not valid YAML"),
     "a date that is none": ("seed: 2020-13-45\n", "is not valid YAML"),

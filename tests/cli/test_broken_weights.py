@@ -1,16 +1,18 @@
 """Weights so large that answers are not finite: the best class of NaN is the first, so nothing may be told of them."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from bad_runs import Shell
+from safetensors.torch import save_file
 
 from elastic_cnn import elasticize
 from elastic_cnn.conversion import convert
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model
-from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard, save_checkpoint
+from elastic_cnn.zoo.checkpoint import METADATA_KEY, InputSpec, NetworkCard, save_checkpoint
 
 KWARGS: dict[str, Any] = {"num_classes": 2, "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 CARD = NetworkCard("resnet26", KWARGS, classes=("dark", "light"), input=InputSpec(size=(32, 32)))
@@ -78,3 +80,29 @@ def test_a_comparison_of_nothing_is_no_comparison():
     assert "was not compared with the original" in report.note
     with pytest.raises(ValueError, match="answers of the network are not finite"):
         convert(network(3e38), torch.randn(4, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("std", [1e-300, 1, 1], "std positive"),
+        ("mean", [10**400, 0, 0], "must be numbers"),
+        ("crop_pct", 1e-9, "crop_pct must be a part of the picture from 0.1 on"),  # resized to 3e10 pixels a side
+        ("max_value", 10**400, "max_value must be a positive number"),
+        ("max_value", float("inf"), "max_value must be a positive number"),
+    ],
+)
+def test_inputs_that_cannot_be_prepared(key, value, says, tmp_path, tiny, shell):
+    card = json.loads(CARD.to_json())
+    card["input"][key] = value
+    path = tmp_path / "net.safetensors"
+    save_file(network(0.1).state_dict(), path, metadata={METADATA_KEY: json.dumps(card)})
+    shell.refuses("predict", path, tiny / "photos" / "val", named=str(path), says=says)
+
+
+def test_what_a_network_refuses_names_its_checkpoint(tmp_path, tiny, shell):
+    card = json.loads(CARD.to_json())
+    card["kwargs"]["drop_rate"] = -3
+    path = tmp_path / "net.safetensors"
+    save_file(network(0.1).state_dict(), path, metadata={METADATA_KEY: json.dumps(card)})
+    shell.refuses("predict", path, tiny / "photos" / "val", named=str(path), says="dropout probability")

@@ -1,5 +1,7 @@
 """Layers that are not timm's: without padding, that only look plain, whose weights are computed or shared."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -188,3 +190,21 @@ def test_linear_layers_over_channels_are_convolutions():
         elastic.elastic_report.converted
     )
     assert all(torch.equal(a, b) for a, b in zip(restore(elastic).parameters(), network.parameters(), strict=True))
+
+
+def test_complex_convolutions_are_left():
+    """At blend 0 one would compute the same; its maps could not be brought to half the resolution."""
+
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.complex = nn.Conv2d(3, 8, 3, padding=1, dtype=torch.complex64)
+            self.real = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.real(self.complex(x.to(torch.complex64)).abs())
+
+    elastic: Any = elasticize(Complex(), example=(3, 32, 32))
+    assert list(elastic.elastic_report.conversions) == ["real"]
+    assert "complex" in str(elastic.elastic_report)
+    assert elastic(torch.randn(1, 3, 32, 32)).isfinite().all()

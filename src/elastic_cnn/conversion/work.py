@@ -19,7 +19,7 @@ from elastic_cnn.conversion.probe import trace
 from elastic_cnn.conversion.refit import BlockRefit, Refit, refit
 from elastic_cnn.conversion.report import BlockConversion, ConversionReport
 from elastic_cnn.conversion.shares import STEPS, Alternative, Costs, after_mending, choose_shares
-from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.nn import ElasticSpec, channels_last
 from elastic_cnn.nn.compare import compare
 from elastic_cnn.nn.example import Example
 from elastic_cnn.surgery import elasticize
@@ -55,7 +55,7 @@ class Work:
         self.memory, self.seed, self.task, self.tell = memory, seed, task, tell
         self.folder = keep
         self.kept: list[Keep] = []
-        self.trained = copy.deepcopy(network).float().eval().to(memory_format=torch.channels_last)
+        self.trained = channels_last(copy.deepcopy(network).float().eval())
         require_finite_answers(self.trained, images[0])
         elastic: Any = elasticize(self.trained, specs[0], where, **options)
         self.blocks: Mapping[str, Conversion] = elastic.elastic_report.conversions

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from elastic_cnn.measure.machine import VECTORS, describe_machine
+from elastic_cnn.nn import channels_last
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.zoo import create_model
 
@@ -78,7 +79,7 @@ def measure_pace(networks: list[str], recipe: Recipe) -> Pace:
 
 
 def _seconds_a_step(name: str, recipe: Recipe, precision: str) -> float:
-    network = create_model(name, num_classes=10, **recipe.network_kwargs).to(memory_format=torch.channels_last)
+    network = channels_last(create_model(name, num_classes=10, **recipe.network_kwargs))
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.001)
     images = torch.rand(recipe.batch_size, 3, *recipe.size).contiguous(memory_format=torch.channels_last)
     targets, times = torch.zeros(recipe.batch_size, dtype=torch.long), []

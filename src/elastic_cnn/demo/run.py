@@ -19,6 +19,7 @@ from elastic_cnn.demo.results import NetworkResult, Results, divide_by_size
 from elastic_cnn.demo.workers import Task, Workers
 from elastic_cnn.files import refuse_to_overwrite, refuse_unwritable_folder, write_json, write_text
 from elastic_cnn.measure import machine
+from elastic_cnn.nn import channels_last
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.training import Summary, load_recipe, make_input_spec
@@ -147,7 +148,7 @@ def _compare(
         trained = []
         for summary in runs:
             folder = _folder(out, name, summary.seed)
-            network = load_checkpoint(folder / "last.safetensors")[0].to(memory_format=torch.channels_last).eval()
+            network = channels_last(load_checkpoint(folder / "last.safetensors")[0]).eval()
             answers = measure.predict(network, data.images, spec, console)
             trained.append(measure.describe_run(folder, summary, answers[0], labels))
             first.setdefault(name, (network, answers))

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from elastic_cnn.nn import channels_last
+
 _MISSING: Any = object()
 _REGISTERS = frozenset(vars(nn.Module()))
 
@@ -49,8 +51,10 @@ class Change:
 
     def set_format(self, network: nn.Module, memory_format: torch.memory_format) -> None:
         """Lay out the weights of `network` so; back to contiguous ones."""
+        last = memory_format == torch.channels_last
         self._do(
-            lambda: network.to(memory_format=memory_format), lambda: network.to(memory_format=torch.contiguous_format)
+            lambda: channels_last(network) if last else network.to(memory_format=memory_format),
+            lambda: network.to(memory_format=torch.contiguous_format),
         )
 
     def replace(self, root: Root, old: nn.Module, new: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from elastic_cnn.nn.branches import Branch, ElasticBranches, ElasticSpec, PartedBranches, make_branches, set_blend
 from elastic_cnn.nn.convolution import ElasticConv2d, ElasticLinear, convert_convolution, convert_linear
 from elastic_cnn.nn.gated import GatedBranches
+from elastic_cnn.nn.layout import channels_last
 from elastic_cnn.nn.split import CannotDivide
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ElasticSpec",
     "GatedBranches",
     "PartedBranches",
+    "channels_last",
     "convert_convolution",
     "convert_linear",
     "make_branches",

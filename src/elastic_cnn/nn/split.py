@@ -38,8 +38,10 @@ def is_standardized_convolution(module: nn.Module) -> bool:
 
 
 def require_convolution(module: nn.Module, *, whole_inputs: bool = True) -> None:
-    """`CannotDivide` unless it is a 2-D convolution whose arithmetic is known; without `whole_inputs`, one whose weight
-    may also be divided along its inputs."""
+    """`CannotDivide` unless it is a 2-D convolution whose arithmetic is known, on real numbers (torch resamples no
+    complex maps); without `whole_inputs`, one whose weight may also be divided along its inputs."""
+    if isinstance(weight := module._parameters.get("weight"), nn.Parameter) and weight.is_complex():
+        raise CannotDivide("its weight is complex, and complex maps cannot be resampled")
     if is_plain_convolution(module) or (whole_inputs and is_standardized_convolution(module)):
         return
     kind = type(module).__name__

@@ -14,6 +14,7 @@ from elastic_cnn.data.folders import find_pictures
 from elastic_cnn.data.pixels import to_rgb, upright
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.data.transforms import Preparation, eval_transform
+from elastic_cnn.files import naming
 from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.names import readable
 from elastic_cnn.policy.run import Subject, load_subject
@@ -101,7 +102,7 @@ def predict_photos(
         except UnreadableSample as error:
             yield error
             continue
-        with record_if_elastic(network) as policy, torch.no_grad():
+        with naming(subject.checkpoint), record_if_elastic(network) as policy, torch.no_grad():
             logits = network(image)
             found = None
             if policy is not None:

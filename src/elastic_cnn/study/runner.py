@@ -13,6 +13,7 @@ import torch
 
 from elastic_cnn.hints import did_you_mean
 from elastic_cnn.measure import machine
+from elastic_cnn.nn import channels_last
 from elastic_cnn.nn.complexity import count
 from elastic_cnn.study import results
 from elastic_cnn.study.grid import SOURCES, Run, Study, load_study
@@ -285,7 +286,7 @@ def _record(
     device = storage.device
     train_store, test_store = shelf.get(run.material, recipe)
     network, card = load_checkpoint(folder / WEIGHTS)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = channels_last(network.to(device))
     stress = stress_stores(shelf, run.material, recipe, run.study.stress)
     untrained = replace(recipe, weights=None, convert=None, teacher=None)
     values = measure(

@@ -11,6 +11,7 @@ from elastic_cnn.files import write_json
 from elastic_cnn.measure.machine import device_line
 from elastic_cnn.measure.medians import ratio_of
 from elastic_cnn.measure.turns import in_turns
+from elastic_cnn.nn import channels_last
 from elastic_cnn.study.grid import Run
 from elastic_cnn.study.job import StoreShelf, StudyJob
 from elastic_cnn.study.results import read_timing
@@ -77,7 +78,7 @@ class _Stepper:
         job = StudyJob(run.material, *stores, None).build(self.recipe, run.material.kind, Settings())
         self.task: Task = job.task.to(device).train()
         if self.recipe.channels_last:
-            self.task.to(memory_format=torch.channels_last)
+            channels_last(self.task)
         use_training_form(self.recipe, self.task.network, device)
         self.optimizer, self.device = make_optimizer(self.task, self.recipe.optimizer), device
         samples = [job.train[index % len(job.train)] for index in range(self.recipe.batch_size)]

@@ -27,7 +27,7 @@ from elastic_cnn.tasks.recipe import Recipe, task_options
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.weights import classes_to_keep, make_network
-from elastic_cnn.zoo.checkpoint import NetworkCard
+from elastic_cnn.zoo.checkpoint import LEAST_CROP, NetworkCard
 
 DRAWN = 200  # classes, of which confusions are counted in training
 DARK = (8.0, 48.0, 107.0)
@@ -73,8 +73,8 @@ class Options(CropOptions):
         for name in ("label_smoothing", "erase"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"options.{name}={getattr(self, name)} must lie in 0..1")
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"options.crop_pct={self.crop_pct} must lie in 0..1")
+        if not LEAST_CROP <= self.crop_pct <= 1:
+            raise ValueError(f"options.crop_pct={self.crop_pct} must lie in {LEAST_CROP}..1")
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"options.{name}={getattr(self, name)} must not be negative")

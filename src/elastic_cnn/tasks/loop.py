@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elastic_cnn.data.fast_pixels import normalise
 from elastic_cnn.data.sampler import TestBatches, TrainBatches, closed, make_loader, seed_generators
-from elastic_cnn.nn import set_blend
+from elastic_cnn.nn import channels_last, set_blend
 from elastic_cnn.tasks.console import Console, Unreadable
 from elastic_cnn.tasks.failures import check_same_start
 from elastic_cnn.tasks.finite import NonFiniteLoss, is_broken, not_finite
@@ -68,7 +68,7 @@ class Loop:
             job.val, TestBatches(len(job.val), val_size, rank, world), workers=settings.workers, **loader
         )
         if recipe.channels_last:
-            self.task.to(memory_format=torch.channels_last)
+            channels_last(self.task)
         self.teacher = make_teacher(recipe, job.card, self.task.network)
         self.frozen = Frozen(self.task.network, recipe.freeze)
         self.training_form = use_training_form(recipe, self.task.network, fabric.device)

@@ -36,6 +36,7 @@ for _tag, _pattern in (
 
 
 LARGEST = 2**53  # of a whole number: no count is larger, and arithmetic in fractions is exact up to there
+LARGEST_FRACTION = 1e30  # networks compute with numbers of up to 3e38
 MOST = 100_000  # values in a file; a palette of a thousand colours has 4,000
 COMMAND_LINE = 0  # the "line" of keys given there
 
@@ -248,6 +249,8 @@ def _convert(value: Any, hint: Any, source: Source, path: Path_) -> Any:
     if isinstance(value, int) and abs(value) > LARGEST and hint in (int, float):
         raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be a number of at most {LARGEST}")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if abs(value) > LARGEST_FRACTION:
+            raise ValueError(f"{source.at(path)}: {'.'.join(path)} must be a number of at most {LARGEST_FRACTION:g}")
         return float(value)
     if hint in (int, bool, str) and type(value) is hint:
         return value

@@ -4,7 +4,6 @@ The file's metadata carries a `NetworkCard` as JSON under the key `elastic_cnn`.
 """
 
 import json
-import math
 import os
 import weakref
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,6 +25,8 @@ from elastic_cnn.zoo.factory import create_model, is_known
 VERSION = 1
 METADATA_KEY = "elastic_cnn"
 LARGEST_SIDE = 16_384  # of an input, in pixels
+LARGEST_VALUE = 1e6  # of a mean or deviation, and one over it the least: float32 divides by it
+LEAST_CROP = 0.1  # photos are resized to the size over it: a bound of the memory that this takes
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "border", "squash")
 CARD_TYPES: dict[str, Any] = {  # of the card's fields in JSON
@@ -57,20 +58,24 @@ class InputSpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.size) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in self.size):
             raise ValueError(f"the input's size must be two whole numbers from 1 to {LARGEST_SIDE}, not {self.size}")
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std)):
+        numbers = (*self.mean, *self.std)
+        if not all(isinstance(value, int | float) and abs(value) <= LARGEST_VALUE for value in numbers):  # NaN neither
             raise ValueError(f"the input's mean and std must be numbers, not {self.mean} and {self.std}")
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) < 1 / LARGEST_VALUE:
             raise ValueError(
                 f"the input's mean and std must be one number a channel, std positive, not {self.mean} and {self.std}"
             )
-        if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 2:
-            raise ValueError(f"the input's crop_pct must be a part of the picture, not {self.crop_pct!r}")
+        if not isinstance(self.crop_pct, int | float) or not LEAST_CROP <= self.crop_pct <= 2:
+            raise ValueError(
+                f"the input's crop_pct must be a part of the picture from {LEAST_CROP} on, not {self.crop_pct!r}"
+            )
         for name, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"the input's {name} must be one of {', '.join(known)}, not {getattr(self, name)!r:.60}"
                 )
-        if self.max_value is not None and not (isinstance(self.max_value, int | float) and self.max_value > 0):
+        largest = self.max_value
+        if largest is not None and not (isinstance(largest, int | float) and 0 < largest <= LARGEST_VALUE**3):
             raise ValueError(f"the input's max_value must be a positive number, not {self.max_value!r}")
         colour = self.background
         if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):

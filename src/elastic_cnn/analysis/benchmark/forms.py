@@ -17,6 +17,7 @@ from elastic_cnn.fast.native import is_native
 from elastic_cnn.fast.training import optimize_for_training
 from elastic_cnn.kernels.native import has_matrix_unit
 from elastic_cnn.kernels.ops import NativeKernelsMissing
+from elastic_cnn.nn import channels_last
 from elastic_cnn.surgery import recalibrate
 from elastic_cnn.zoo import create_model, load_checkpoint
 from elastic_cnn.zoo.checkpoint import means_checkpoint
@@ -82,7 +83,7 @@ def prepare(subject: Subject) -> Run:
         recalibrate(network, [images[:1].expand(2, -1, -1, -1)])
     mixed = subject.job == "training" and subject.dtype == "bfloat16"
     dtype = DTYPES["float32" if subject.form in ALONE or mixed else subject.dtype]
-    network.to(subject.device, dtype).to(memory_format=torch.channels_last)
+    channels_last(network.to(subject.device, dtype))
     images = images.to(subject.device, dtype, memory_format=torch.channels_last)
     run = (
         training_run(network, subject.form, images, autocast=mixed)

@@ -1,0 +1,19 @@
+"""How the weights of a network lie in memory."""
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """Lay out the weights of 2-D layers channels last, in place; returns the network. `Module.to` refuses networks that
+    hold tensors of five dimensions (3-D layers, several kernels to choose from), which stay here as they are."""
+
+    def lay_out(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    network._apply(lay_out)
+    return network
