@@ -129,4 +129,10 @@ def test_tables_show_every_figure_and_what_is_missing():
     assert "2.00 (1.90 to 2.10)" in text
     assert "1.9 to 2.1" in text
     assert "not measured: a, openvino: not here" in text
+    assert "of FMA peak" not in text  # a column that nothing is known of
+    assert "in brackets" in text
+    del cell["rows"][0]["ratios"]
+    alone = format_table({"machine": describe_machine(), "request": {"size": 64}, "cells": [cell]})
+    assert "of base" not in alone
+    assert "in brackets" not in alone
     assert f"torch {torch.__version__.split('+')[0]}" in text

@@ -52,6 +52,8 @@ def test_from_a_folder_to_a_run_that_goes_on_by_itself(undivided, tmp_path, caps
     assert train("--extend", "epochs=2", "-o", run) == 0
     assert "epoch 2/2: loss" in capsys.readouterr().out
     assert json.loads((run / "summary.json").read_text())["epochs_done"] == 2
+    assert main(["stress", str(run), "--sizes", "32", "--accelerator", "cpu", "--workers", "0", "--no-progress"]) == 0
+    assert "4 images of " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

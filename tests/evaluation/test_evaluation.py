@@ -244,6 +244,8 @@ def test_a_report_says_in_all_its_files_what_was_found(checkpoints, photos, tmp_
     ):
         assert text.replace("'", "&#x27;") in page or text in page, text
     assert "http://" not in page.replace("http://www.w3.org", "")
+    assert page.count('<span class="wrong">said: ') == page.count("data:image/jpeg;base64") == wrong
+    assert f"val of {photos.name}</h1>" in page
     assert {path.name for path in out.iterdir()} == {
         "index.html", "report.json", "classes.csv", "confusion.csv", "predictions.csv", "confusion.png",
         "reliability.png", *(("worst.jpg",) if wrong else ()),
@@ -270,6 +272,8 @@ def test_a_report_of_labels_and_one_of_sizes(one, several, tmp_path):
     assert [row["photos"] for row in sizes.found["sizes"]] == [24] * 5
     page = (tmp_path / "sizes" / "index.html").read_text()
     assert "By size" in page
+    held_out = write_report(replace(one, results=results), tmp_path / "held", **{**where, "data": "runs/x/split.csv"})
+    assert "net: val, held out of the photos of x</h1>" in (held_out.folder / "index.html").read_text()
     assert "dog" in page  # no photo is of it: it stands last, without an error
     assert str(sizes).splitlines()[-1] == f"report: {tmp_path / 'sizes' / 'index.html'}"
 

@@ -4,14 +4,14 @@ import argparse
 import sys
 from typing import Any
 
-from elastic_cnn.cli.data_arguments import add_data_arguments, data_of, places_of
+from elastic_cnn.cli.data_arguments import add_data_arguments, data_or_own
 from elastic_cnn.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file, or a run folder (its best)")
     parser.add_argument("--against", metavar="BASE", help="the checkpoint to compare with, of the base network")
-    add_data_arguments(parser, "the data, as for training")
+    add_data_arguments(parser, "the data, as for training (of a run folder: its own, by default)")
     parser.add_argument("--split", default="val", help="the split to test on (default: val)")
     parser.add_argument(
         "--sizes", type=_sizes, default=None, metavar="PX,...", help="sides of the input (default: 112,224,336,448)"
@@ -82,20 +82,21 @@ def run(args: argparse.Namespace) -> None:
         refuse_output(args.out, args.overwrite, folder=True)
     if args.equal_time and (args.against is None or args.sizes is not None):
         raise ValueError("--equal-time needs --against BASE, and finds the sizes itself: leave --sizes out")
+    data, places = data_or_own(args, args.checkpoint)
     sizes, bought = (stress.SIZES if args.sizes is None else args.sizes), None
     if args.equal_time:
         sizes, bought = _equal_time(args)
     workers = default_workers() if args.workers is None else args.workers
     test = stress.stress_test(
         args.checkpoint,
-        data_of(args),
+        data,
         sizes,
         against=args.against,
         split=args.split,
         batch_size=args.batch_size,
         settings=Settings(args.accelerator, workers=workers, progress=False if args.no_progress else None),
         progress=lambda line: print(line, file=sys.stderr),
-        places=places_of(args),
+        places=places,
     )
     print(stress.format_table(test))
     if bought is not None:

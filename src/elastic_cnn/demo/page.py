@@ -44,6 +44,8 @@ figure { margin:0; } figure img { width:100%; height:auto; display:block; } figc
 .tiles { display:grid; grid-template-columns:repeat(auto-fill, minmax(64px, 1fr)); grid-template-rows:auto;
   grid-auto-rows:0; gap:0 5px; overflow:hidden; }
 .tiles.many { grid-auto-rows:auto; gap:5px; }
+.tiles.photos { grid-template-columns:repeat(auto-fill, minmax(140px, 1fr)); grid-auto-rows:auto; gap:14px 12px; }
+.tiles.photos img { object-fit:contain; background:var(--page); } .tiles figcaption { overflow-wrap:anywhere; }
 .tiles img { width:100%; aspect-ratio:1; border-radius:6px; display:block; }
 .examples { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap:14px; }
 .example { display:flex; gap:12px; border:1px solid var(--line); border-radius:12px; padding:10px; }
@@ -80,8 +82,10 @@ code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fon
 @media (max-width:560px) { h1 { font-size:1.5rem; } section { padding:16px 14px; } main { padding:16px 10px 40px; }
   .strip { grid-template-columns:1fr; } .strip .size { text-align:left; margin-top:4px; }
   .tiles { grid-template-columns:repeat(6, 1fr); }
+  .tiles.photos { grid-template-columns:repeat(3, 1fr); gap:10px 8px; }
   .example img { width:88px; height:88px; } dl { grid-template-columns:1fr; } dd { margin-bottom:6px; }
-  table { font-size:.86rem; } th, td { padding:6px 5px; white-space:normal; } }
+  table { font-size:.86rem; } th, td { padding:6px 4px; white-space:normal; }
+  td { overflow-wrap:anywhere; } thead th { font-size:.78rem; } }
 @media print { section { break-inside:avoid; } }
 """
 

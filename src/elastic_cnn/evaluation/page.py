@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from elastic_cnn.demo.page import data_uri, page, paragraph, section, table
+from elastic_cnn.evaluation.pictures import Mistake
 from elastic_cnn.policy.names import readable
 
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -67,11 +69,14 @@ def against_lines(found: Mapping[str, Any], name: str) -> str:
     )
 
 
-def render(found: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
-    """The page. found: as in report.json. pictures: {name: file} of those that were drawn."""
-    results, data = found["results"], Path(found["data"]).name or found["data"]
+def render(found: Mapping[str, Any], pictures: Mapping[str, Path], wrong: Sequence[Mistake] = ()) -> str:
+    """The page. found: as in report.json. pictures: {name: file} of those that were drawn. wrong: the worst first."""
+    results, data = found["results"], Path(found["data"])
+    tested = f"{found['split']} of {data.name or found['data']}"
+    if data.name == "split.csv":  # of a run that divided its photos itself
+        tested = f"{found['split']}, held out of the photos of {data.parent.name or 'the run'}"
     parts = [
-        f"<h1>{escape(results['network'])}: {escape(found['split'])} of {escape(data)}</h1>",
+        f"<h1>{escape(results['network'])}: {escape(tested)}</h1>",
         section(
             "test",
             "What was found",
@@ -94,12 +99,24 @@ def render(found: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     if found["sizes"]:
         header, cells = size_table(found["sizes"])
         parts.append(section("sizes", "By size", table(header, cells, [""] * len(cells))))
-    if "worst" in pictures:
-        parts.append(
-            _picture("worst", "The worst mistakes", pictures, "wrong answers of the largest loss, the worst first")
-        )
+    if wrong:
+        parts.append(_mistakes(wrong))
     parts.append(section("details", "How this was made", *map(paragraph, found["details"])))
     return page(f"Test of {results['network']}", parts)
+
+
+def _mistakes(wrong: Sequence[Mistake]) -> str:
+    tiles = []
+    for photo, truth, answer in wrong:
+        buffer = BytesIO()
+        photo.save(buffer, "JPEG", quality=84)
+        source = data_uri(MEDIA[".jpg"], buffer.getvalue())
+        tiles.append(
+            f'<figure><img src="{source}" alt="a photo of {escape(truth)}"><figcaption>{escape(truth)}<br>'
+            f'<span class="wrong">said: {escape(answer)}</span></figcaption></figure>'
+        )
+    note = paragraph("wrong answers of the largest loss, the worst first", "note")
+    return section("worst", "The worst mistakes", f'<div class="tiles photos">{"".join(tiles)}</div>', note)
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The pictures of a test: confusions, reliability, and the worst mistakes on a contact sheet."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -70,9 +71,28 @@ def draw_reliability(found: Calibration, path: Path) -> list[Path]:
     return save(figure, path, ("png",))
 
 
-def contact_sheet(answers: Answers, rows: Sequence[int], path: Path) -> Path | None:
-    """The photos of these rows in a grid, with truth and answer; None where none can be opened."""
-    tiles = [tile for row in rows if (tile := _tile(answers, row)) is not None]
+class Mistake(NamedTuple):
+    """A small photo, what it is and what was said of it."""
+
+    photo: Image.Image
+    truth: str
+    answer: str
+
+
+def mistakes(answers: Answers, rows: Sequence[int]) -> list[Mistake]:
+    """Those of these rows whose photos can be opened (not in a tar file, not gone)."""
+    found = []
+    for row in rows:
+        with suppress(UnreadableSample, ValueError):
+            photo = read_rgb(answers.paths[row])
+            photo.thumbnail((TILE, TILE))
+            found.append(Mistake(photo, *said(answers, row)))
+    return found
+
+
+def contact_sheet(found: Sequence[Mistake], path: Path) -> Path | None:
+    """The photos in a grid, with truth and answer; None where there is none."""
+    tiles = [_tile(*mistake) for mistake in found]
     if not tiles:
         return None
     across = min(COLUMNS, len(tiles))
@@ -86,16 +106,10 @@ def contact_sheet(answers: Answers, rows: Sequence[int], path: Path) -> Path | N
     return path
 
 
-def _tile(answers: Answers, row: int) -> Image.Image | None:
-    try:
-        photo = read_rgb(answers.paths[row])
-    except (UnreadableSample, ValueError):  # in a tar file, or gone
-        return None
-    photo.thumbnail((TILE, TILE))
+def _tile(photo: Image.Image, truth: str, answer: str) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE + CAPTION), "white")
     tile.paste(photo, ((TILE - photo.width) // 2, (TILE - photo.height) // 2))
     draw, font = ImageDraw.Draw(tile), _font()
-    truth, answer = said(answers, row)
     draw.text((2, TILE + 3), _fitting(draw, f"is {truth}", font), fill="#222222", font=font)
     draw.text((2, TILE + 18), _fitting(draw, f"said {answer}", font), fill="#b42318", font=font)
     return tile

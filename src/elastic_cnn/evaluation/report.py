@@ -10,7 +10,7 @@ import numpy as np
 from elastic_cnn.evaluation import tables
 from elastic_cnn.evaluation.collect import Answers
 from elastic_cnn.evaluation.page import against_lines, class_table, render
-from elastic_cnn.evaluation.pictures import contact_sheet, draw_confusion, draw_reliability
+from elastic_cnn.evaluation.pictures import contact_sheet, draw_confusion, draw_reliability, mistakes
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_unwritable_folder, write_csv, write_json, write_text
 from elastic_cnn.measure.machine import device_line, versions_line
@@ -92,13 +92,13 @@ def write_report(
         rows = [[name, *map(int, row)] for name, row in zip(answers.classes, counts, strict=True)]
         write_csv(folder / "confusion.csv", names, rows)
     (pictures["reliability"],) = draw_reliability(tables.calibration(answers), folder / "reliability")
-    if (sheet := contact_sheet(answers, tables.worst(answers), folder / "worst.jpg")) is not None:
-        pictures["worst"] = sheet
+    wrong = mistakes(answers, tables.worst(answers))
+    contact_sheet(wrong, folder / "worst.jpg")
     columns = list(found["classes"][0])
     write_csv(folder / "classes.csv", columns, [[row[key] for key in columns] for row in found["classes"]])
     write_csv(folder / "predictions.csv", *_predictions(answers))
     write_json(folder / "report.json", found)
-    write_text(folder / "index.html", render(found, pictures))
+    write_text(folder / "index.html", render(found, pictures, wrong))
     return Report(folder, found, tuple(folder / name for name in FILES if (folder / name).exists()))
 
 

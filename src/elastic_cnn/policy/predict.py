@@ -161,7 +161,9 @@ def render(prediction: Prediction, fancy: bool = True) -> str:
         length = round(half * abs(score) / longest)
         left, right = (full * length, "") if score < 0 else ("", full * length)
         size = f"{block.height}x{block.width}"
-        lines.append(f"    {block.name:<{names}}  {size:>9}  {score:+.4f}  {left:>{half}}{middle}{right}")
+        lines.append(
+            f"    {block.name:<{names}}  {size:>9}  {round(score, 4) + 0.0:+.4f}  {left:>{half}}{middle}{right}"
+        )
     return "\n".join(lines)
 
 

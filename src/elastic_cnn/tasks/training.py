@@ -55,6 +55,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -121,13 +122,18 @@ class Summary:
         rows = "".join(f"<tr><td>{escape(line)}</td></tr>" for line in self.lines())
         return f"<table>{rows}</table>"
 
+    @property
+    def folder(self) -> Path:
+        """The run folder, in which the files lie."""
+        return Path(self.files["summary.json"]).parent
+
     def lines(self) -> list[str]:
         """For the terminal."""
         best = "none" if self.best is None else f"in epoch {self.best_epoch} of {self.epochs}: {self.headline}"
         left_out = f"; {self.unreadable} unreadable image(s) left out" if self.unreadable else ""
         return [
             f"{self.network}: best {best}; {self.seconds:.0f} s ({self.images_per_s:.0f} images/s)" + left_out,
-            *(f"  {name}: {path}" for name, path in self.files.items()),
+            *wrap(f"in {self.folder}: {', '.join(self.files)}", 110, subsequent_indent="  ", break_on_hyphens=False),
         ]
 
 

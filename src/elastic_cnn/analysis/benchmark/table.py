@@ -1,5 +1,6 @@
 """The results of `benchmark` as text and as Markdown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from elastic_cnn.analysis.benchmark.breakdown import format_breakdown
@@ -55,15 +56,25 @@ def title_of(cell: dict[str, Any], size: int) -> str:
     return f"{cell['job']}, batch {cell['batch']}, {size}x{size}, {cell['dtype']}, {threads}"
 
 
+def _without_empty(header: Sequence[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows without the columns that hold nothing."""
+    kept = [place for place in range(len(header)) if not rows or any(row[place] != "-" for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 def format_table(results: dict[str, Any]) -> str:
     """All figures for the terminal, with what could not be measured and why."""
     parts = ["\n".join([machine_line(results["machine"]), *map(describe_peaks, results.get("peaks", []))])]
     for cell in results["cells"]:
         rows = rows_of(cell)
-        lines = [title_of(cell, results["request"]["size"]), text_table(HEADER, rows, left=2)]
+        lines = [title_of(cell, results["request"]["size"]), text_table(*_without_empty(HEADER, rows), left=2)]
         lines += [f"not measured: {o['network']}, {o['form']}: {o['reason']}" for o in cell["unavailable"]]
         parts.append("\n".join(lines))
     for entry in results.get("breakdown", []):
         parts.append(format_breakdown(f"{entry['network']}, {entry['job']}, batch {entry['batch']}", entry["parts"]))
-    parts.append("ms: median of the rounds, in brackets and under 95% its interval by the bootstrap; ratios of rounds.")
+    parts.append(
+        "ms and ratios: medians of the rounds; under 95% and in brackets their intervals by the bootstrap."
+        if any(row.get("ratios") for cell in results["cells"] for row in cell["rows"])
+        else "ms: median of the rounds, its interval by the bootstrap; --against BASE times another network beside it."
+    )
     return "\n\n".join(parts)
