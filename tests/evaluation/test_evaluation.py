@@ -273,7 +273,7 @@ def test_a_report_of_labels_and_one_of_sizes(one, several, tmp_path):
     page = (tmp_path / "sizes" / "index.html").read_text()
     assert "By size" in page
     held_out = write_report(replace(one, results=results), tmp_path / "held", **{**where, "data": "runs/x/split.csv"})
-    assert "net: val, held out of the photos of x</h1>" in (held_out.folder / "index.html").read_text()
+    assert "net: val of the run x</h1>" in (held_out.folder / "index.html").read_text()
     assert "dog" in page  # no photo is of it: it stands last, without an error
     assert str(sizes).splitlines()[-1] == f"report: {tmp_path / 'sizes' / 'index.html'}"
 

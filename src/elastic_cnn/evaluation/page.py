@@ -74,7 +74,7 @@ def render(found: Mapping[str, Any], pictures: Mapping[str, Path], wrong: Sequen
     results, data = found["results"], Path(found["data"])
     tested = f"{found['split']} of {data.name or found['data']}"
     if data.name == "split.csv":  # of a run that divided its photos itself
-        tested = f"{found['split']}, held out of the photos of {data.parent.name or 'the run'}"
+        tested = f"{found['split']} of the run {data.parent.name}"
     parts = [
         f"<h1>{escape(results['network'])}: {escape(tested)}</h1>",
         section(
