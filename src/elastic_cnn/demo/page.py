@@ -85,7 +85,8 @@ code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fon
   .tiles.photos { grid-template-columns:repeat(3, 1fr); gap:10px 8px; }
   .example img { width:88px; height:88px; } dl { grid-template-columns:1fr; } dd { margin-bottom:6px; }
   table { font-size:.86rem; } th, td { padding:6px 4px; white-space:normal; }
-  td { overflow-wrap:anywhere; } td:first-child { min-width:6.2em; } td:last-child { min-width:4.6em; } thead th { font-size:.74rem; }
+  td { overflow-wrap:anywhere; } td:first-child { min-width:6.2em; } td:last-child { min-width:4.6em; }
+  thead th { font-size:.74rem; }
   .tiles figcaption { font-size:.78rem; line-height:1.3; } }
 @media print { section { break-inside:avoid; } }
 """
