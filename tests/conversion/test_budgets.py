@@ -14,6 +14,7 @@ from elastic_cnn.conversion.order import order_channels
 from elastic_cnn.conversion.photos import collect
 from elastic_cnn.conversion.shares import STEPS, Alternative, choose_shares, tail
 from elastic_cnn.measure.medians import MedianInterval
+from elastic_cnn.nn import in_precision
 from elastic_cnn.surgery import apply_surgery, describe_surgery
 from elastic_cnn.tasks import spec
 from elastic_cnn.tasks.spec import task_spec
@@ -286,3 +287,44 @@ def test_a_conversion_that_was_stopped_goes_on(photos, tmp_path):
     file.write_bytes(b"half a file")
     with pytest.raises(ValueError, match="remove it to begin anew"):
         convert(network(), photos, calibration=stopped)
+
+
+class Overwriting(torch.nn.Module):
+    """Writes over what its convolution has read: it runs, and torch has no gradients of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix = torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        y = x.clone()
+        y[:, :4] = self.conv(y[:, :4])
+        return x + self.mix(y)
+
+
+def test_an_aim_needs_gradients():
+    stem, head = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Linear(8, 4)
+    tail = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head]
+    base = torch.nn.Sequential(stem, Overwriting(), torch.nn.MaxPool2d(2), *tail).eval()
+    images = torch.randn(4, 3, 32, 32)
+    assert convert(base, images, calibration=FAST).conversion_report.blocks
+    with pytest.raises(ValueError, match="gradients cannot be had inside of the network, which an aim needs"):
+        convert(base, images, budget=0.9, calibration=FAST)
+
+
+class Complex(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.complex = torch.nn.Conv2d(3, 8, 3, padding=1, dtype=torch.complex64)
+        self.real = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, x):
+        return self.real(self.complex(x.to(torch.complex64)).abs()).flatten(1)
+
+
+def test_complex_weights_stay_what_they_are():
+    base = Complex().eval()
+    converted = convert(base, torch.randn(4, 3, 32, 32), calibration=FAST)
+    assert converted.conversion_report.blocks
+    assert torch.equal(converted.complex.weight, base.complex.weight)
+    assert in_precision(Complex(), torch.bfloat16).complex.weight.is_complex()

@@ -75,7 +75,7 @@ def _of_batch(
     total = dict.fromkeys(seen, 0.0)
     for draw in range(DRAWS):
         targets = [_score(output.detach(), task, generator) for output in outputs]
-        gradients = iter(torch.autograd.grad(outputs, ends, targets, retain_graph=draw + 1 < DRAWS, allow_unused=True))
+        gradients = iter(_gradients(outputs, ends, targets, draw + 1 < DRAWS))
         for name, (_, differences) in seen.items():
             moved = torch.zeros(len(images), device=images.device)
             for difference in differences:
@@ -84,6 +84,22 @@ def _of_batch(
                     moved += (gradient * difference).flatten(1).sum(1)
             total[name] += float(moved.square().sum()) / (2 * DRAWS)
     return total
+
+
+def _gradients(
+    outputs: Sequence[Tensor], ends: Sequence[Tensor], targets: Sequence[Tensor], again: bool
+) -> Sequence[Tensor | None]:
+    """Of the outputs in the ends. `ValueError` where torch has none: code that writes over what it still needs, or that
+    computes without gradients and has a backward pass of its own."""
+    try:
+        return torch.autograd.grad(outputs, ends, targets, retain_graph=again, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"gradients cannot be had inside of the network, which an aim needs ({error!s:.120}): convert it without "
+            "budget, time and tolerance"
+        ) from error
 
 
 def _score(output: Tensor, task: str, generator: torch.Generator) -> Tensor:

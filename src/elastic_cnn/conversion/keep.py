@@ -33,7 +33,7 @@ class Keep:
                 notes = json.loads((file.metadata() or {})["blocks"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             elastic.load_state_dict(state)
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError, RecursionError) as error:
             raise ValueError(f"{self.path} cannot be read ({error}): remove it to begin anew") from error
         return dict(notes)
 

@@ -17,7 +17,7 @@ from elastic_cnn.conversion.search import within_time, within_tolerance
 from elastic_cnn.conversion.times import FORMS
 from elastic_cnn.conversion.work import Progress, Work
 from elastic_cnn.data.transforms import Transform
-from elastic_cnn.nn import ElasticSpec
+from elastic_cnn.nn import ElasticSpec, in_precision
 from elastic_cnn.nn.example import placement
 from elastic_cnn.surgery.candidates import Where
 from elastic_cnn.surgery.specs import Spec
@@ -128,7 +128,7 @@ def convert(
     for kept in work.kept:
         kept.remove()
     elastic.conversion_report = work.report(elastic, perf_counter() - began)
-    return elastic.to(dtype).to(memory_format=torch.contiguous_format)
+    return in_precision(elastic, dtype).to(memory_format=torch.contiguous_format)
 
 
 def _check(

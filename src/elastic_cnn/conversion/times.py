@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.measure.medians import MedianInterval, ratio_of
 from elastic_cnn.measure.turns import in_turns, timer
-from elastic_cnn.nn import channels_last
+from elastic_cnn.nn import channels_last, in_precision
 
 FORMS = {
     "native": ("native", "float32"),
@@ -67,7 +67,7 @@ def _ratios(subjects: Sequence[tuple[nn.Module, Tensor]], form: str) -> list[Med
 
 
 def _placed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return channels_last(copy.deepcopy(network).eval().to(dtype))
+    return channels_last(in_precision(copy.deepcopy(network).eval(), dtype))
 
 
 def alike(before: Mapping[str, int], after: Mapping[str, int], kinds: Mapping[str, str]) -> list[list[str]]:

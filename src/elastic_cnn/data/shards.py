@@ -191,7 +191,7 @@ def _index(number: int, file: str) -> tuple[list[PictureBytes], list[str]]:
             rows = json.loads(kept.read_text(encoding="utf-8"))
             places = [PictureBytes(number, int(offset), int(size), str(name)) for offset, size, name, _ in rows]
             return places, [str(label) for *_, label in rows]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             kept.unlink(missing_ok=True)
     pictures: dict[str, PictureBytes] = {}
     labels: dict[str, str] = {}

@@ -134,11 +134,14 @@ def read(path: str | Path, threads: int | None = None) -> tuple[Run, dict[str, s
             program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
     except Exception as error:  # pickles, archives and schemas fail in many ways
         raise ValueError(f"{path} is not a readable torch.export program ({type(error).__name__}: {error})") from error
-    text = extra[METADATA_FILE]
+    try:
+        values = json.loads(text) if (text := extra[METADATA_FILE]) else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its description is no JSON that can be read ({error})") from error
     module = program.module()
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
             return module(images)
 
-    return run, json.loads(text) if text else {}
+    return run, values

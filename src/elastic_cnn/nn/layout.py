@@ -1,4 +1,4 @@
-"""How the weights of a network lie in memory."""
+"""How the weights of a network lie in memory, and in which precision."""
 
 from typing import TypeVar
 
@@ -16,4 +16,11 @@ def channels_last(network: Network) -> Network:
         return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
     network._apply(lay_out)
+    return network
+
+
+def in_precision(network: Network, dtype: torch.dtype) -> Network:
+    """Give the real weights of a network this precision, in place; returns it. `Module.to` gives it to complex ones,
+    too, and takes their imaginary part away."""
+    network._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
     return network

@@ -88,7 +88,7 @@ class PolicyInfo:
             values = {name: value for name, value in values.items() if name in known}
             values["classes"] = tuple(map(str, values["classes"]))
             values["palette"] = tuple(tuple(map(int, colour)) for colour in values.get("palette", ()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"its description is not one of a policy table ({error!r})") from error
         if version != VERSION:
             raise ValueError(f"it has version {version!r}, not {VERSION}: update elastic-cnn, or collect anew")

@@ -134,8 +134,12 @@ class RunFolder:
     def data(self) -> str:
         """What the run was given as its data. `ValueError` where that is not known."""
         try:
-            return str(json.loads(self.data_json.read_text(encoding="utf-8"))["data"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            place = json.loads(self.data_json.read_text(encoding="utf-8"))["data"]
+            if not isinstance(place, str):
+                raise TypeError(f"{place!r} is no place")
+            place.encode()  # half a character is in no file's name
+            return place
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{self.path} does not say where its data lies: give --data DIR") from error
 
     def _check_recipe(self, recipe: Recipe, may_change: Sequence[str]) -> None:
