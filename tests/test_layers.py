@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "export": {"zoo", "fast", "data", "nn", "kernels"} | UTILITIES,
     "conversion": {"surgery", "nn", "data", "measure", "analysis", "policy"} | UTILITIES,
     "functions": {"evaluation", "tasks", "policy", "analysis"} | UTILITIES,
-    "serve": {"policy", "data", "fast"} | UTILITIES,
+    "serve": {"policy", "data", "fast", "nn"} | UTILITIES,
     "extras": set(),
     "files": set(),
     "fonts": set(),

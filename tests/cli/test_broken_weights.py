@@ -46,6 +46,7 @@ def huge(tmp_path_factory):
         "export HUGE -o OUT.pt2",
         "elasticize HUGE --photos PHOTOS/val --count 2 --no-timing -o OUT.safetensors",
         "recalibrate HUGE --data PHOTOS -o OUT.safetensors",
+        "serve HUGE --port 0",
     ],
 )
 def test_the_checkpoint_is_named(command, huge, tiny, tmp_path, shell):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from elastic_cnn.data.transforms import eval_transform
 from elastic_cnn.fast import optimize_for_inference
+from elastic_cnn.nn.compare import require_finite
 from elastic_cnn.policy.answers import THRESHOLD, interpret
 from elastic_cnn.policy.explorer.predict import Refused, read_photo
 from elastic_cnn.policy.run import Subject, load_subject
@@ -65,7 +66,8 @@ class Engine:
         )
         self._lock = threading.Lock()
         with torch.inference_mode():
-            self.network(example)  # compiled and laid out before the first request
+            answer = self.network(example)  # compiled and laid out before the first request
+        require_finite(answer, options.checkpoint)
 
     def about(self) -> dict[str, Any]:
         """The network and what it takes, as JSON holds it."""
