@@ -70,7 +70,10 @@ def test_a_folder_with_a_run_is_refused_or_replaced(whole, recipe, photos, tmp_p
     out = tmp_path / "run"
     shutil.copytree(whole[0], out)
     (out / "notes.txt").write_text("kept")
-    with pytest.raises(ValueError, match=r"holds a run already .*--resume goes on with it, --overwrite starts anew"):
+    with pytest.raises(
+        ValueError,
+        match=r"already \('recipe.yaml', 'last.ckpt' and \d+ more\): --resume goes on with it, --overwrite starts anew",
+    ):
         train(recipe, photos, out, CPU)
     other = replace(recipe, epochs=3, seed=5)
     with pytest.raises(ValueError, match=r"started with epochs=2 \(now 3\), seed=0 \(now 5\)"):

@@ -16,6 +16,7 @@ from elastic_cnn.files import atomic_write, locked, not_written, refuse_unwritab
 from elastic_cnn.tasks import strict
 from elastic_cnn.tasks.failures import reader_ended
 from elastic_cnn.tasks.recipe import Recipe
+from elastic_cnn.text import listed
 
 STATE_VERSION = 1
 
@@ -56,7 +57,7 @@ class RunFolder:
         present = [name for name in self.FILES if (self.path / name).exists()]
         if present and not overwrite and not (resume and self.recipe_yaml.is_file()):
             raise ValueError(
-                f"{self.path} holds a run already ({', '.join(present)}): "
+                f"{self.path} holds a run already ({listed(present, 2)}): "
                 "--resume goes on with it, --overwrite starts anew, or choose another folder"
             )
         return present

@@ -207,7 +207,7 @@ def test_an_explorer_is_replaced_only_when_asked(tmp_path):
     path = write_table(tmp_path, 6)
     out = tmp_path / "out"
     build_explorer(path, out, SMALL)
-    with pytest.raises(ValueError, match=r"exists already.*--overwrite"):
+    with pytest.raises(ValueError, match=rf"exists already: open {out / 'index.html'}, or pass --overwrite"):
         build_explorer(path, out, SMALL)
     (out / "old").touch()
     build_explorer(path, out, SMALL, overwrite=True)

@@ -226,7 +226,13 @@ def check_out(out: Path, overwrite: bool) -> Path:
         if not (out / MARKER).is_file():
             raise ValueError(f"{out} is no explorer's folder, so it is not replaced: choose another folder")
         return out
-    return refuse_to_overwrite(out, "choose another folder, or pass --overwrite")
+    there = (out / MARKER).is_file()
+    return refuse_to_overwrite(
+        out,
+        f"open {out / 'index.html'}, or pass --overwrite to make it anew"
+        if there
+        else "choose another folder, or pass --overwrite",
+    )
 
 
 @contextmanager
