@@ -218,6 +218,8 @@ def write_film(path, shades, turned=0, sound=0):
         stream = out.add_stream("mpeg4", rate=10)
         stream.width, stream.height = 96, 64
         if turned:
+            if not hasattr(type(stream), "set_display_rotation"):
+                pytest.skip("this PyAV writes no turned film")
             stream.set_display_rotation(turned)
         silence = out.add_stream("aac", rate=8000, layout="mono") if sound else None
         for shade in shades:

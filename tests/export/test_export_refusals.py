@@ -106,3 +106,6 @@ def test_networks_that_no_graph_can_hold_are_named(tmp_path, checkpoint, monkeyp
     monkeypatch.setattr(job, "optimize_for_inference", lambda network, **options: Whimsical())
     with pytest.raises(ValueError, match=r"Whimsical cannot be captured as a graph; a fixed size may work"):
         export_checkpoint(checkpoint, Path(tmp_path) / "net.pt2")
+    monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
+    with pytest.raises(ValueError, match=r"\(--fixed-size\), or torch 2.13 or newer \(this is 2.12.1\+cpu, which"):
+        export_checkpoint(checkpoint, Path(tmp_path) / "net.pt2")

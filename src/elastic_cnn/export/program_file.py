@@ -19,6 +19,7 @@ from elastic_cnn.export.formats import Run, Shrink
 from elastic_cnn.nn.resample import AreaDownsample, CeilMaxPool
 
 ATTEMPTS = 4  # a network's range of sizes is asked for, and narrowed as torch.export suggests
+CAPTURES_POOLING = (2, 13)  # since this torch for any size
 SMALLEST = 33  # below, the coarsest map of a network of stride 32 is a single pixel
 EXAMPLE = (160, 192)  # height and width of the example; only its being none of the special cases matters
 METADATA_FILE = "elastic_cnn.json"
@@ -48,8 +49,11 @@ def capture(
             reason = f"its graph would take {narrower}, but its own size is {own[0]}x{own[1]}"
             break
         sizes = narrower
-    other = f" at {fixed[0]}x{fixed[1]}; another --fixed-size, or none, may work" if fixed else ""
-    remedy = other or "; a fixed size may work (--fixed-size)"
+    remedy = "; a fixed size may work (--fixed-size)"
+    if fixed:
+        remedy = f" at {fixed[0]}x{fixed[1]}; another --fixed-size, or none, may work"
+    elif tuple(map(int, torch.__version__.split(".")[:2])) < CAPTURES_POOLING:
+        remedy += f", or torch 2.13 or newer (this is {torch.__version__}, which captures no pooling for any size)"
     raise ValueError(f"{type(network).__name__} cannot be captured as a graph{remedy}: {reason}")
 
 
