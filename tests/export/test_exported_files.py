@@ -119,7 +119,8 @@ def test_branches_joined_for_processors_with_a_matrix_unit(tmp_path, capsys):
     assert main(words) == 0, capsys.readouterr()
     blocks = sum(type(module).__name__ == "ElasticResidual" for module in network.modules())
     assert f"the branches of {blocks} blocks joined" in capsys.readouterr().out
-    assert Counter(node.op_type for node in onnx.load(file).graph.node)["Concat"] == blocks > 0
+    joined = [node for node in onnx.load(file).graph.node if node.op_type == "Concat" and node.attribute[0].i == 1]
+    assert len(joined) == blocks > 0  # along the channels; sizes may be put together, too
     agree(load_exported(file)[0], network.eval(), [(2, 3, 33, 40)])
 
 
