@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import threading
-from collections import Counter
 
 import onnx
 import onnxruntime
