@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +70,24 @@ def test_the_headers_that_a_source_includes(tmp_path, monkeypatch):
     }.items():
         (tmp_path / name).write_text(text)
     assert [path.name for path in build.included(tmp_path / "d.cpp")] == ["a.h", "b.h"]
+
+
+def test_a_relative_folder_is_that_of_the_caller(tmp_path, monkeypatch):
+    """As setuptools names it, which compiles the kernels with the package; the compiler runs elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "why_not", lambda: "")
+    outputs = []
+
+    def run(command, **_):
+        outputs.append(Path(command[command.index("-o") + 1]))
+        outputs[-1].touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(build.subprocess, "run", run)
+    made = build.build("bf16", Path("build/lib"))
+    assert made == tmp_path / "build" / "lib" / build.library_name("bf16")
+    assert made.is_file()
+    assert all(path.is_absolute() for path in outputs)
 
 
 def test_every_source_belongs_to_a_part():

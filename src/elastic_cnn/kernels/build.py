@@ -178,7 +178,7 @@ def build(part: str, folder: Path) -> Path:
         raise CannotBuild(reason)
     if not sources(part):
         raise CannotBuild(f"this installation has no sources of its {part} kernels")
-    target = Path(folder) / library_name(part)
+    target = Path(folder).resolve() / library_name(part)  # the compiler runs in a folder of its own
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.with_suffix(".lock")):
