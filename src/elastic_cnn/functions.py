@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from elastic_cnn.tasks.console import Console
     from elastic_cnn.tasks.recipe import Recipe
     from elastic_cnn.tasks.settings import Settings, TestOptions
+    from elastic_cnn.tasks.summary import Summary
     from elastic_cnn.tasks.task import Job
-    from elastic_cnn.tasks.training import Summary
 
 
 def train(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from elastic_cnn.tasks.recipe import Recipe, load_recipe
 from elastic_cnn.tasks.settings import Settings
-from elastic_cnn.tasks.training import Summary, train
+from elastic_cnn.tasks.summary import Summary
+from elastic_cnn.tasks.training import train
 
 RECIPE = """\
 network: resnet10t

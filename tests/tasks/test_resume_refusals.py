@@ -24,7 +24,8 @@ from elastic_cnn.tasks.classification import Classification
 from elastic_cnn.tasks.run_folder import RunFolder
 from elastic_cnn.tasks.run_log import Logged, RunLog
 from elastic_cnn.tasks.settings import Settings
-from elastic_cnn.tasks.training import Summary, train
+from elastic_cnn.tasks.summary import Summary
+from elastic_cnn.tasks.training import train
 
 RESUME = Settings(accelerator="cpu", checkpoint_every=1, resume=True)
 ALLOWED = Settings(accelerator="cpu", resume=True, allow_other_data=True)

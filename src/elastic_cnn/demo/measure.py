@@ -21,7 +21,7 @@ from elastic_cnn.policy.embedding import MINIMUM, embed
 from elastic_cnn.policy.scores import block_info, scale_policy
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.run_log import read_log
-from elastic_cnn.tasks.training import Summary
+from elastic_cnn.tasks.summary import Summary
 from elastic_cnn.zoo.checkpoint import InputSpec
 
 BATCH = 100

@@ -22,7 +22,8 @@ from elastic_cnn.measure import machine
 from elastic_cnn.nn import channels_last
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.tasks.training import Summary, load_recipe, make_input_spec
+from elastic_cnn.tasks.summary import Summary
+from elastic_cnn.tasks.training import load_recipe, make_input_spec
 from elastic_cnn.zoo import load_checkpoint
 from elastic_cnn.zoo.checkpoint import InputSpec
 

@@ -21,7 +21,8 @@ from elastic_cnn.demo.plan import Pace, measure_pace
 from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.memory import KEEP_MEMORY
 from elastic_cnn.tasks.recipe import Recipe
-from elastic_cnn.tasks.training import Interrupted, Settings, Summary, train
+from elastic_cnn.tasks.summary import Summary
+from elastic_cnn.tasks.training import Interrupted, Settings, train
 
 _data: list[DemoData] = []  # of a worker
 

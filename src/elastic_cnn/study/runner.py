@@ -25,7 +25,8 @@ from elastic_cnn.tasks.console import Console
 from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.tasks.run_log import read_log
 from elastic_cnn.tasks.settings import Settings
-from elastic_cnn.tasks.training import Summary, train
+from elastic_cnn.tasks.summary import Summary
+from elastic_cnn.tasks.training import train
 from elastic_cnn.tasks.weights import make_network
 from elastic_cnn.zoo.checkpoint import load_checkpoint
 
