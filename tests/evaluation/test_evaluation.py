@@ -1,8 +1,11 @@
 """Reports of tests: their tables against scikit-learn, torchmetrics and counting; what is written, what is refused."""
 
 import csv
+import io
 import itertools
 import json
+import re
+from base64 import b64decode
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 
 from elastic_cnn.cli import main
 from elastic_cnn.data.transforms import eval_transform
+from elastic_cnn.demo.page import table
 from elastic_cnn.evaluation import tables
 from elastic_cnn.evaluation.collect import Answers, collect_answers
 from elastic_cnn.evaluation.report import write_report
@@ -276,6 +280,39 @@ def test_a_report_of_labels_and_one_of_sizes(one, several, tmp_path):
     assert "net: val of the run x</h1>" in (held_out.folder / "index.html").read_text()
     assert "dog" in page  # no photo is of it: it stands last, without an error
     assert str(sizes).splitlines()[-1] == f"report: {tmp_path / 'sizes' / 'index.html'}"
+
+
+def test_charts_of_a_report_have_no_ground_of_their_own_on_a_dark_page(one, tmp_path):
+    """Each lies in the page twice, and only the one for dark pages lets the page's ground through."""
+    results = {"network": "net", "headline": "top-1 50%", "unreadable": 0}
+    report = write_report(replace(one, results=results), tmp_path, data="photos", split="val", checkpoint="runs/x")
+    page = (report.folder / "index.html").read_text()
+    found = re.findall(
+        r'<source srcset="data:image/png;base64,([^"]+)" media="\(prefers-color-scheme: dark\)">'
+        r'<img src="data:image/png;base64,([^"]+)"',
+        page,
+    )
+    assert len(found) == 2
+    for dark, light in found:
+        assert Image.open(io.BytesIO(b64decode(dark))).getpixel((0, 0))[3] == 0
+        assert Image.open(io.BytesIO(b64decode(light))).convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+    assert (tmp_path / "confusion.png").read_bytes() in [b64decode(light) for _, light in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("common ringed plover", "<td>common ringed plover</td>"),
+        ("northern_cardinal-male", "<td>northern_<wbr>cardinal-<wbr>male</td>"),
+        ("Donaudampfschifffahrt", '<td class="long">Donaudampfschifffahrt</td>'),
+        ("12.0% (8.1 to 17.3)", "<td>12.0% (8.1 to 17.3)</td>"),
+        ("-", "<td>-</td>"),
+        ("a<b_c", "<td>a&lt;b_<wbr>c</td>"),
+    ],
+)
+def test_names_break_where_they_are_put_together(name, cell):
+    """On a phone a name breaks inside of a word only where it is one word longer than a column."""
+    assert f"<td>x</td>{cell}" in table(["a", "b"], [["x", name]], [""])
 
 
 def test_what_a_report_refuses(checkpoints, photos, tmp_path, capsys):

@@ -2,11 +2,14 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image
+
+LONGEST = 14  # letters that a column of a phone's table has room for
 
 CSS = """
 :root { color-scheme: light dark; --page:#f5f6f8; --card:#ffffff; --text:#1f2430; --faint:#5b6270; --line:#e3e6eb;
@@ -84,9 +87,9 @@ code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fon
   .tiles { grid-template-columns:repeat(6, 1fr); }
   .tiles.photos { grid-template-columns:repeat(3, 1fr); gap:10px 8px; }
   .example img { width:88px; height:88px; } dl { grid-template-columns:1fr; } dd { margin-bottom:6px; }
-  table { font-size:.86rem; } th, td { padding:6px 4px; white-space:normal; }
-  td { overflow-wrap:anywhere; } td:first-child { min-width:6.2em; } td:last-child { min-width:4.6em; }
-  thead th { font-size:.74rem; }
+  table { font-size:.82rem; } th, td { padding:6px 3px; white-space:normal; }
+  td.long { overflow-wrap:anywhere; min-width:6.2em; }
+  thead th { font-size:.7rem; }
   .tiles figcaption { font-size:.78rem; line-height:1.3; } }
 @media print { section { break-inside:avoid; } }
 """
@@ -160,11 +163,14 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def chart(light: bytes, dark: bytes, alt: str, caption: str) -> str:
-    """An SVG chart that follows the page's colours."""
+def chart(
+    light: bytes, dark: bytes, alt: str, caption: str, kind: str = "image/svg+xml", widest: int | None = None
+) -> str:
+    """A chart that follows the page's colours. kind: the media type of both; widest: pixels that it is shown in."""
+    limit = "" if widest is None else f' style="max-width:{widest}px"'
     return (
-        f'<figure><picture><source srcset="{data_uri("image/svg+xml", dark)}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{data_uri("image/svg+xml", light)}" alt="{escape(alt)}"></picture>'
+        f'<figure><picture><source srcset="{data_uri(kind, dark)}" media="(prefers-color-scheme: dark)">'
+        f'<img src="{data_uri(kind, light)}" alt="{escape(alt)}"{limit}></picture>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -180,12 +186,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[
     """`kinds`: the class of each row's first cell. All text is escaped."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
-        f'<tr><td class="{kind}">{escape(row[0])}</td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
+        "<tr>" + _cell(row[0], kind) + "".join(_cell(cell) for cell in row[1:]) + "</tr>"
         for row, kind in zip(rows, kinds, strict=True)
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def breakable(text: str) -> str:
+    """Escaped text that a narrow page breaks after `_`, `-` and `/`, as it does after a space."""
+    return re.sub(r"(?<=[^\W_])([_/-]+)(?=\w)", r"\1<wbr>", escape(text))
+
+
+def _cell(text: str, kind: str = "") -> str:
+    """A cell of a table; `long` where a word of it is longer than a phone's column is wide."""
+    longest = max(map(len, re.split(r"[\s_/-]+", text)))
+    kinds = " ".join(filter(None, (kind, "long" if longest > LONGEST else "")))
+    return f'<td class="{kinds}">{breakable(text)}</td>' if kinds else f"<td>{breakable(text)}</td>"
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from elastic_cnn.demo.page import data_uri, page, paragraph, section, table
+from PIL import Image
+
+from elastic_cnn.demo.page import breakable, chart, data_uri, page, paragraph, section, table
 from elastic_cnn.evaluation.pictures import Mistake
 from elastic_cnn.policy.names import readable
 
-MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
+PIXELS = 1.6  # of a chart to one of the page, where that is wide enough
+
+
+class Pictures(NamedTuple):
+    """A chart as PNG: for a light page, and for a dark one."""
+
+    light: bytes
+    dark: bytes
 
 
 def percent(value: float | None) -> str:
@@ -69,8 +78,8 @@ def against_lines(found: Mapping[str, Any], name: str) -> str:
     )
 
 
-def render(found: Mapping[str, Any], pictures: Mapping[str, Path], wrong: Sequence[Mistake] = ()) -> str:
-    """The page. found: as in report.json. pictures: {name: file} of those that were drawn. wrong: the worst first."""
+def render(found: Mapping[str, Any], pictures: Mapping[str, Pictures], wrong: Sequence[Mistake] = ()) -> str:
+    """The page. found: as in report.json. pictures: those that were drawn, by name. wrong: the worst first."""
     results, data = found["results"], Path(found["data"])
     tested = f"{found['split']} of {data.name or found['data']}"
     if data.name == "split.csv":  # of a run that divided its photos itself
@@ -110,10 +119,10 @@ def _mistakes(wrong: Sequence[Mistake]) -> str:
     for photo, truth, answer in wrong:
         buffer = BytesIO()
         photo.save(buffer, "JPEG", quality=84)
-        source = data_uri(MEDIA[".jpg"], buffer.getvalue())
+        source = data_uri("image/jpeg", buffer.getvalue())
         tiles.append(
-            f'<figure><img src="{source}" alt="a photo of {escape(truth)}"><figcaption>{escape(truth)}<br>'
-            f'<span class="wrong">said: {escape(answer)}</span></figcaption></figure>'
+            f'<figure><img src="{source}" alt="a photo of {escape(truth)}"><figcaption>{breakable(truth)}<br>'
+            f'<span class="wrong">said: {breakable(answer)}</span></figcaption></figure>'
         )
     note = paragraph("wrong answers of the largest loss, the worst first", "note")
     return section("worst", "The worst mistakes", f'<div class="tiles photos">{"".join(tiles)}</div>', note)
@@ -130,11 +139,8 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
     return value is None, -(value or 0.0)
 
 
-def _picture(name: str, title: str, pictures: Mapping[str, Path], caption: str) -> str:
-    path = pictures[name]
-    source = data_uri(MEDIA[path.suffix], path.read_bytes())
-    return section(
-        name,
-        title,
-        f'<figure><img src="{source}" alt="{escape(title)}"><figcaption>{escape(caption)}</figcaption></figure>',
-    )
+def _picture(name: str, title: str, pictures: Mapping[str, Pictures], caption: str) -> str:
+    light, dark = pictures[name]
+    with Image.open(BytesIO(light)) as opened:
+        widest = round(opened.width / PIXELS)
+    return section(name, title, chart(light, dark, title, caption, kind="image/png", widest=widest))

@@ -12,6 +12,7 @@ from elastic_cnn.data.pixels import read_rgb
 from elastic_cnn.data.sampler import UnreadableSample
 from elastic_cnn.evaluation.collect import Answers
 from elastic_cnn.evaluation.tables import Calibration
+from elastic_cnn.extras import require
 from elastic_cnn.files import atomic_write
 from elastic_cnn.policy.figures.style import BLUE, GREY, ORANGE, new_figure, plain, save, style
 from elastic_cnn.policy.names import readable
@@ -21,15 +22,18 @@ NUMBERED = 20  # whose counts stand in it
 TILE, CAPTION, COLUMNS = 180, 34, 6
 
 
-def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path) -> list[Path]:
-    """Counts (C, C), rows as parts of the photos of a class; `path` without its ending."""
+def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path, dark: bool = False) -> Path:
+    """Counts (C, C), rows as parts of the photos of a class, as PNG; `path` without its ending; for a dark page."""
     count = len(classes)
     side = min(12.0, 2.6 + 0.32 * count)
-    with style():
+    shades, low, high, turn = (
+        (_dark_shades(), "#e6e8ee", "#0f1116", 0.7) if dark else ("Blues", "#222222", "white", 0.5)
+    )
+    with style(dark):
         figure = new_figure(side + 1, side)
         axes = figure.add_subplot()
         parts = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        image = axes.imshow(parts, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
         figure.colorbar(image, ax=axes, shrink=0.7, label="part of the photos of a class")
         axes.set_xlabel("answer")
         axes.set_ylabel("truth")
@@ -39,19 +43,26 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path) -> li
             axes.set_yticks(range(count), names)
         if count <= NUMBERED:
             for row, column in zip(*np.nonzero(counts), strict=True):
-                colour = "white" if parts[row, column] > 0.5 else "#222222"
+                colour = high if parts[row, column] > turn else low
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
-    return save(figure, path, ("png",))
+    return save(figure, path, ("png",), dark=dark)[0]
 
 
-def draw_reliability(found: Calibration, path: Path) -> list[Path]:
-    """How often answers of a confidence are right; how many there are stands below."""
-    with style():
+def _dark_shades() -> Any:
+    """From a dark page's ground to blue."""
+    colors: Any = require("matplotlib.colors", "figures")
+    return colors.LinearSegmentedColormap.from_list("dark blues", ["#20242d", "#2b5fae", "#6ea8ff"])
+
+
+def draw_reliability(found: Calibration, path: Path, dark: bool = False) -> Path:
+    """How often answers of a confidence are right, as PNG; how many there are stands below. dark: for a dark page."""
+    line = "#56b4e9" if dark else BLUE
+    with style(dark):
         figure = new_figure(4.6, 4.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         low, high, photos, confidence, right = (np.array(values) for values in zip(*found.bins, strict=True))
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="as sure as right")
-        upper.plot(confidence, right, color=BLUE, marker="o", linewidth=1.5, label="answers")
+        upper.plot(confidence, right, color=line, marker="o", linewidth=1.5, label="answers")
         upper.vlines(
             confidence,
             np.minimum(confidence, right),
@@ -64,11 +75,11 @@ def draw_reliability(found: Calibration, path: Path) -> list[Path]:
         upper.set_ylim(0, 1.02)
         upper.set_title(f"expected calibration error {100 * found.error:.1f} points")
         upper.legend(frameon=False, loc="upper left")
-        lower.bar((low + high) / 2, photos, width=(high - low) * 0.92, color=BLUE, alpha=0.7)
+        lower.bar((low + high) / 2, photos, width=(high - low) * 0.92, color=line, alpha=0.7)
         lower.set_xlabel("confidence")
         lower.set_ylabel("answers")
         lower.set_xlim(0, 1)
-    return save(figure, path, ("png",))
+    return save(figure, path, ("png",), dark=dark)[0]
 
 
 class Mistake(NamedTuple):

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from elastic_cnn.evaluation import tables
 from elastic_cnn.evaluation.collect import Answers
-from elastic_cnn.evaluation.page import against_lines, class_table, render
+from elastic_cnn.evaluation.page import Pictures, against_lines, class_table, render
 from elastic_cnn.evaluation.pictures import contact_sheet, draw_confusion, draw_reliability, mistakes
 from elastic_cnn.extras import require
 from elastic_cnn.files import refuse_unwritable_folder, write_csv, write_json, write_text
@@ -81,17 +82,15 @@ def write_report(
     folder = refuse_taken(out, overwrite)
     require("matplotlib", "figures")
     found = _findings(answers, data, split, checkpoint, base, tta)
-    pictures: dict[str, Path] = {}
     for name in FILES:  # what an earlier report had and this one lacks
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     if not answers.several:
         counts = tables.confusion(answers)
-        (pictures["confusion"],) = draw_confusion(counts, answers.classes, folder / "confusion")
         names = ["truth", *answers.classes]
         rows = [[name, *map(int, row)] for name, row in zip(answers.classes, counts, strict=True)]
         write_csv(folder / "confusion.csv", names, rows)
-    (pictures["reliability"],) = draw_reliability(tables.calibration(answers), folder / "reliability")
+    pictures = _draw(answers, folder)
     wrong = mistakes(answers, tables.worst(answers))
     contact_sheet(wrong, folder / "worst.jpg")
     columns = list(found["classes"][0])
@@ -100,6 +99,20 @@ def write_report(
     write_json(folder / "report.json", found)
     write_text(folder / "index.html", render(found, pictures, wrong))
     return Report(folder, found, tuple(folder / name for name in FILES if (folder / name).exists()))
+
+
+def _draw(answers: Answers, folder: Path) -> dict[str, Pictures]:
+    """Write the charts into the folder, and {name: the chart on white, on dark} for the page."""
+    drawn: dict[str, list[bytes]] = {}
+    with TemporaryDirectory() as other:
+        for dark, place in ((False, folder), (True, Path(other))):
+            charts = {"reliability": draw_reliability(tables.calibration(answers), place / "reliability", dark)}
+            if not answers.several:
+                counts = tables.confusion(answers)
+                charts["confusion"] = draw_confusion(counts, answers.classes, place / "confusion", dark)
+            for name, path in charts.items():
+                drawn.setdefault(name, []).append(path.read_bytes())
+    return {name: Pictures(*both) for name, both in drawn.items()}
 
 
 def _findings(

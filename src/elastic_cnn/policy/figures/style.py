@@ -39,11 +39,22 @@ RC = {
     "svg.fonttype": "none",
     "figure.facecolor": "white",
 }
+DARK = RC | {  # on a dark page's own ground
+    "axes.edgecolor": "#9aa1ad",
+    "axes.facecolor": "none",
+    "axes.labelcolor": "#e6e8ee",
+    "text.color": "#e6e8ee",
+    "xtick.color": "#9aa1ad",
+    "ytick.color": "#9aa1ad",
+    "xtick.labelcolor": "#e6e8ee",
+    "ytick.labelcolor": "#e6e8ee",
+    "figure.facecolor": "none",
+}
 
 
-def style() -> Any:
-    """A context in which figures are made and saved in this look."""
-    return require("matplotlib", "figures").rc_context(RC)
+def style(dark: bool = False) -> Any:
+    """A context in which figures are made and saved in this look: on white, or dark on no ground of their own."""
+    return require("matplotlib", "figures").rc_context(DARK if dark else RC)
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -58,10 +69,15 @@ def plain(text: object, longest: int = 40) -> str:
     return (words if len(words) <= longest else words[: longest - 1] + "…").replace("$", r"\$")
 
 
-def save(figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"), dpi: int = 160) -> list[Path]:
-    """Write `path` (no suffix) in every format, atomically; returns the files. Equal figures give equal files."""
+def save(
+    figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"), dpi: int = 160, dark: bool = False
+) -> list[Path]:
+    """Write `path` (no suffix) in every format, atomically; returns the files. Equal figures give equal files.
+
+    dark: the figure was made in that `style`.
+    """
     written = []
-    with style(), without_boxes():
+    with style(dark), without_boxes():
         figure.draw_without_rendering()
         if use_fonts_for(figure):
             figure.draw_without_rendering()
@@ -69,7 +85,7 @@ def save(figure: Any, path: str | Path, formats: Iterable[str] = ("png", "svg"),
     for kind in formats:
         target = Path(f"{path}.{kind}")
         dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        with style(), without_boxes(), atomic_write(target) as temporary:
+        with style(dark), without_boxes(), atomic_write(target) as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=dates.get(kind))
         written.append(target)
     return written
