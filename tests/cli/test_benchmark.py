@@ -7,7 +7,7 @@ import torch
 
 from elastic_cnn import save_checkpoint
 from elastic_cnn.cli import main
-from elastic_cnn.zoo.checkpoint import NetworkCard
+from elastic_cnn.zoo.checkpoint import InputSpec, NetworkCard
 
 
 def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
@@ -53,8 +53,28 @@ def test_measures_checkpoints_and_writes_json(tmp_path, capsys):
     base = inference["rows"][1]
     assert base["ratios"]["eager"] == {"median": 1, "low": 1, "high": 1}
     assert "of base, same form" in capsys.readouterr().out
-    assert main(["benchmark", paths[0], "-o", str(out)]) == 2
+    assert main(["benchmark", paths[0], "-o", str(out), "--size", "32"]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "side", "told"),
+    [
+        ((48, 48), [], 48, "timed at 48 x 48: {path} is meant for photos of 48 x 48; --size PX takes another"),
+        ((32, 128), [], 64, "timed at 64 x 64: {path} is meant for photos of 32 x 128, about as many pixels"),
+        ((48, 48), ["--size", "32"], 32, ""),
+    ],
+)
+def test_a_checkpoint_is_timed_at_its_own_size(own, given, side, told, tmp_path, capsys):
+    kwargs = {"num_classes": 2, "stem_width": 8, "channels": [8] * 4}
+    card = NetworkCard("resnet10t", kwargs, input=InputSpec(own))
+    path, out = save_checkpoint(tmp_path / "net.safetensors", card.build(), card), tmp_path / "out.json"
+    words = ["--forms", "eager", "--batch-sizes", "1", "--rounds", "2", "-o", str(out), *given]
+    assert main(["benchmark", str(path), *words]) == 0
+    assert json.loads(out.read_text())["request"]["size"] == side
+    err = capsys.readouterr().err
+    assert told.format(path=path) in err
+    assert bool(told) == ("timed at" in err)
 
 
 @pytest.mark.parametrize(

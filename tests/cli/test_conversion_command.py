@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from elastic_cnn import load_checkpoint, restore
@@ -30,6 +31,7 @@ def test_from_a_checkpoint_and_photos_to_a_faster_network(trained, tiny, tmp_pat
     command = ["elasticize", str(trained), "--photos", str(tiny / "photos" / "train"), "--count", "8", "-o", str(out)]
     assert main([*command, "--budget", "95%", "--form", "bf16", "--test", str(tiny / "photos")]) == 0
     text = capsys.readouterr().out
+    assert text.index("to test on, val: ") < text.index("multiply-adds")
     ratio = float(re.search(r"multiply-adds +1 +(0\.\d+)", text)[1])
     assert 0.85 < ratio <= 0.95
     assert re.search(r"time, bf16 +1 +\d+\.\d+ \(", text)
@@ -53,6 +55,24 @@ def test_from_a_checkpoint_and_photos_to_a_faster_network(trained, tiny, tmp_pat
         restore(fast)
     assert main([*command, "--budget", "0.95"]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_the_labelled_photos_is_told_before_the_conversion(trained, tiny, tmp_path, capsys):
+    photos = ["--photos", str(tiny / "photos" / "train"), "--count", "4", "--no-timing", "--no-refit"]
+    for level, name in enumerate(("dark", "light", "grey")):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9), (level, 0, 0)).save(tmp_path / "val" / name / "a.png")
+    command = ["elasticize", str(trained), *photos, "--test", str(tmp_path)]
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "'grey', which the 2 classes to choose from lack" in told.err
+    assert told.out == ""
+    shutil.rmtree(tmp_path / "val" / "grey")
+    (tmp_path / "val" / "light" / "a.png").rename(tmp_path / "val" / "dark" / "b.png")
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("to test on, val: 2 photos in 1 class")
+    assert "light" in told.err
 
 
 def test_a_tolerance_is_kept_on_photos_held_out(trained, tiny, tmp_path, capsys):

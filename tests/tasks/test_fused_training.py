@@ -1,5 +1,6 @@
 """Runs whose blocks train in fused passes: the recipe's key, an exact resume, checkpoints that load anywhere."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -70,8 +71,31 @@ def test_the_key_of_the_recipe():
     recipe = Recipe(channels_last=True, fused="auto")
     assert use_training_form(replace(recipe, fused="never"), network, CPU) == ""
     assert not any(isinstance(module, TrainingForm) for module in network.modules())
-    assert "ElasticResidual" in use_training_form(recipe, network, CPU)
+    said = use_training_form(recipe, network, CPU)
+    assert re.fullmatch(
+        r"(\d+) of \1 blocks and shortcuts train in the fused form, the same computation in less time", said
+    )
     assert any(isinstance(module, TrainingForm) for module in network.modules())
+
+
+@needs_kernels
+def test_reasons_are_told_to_whom_asks_for_the_form():
+    """Who trains is told how many blocks gain, `fused=always` why the others do not; nothing where none can."""
+    recipe = Recipe(channels_last=True, fused="auto")
+    network = create_model("resnet26", layers=(1, 1, 1, 1))
+    network.layer1[0].conv2 = torch.nn.Sequential(network.layer1[0].conv2, torch.nn.Dropout(0.1))
+    said = use_training_form(recipe, network, CPU)
+    assert re.match(r"\d+ of \d+ blocks .*, the others as they are \(fused=always says why\)$", said), said
+    assert "left, " not in said
+    assert "left, " in use_training_form(replace(recipe, fused="always"), network, CPU)
+    assert use_training_form(recipe, torch.nn.Conv2d(3, 3, 1), CPU) == ""
+
+
+def test_a_missing_compiler_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(training_ops, "unavailable", lambda: "no native kernels: no compiler")
+    said = use_training_form(Recipe(channels_last=True, fused="auto"), create_model("resnext_small_elastic"), CPU)
+    assert said.endswith("no native kernels: no compiler (see `elastic doctor`)")
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train-batch-sizes", type=_numbers, default=(), metavar="N,...", help="also time training steps"
     )
     parser.add_argument(
-        "--size", type=int, default=224, metavar="PX", help="height and width of the input (default: 224)"
+        "--size",
+        type=int,
+        metavar="PX",
+        help="height and width of the input (default: those that NETWORK was trained for, where it is a checkpoint "
+        "or a run, else 224)",
     )
     parser.add_argument("--dtypes", type=_names, default=("float32",), metavar="DTYPE,...", help="default: float32")
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: torch's number")
@@ -47,6 +51,19 @@ def _numbers(text: str) -> tuple[int, ...]:
     return () if numbers == (0,) else numbers
 
 
+def _size_of(network: str) -> tuple[int, str]:
+    """The side of the square that `network` is timed at, and why in words: its own input's, of a rectangle that of as
+    many pixels."""
+    from elastic_cnn.zoo.checkpoint import means_checkpoint, read_card
+
+    if not means_checkpoint(network):
+        return 224, ""
+    height, width = read_card(network).input.size
+    side = height if height == width else 32 * max(1, round((height * width) ** 0.5 / 32))
+    meant = f"meant for photos of {height} x {width}" + ("" if height == width else ", about as many pixels")
+    return side, f"timed at {side} x {side}: {network} is {meant}; --size PX takes another"
+
+
 def run(args: argparse.Namespace) -> None:
     import torch
 
@@ -57,13 +74,14 @@ def run(args: argparse.Namespace) -> None:
         refuse_output(args.out, args.overwrite)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device here: leave out --device")
+    size, why = _size_of(args.network) if args.size is None else (args.size, "")
     request = Request(
         args.network,
         args.against,
         args.forms,
         args.batch_sizes,
         args.train_batch_sizes,
-        args.size,
+        size,
         args.dtypes,
         (torch.get_num_threads(),) if args.threads is None else args.threads,
         args.device,
@@ -72,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
         args.rounds,
         args.seconds,
     )
+    if why:
+        print(why, file=sys.stderr)
     results = benchmark(request, lambda line: print(line, file=sys.stderr, flush=True))
     if not any(cell["rows"] for cell in results["cells"]):
         reasons = [entry["reason"] for cell in results["cells"] for entry in cell["unavailable"]]

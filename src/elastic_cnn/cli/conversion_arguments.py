@@ -1,14 +1,19 @@
 """What `elastic elasticize` needs besides for a conversion on photos: its arguments, its run, its table and picture."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from elastic_cnn.tasks.spec import task_spec
+
+if TYPE_CHECKING:
+    from elastic_cnn.data.image_folder import ImageFolder
 
 AIMS = ("budget", "time", "tolerance")
 
@@ -66,6 +71,7 @@ def convert_on_photos(
     from elastic_cnn.files import naming, refuse_unwritable_folder
 
     network.eval()
+    test = None if args.test is None else _open_test(card, args.test)
     transform = card.transform()
     count = args.count * (2 if args.tolerance is None else 3)  # as many others are held out
     photos = collect(args.photos, count, transform, network, args.seed)
@@ -98,8 +104,8 @@ def convert_on_photos(
     others = batches(photos[own:]) if len(photos) > own else []
     image = photos[:1].contiguous(memory_format=torch.channels_last)
     outcome = compare_networks(network, elastic, others, image, None if args.no_timing else args.form, card.task)
-    if args.test:
-        outcome = replace(outcome, top1=_test(network, elastic, card, args.test))
+    if test is not None:
+        outcome = replace(outcome, top1=_test(network, elastic, test))
     print(outcome.table())
     steps = {**elastic.conversion_report.to_dict(), "aim": {name: getattr(args, name) for name in AIMS}}
     return elastic, replace(card, info={**card.info, "conversion": steps})
@@ -124,15 +130,26 @@ def draw(elastic: Any, out: str) -> list[Path]:
         return []
 
 
-def _test(network: nn.Module, elastic: nn.Module, card: Any, data: str) -> tuple[float, float]:
-    from elastic_cnn.data.left_out import LeftOut
-    from elastic_cnn.export.photos import open_split, top1
+def _open_test(card: Any, data: str) -> ImageFolder:
+    """The photos of `--test`, opened before anything is computed; says what was found. `ValueError`: not to be used."""
+    from elastic_cnn.data.left_out import warn
+    from elastic_cnn.export.photos import open_split
 
     if not task_spec(card.task).top1 or not card.classes:
         raise ValueError("--test needs a checkpoint of a classifier that knows its classes")
+    folder = open_split(data, "val", card.classes, card.input)
+    print(f"to test on, {folder.found_line}")
+    for notice in folder.notices:
+        warn(notice)
+    return folder
+
+
+def _test(network: nn.Module, elastic: nn.Module, folder: ImageFolder) -> tuple[float, float]:
     import torch
 
-    folder = open_split(data, "val", card.classes, card.input)
+    from elastic_cnn.data.left_out import LeftOut
+    from elastic_cnn.export.photos import top1
+
     with torch.no_grad():
         before, after = top1([network, elastic], folder, len(folder), LeftOut())
     return before, after

@@ -33,11 +33,24 @@ def obstacle(recipe: Recipe, device: torch.device) -> str:
 def use_training_form(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> str:
     """Bring `network` into its training form, in place, where the recipe allows; returns what was done, in words.
 
-    Empty where the recipe does not lead there (by `fused: auto` alone, nothing is missed).
-    `ValueError` where the recipe asks for it (`fused: always`) and it cannot be had.
+    Empty where the recipe does not lead there, or no block has such a form (by `fused: auto` alone, nothing is missed).
+    `fused: always` names each block that trains as it is, and why; `ValueError` where all do.
     """
     reason = obstacle(recipe, device)
     report = FormReport(reason=reason) if reason else optimize_for_training(network)
     if recipe.fused == "always" and not report.fused:
         raise ValueError(f"fused=always, but no block can train in fused passes: {report.reason or report}")
-    return "" if reason else str(report)
+    if reason:
+        return ""
+    return str(report) if recipe.fused == "always" else _in_short(report)
+
+
+def _in_short(report: FormReport) -> str:
+    """The report as somebody who trains wants it: how much gains, and what that means."""
+    if report.reason:
+        return f"all blocks train in the plain form, which is slower: {report.reason} (see `elastic doctor`)"
+    fused, count = len(report.fused), len(report.fused) + len(report.plain)
+    if not fused:
+        return ""
+    others = ", the others as they are (fused=always says why)" if fused < count else ""
+    return f"{fused} of {count} blocks and shortcuts train in the fused form, the same computation in less time{others}"
