@@ -56,7 +56,7 @@ def run(place):
 
 REFUSED = {
     ("batch_size=1",): "batch norm needs two: raise batch_size",
-    ("batch_size=64",): "batch_size=64 exceeds the 12 training images: lower batch_size",
+    ("batch_size=64",): "batch_size=64 exceeds the 12 training images: add batch_size=8",
     ("batch_size=0",): "batch_size",
     ("batch_size=-4",): "batch_size",
     ("accumulate=3",): "batch_size=4 cannot be divided evenly over 1 process(es) x accumulate=3",

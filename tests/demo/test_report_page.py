@@ -56,3 +56,12 @@ def test_nothing_is_wider_than_a_telephone(page):
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_no_table_is_cut(page):
+    """Every column is seen without scrolling, beside a chart too."""
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        cut = "boxes => boxes.map(box => box.scrollWidth - box.clientWidth)"
+        assert max(page.eval_on_selector_all(".scroll", cut)) == 0, width
+    page.set_viewport_size({"width": 1280, "height": 900})

@@ -118,7 +118,12 @@ def test_by_the_commands(flat, start, whole, tmp_path, capsys):
     command = ["train", "distill_short", f"weights={start}", f"teacher={whole[0]}", "image_size=32", "batch_size=8"]
     command += ["--data", str(flat), "--split", "0.25", "-o", str(tmp_path / "run"), "--accelerator", "cpu"]
     assert main([*command, "--no-progress", "--workers", "0"]) == 0
-    assert "of the teacher's answers changed" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "of the teacher's answers changed" in told
+    assert told.endswith(f"next: elastic export {tmp_path / 'run'} --format onnx\n")
+    for checkpoint in (tmp_path / "run", tmp_path / "run" / "last.safetensors"):
+        assert main(["eval", str(checkpoint), "--accelerator", "cpu"]) == 2
+        assert f"{checkpoint} was trained on photos without labels" in capsys.readouterr().err
     before = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert main(["train", "--resume", "-o", str(tmp_path / "run"), "--no-progress", "--workers", "0"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["last_results"] == before["last_results"]

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.console import Console
+    from elastic_cnn.tasks.run_folder import data_of_unlabelled
 
     if args.against and not args.out:
         raise ValueError("--against goes with -o: the comparison stands in the report")
@@ -50,6 +51,11 @@ def run(args: argparse.Namespace) -> None:
 
         refuse_taken(args.out, args.overwrite)
     data, places = data_or_own(args, args.checkpoint)
+    if data_of_unlabelled(args.checkpoint) == data:
+        raise ValueError(
+            f"{args.checkpoint} was trained on photos without labels, which do not say what is right: give "
+            "labelled ones by --data DIR"
+        )
     options = training.TestOptions(args.image_size, args.batch_size, args.strict, **places, tta=args.tta)
     settings = machine_settings(args)
     console = Console(settings.progress)

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
     require("lightning", "train")
     from elastic_cnn.tasks import training
     from elastic_cnn.tasks.console import Console
+    from elastic_cnn.tasks.run_folder import SAME_ANSWERS
     from elastic_cnn.tasks.strict import told_with_file
 
     args.resume = args.resume or bool(args.extend)
@@ -141,7 +142,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     console.line("\n".join(summary.lines()))
-    console.line(how_to_test(recipe.task, args.out))
+    unlabelled = summary.metric == SAME_ANSWERS
+    console.line(
+        next_line("export", args.out, "--format", "onnx") if unlabelled else how_to_test(recipe.task, args.out)
+    )
 
 
 def check(args: argparse.Namespace) -> None:

@@ -31,18 +31,17 @@ class Outcome:
     top1: tuple[float, float] | None = None
 
     def table(self) -> str:
-        """One line each, the base beside the conversion."""
+        """One line each, the base beside the conversion; below them why it was not timed, where it should have been."""
         rows = [["multiply-adds", "1", f"{self.macs:.3f}"]]
         if self.time is not None:
             shown = f"{self.time.median:.3f} ({self.time.low:.3f} to {self.time.high:.3f})"
             rows.append([f"time, {self.form}", "1", shown])
-        elif self.obstacle:
-            rows.append([f"time, {self.form}", "1", self.obstacle])
         if self.same is not None:
             rows.append([f"same answers on {self.photos} other photos", "100%", f"{self.same:.1%}"])
         if self.top1 is not None:
             rows.append(["top-1", *(f"{value:.2%}" for value in self.top1)])
-        return text_table(["", "base", "converted"], rows)
+        shown = text_table(["", "base", "converted"], rows)
+        return f"{shown}\nnot timed: {self.obstacle}" if self.obstacle else shown
 
 
 def compare_networks(

@@ -131,7 +131,9 @@ class TrainBatches:
                 f"accumulate={accumulate}"
             )
         if length < batch_size:
-            raise ValueError(f"batch_size={batch_size} exceeds the {length} training images: lower batch_size")
+            whole = world_size * accumulate
+            fitting = whole << (max(1, length // whole).bit_length() - 1)
+            raise ValueError(f"batch_size={batch_size} exceeds the {length} training images: add batch_size={fitting}")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
         self.steps = length // batch_size

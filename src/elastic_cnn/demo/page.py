@@ -38,7 +38,7 @@ th:first-child, td:first-child { text-align:left; padding-left:0; }
 thead th { color:var(--faint); font-weight:600; font-size:.86rem; }
 tbody tr:last-child td { border-bottom:0; }
 .base { color:var(--base); font-weight:600; } .elastic { color:var(--elastic); font-weight:600; }
-.pair table { font-size:.9rem; } .pair th, .pair td { padding:7px 6px; }
+.pair table { font-size:.9rem; } .pair th, .pair td { padding:7px 6px; white-space:normal; }
 .pair { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap:18px;
   align-items:start; }
 figure { margin:0; } figure img { width:100%; height:auto; display:block; } figcaption { margin-top:4px; }
@@ -90,6 +90,7 @@ code { font-family:ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fon
   table { font-size:.82rem; } th, td { padding:6px 3px; white-space:normal; }
   td.long { overflow-wrap:anywhere; min-width:6.2em; }
   thead th { font-size:.7rem; }
+  .pair table { font-size:.78rem; } .pair thead th { font-size:.66rem; } .pair th, .pair td { padding:6px 2px; }
   .tiles figcaption { font-size:.78rem; line-height:1.3; } }
 @media print { section { break-inside:avoid; } }
 """

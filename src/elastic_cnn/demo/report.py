@@ -197,7 +197,7 @@ def _errors_by_size(results: Results) -> str:
         "error by object size",
     )  # fmt: skip
     caption = "Error by the true height of the digit: mean over the seeds with Student's 95% interval, and every seed."
-    header = ["height, px", "images", "base", "Elastic", "difference, points", "bootstrap 95%", "t 95%"]
+    header = ["height, px", "images", "base", "Elastic", "differ\u00adence, points", "bootstrap 95%", "t 95%"]
     rows = [[part.label, f"{len(part.members):,}", *_cells(part)] for part in results.bins]
     shown = figure(chart, caption) + table(header, rows, [""] * len(rows))
     return section("sizes", "Error by object size", f'<div class="pair">{shown}</div>')

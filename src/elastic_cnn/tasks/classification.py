@@ -24,6 +24,7 @@ from elastic_cnn.files import atomic_write
 from elastic_cnn.tasks.elastic_start import files_of
 from elastic_cnn.tasks.geometry import CropOptions, testing_transform, training_transform
 from elastic_cnn.tasks.recipe import Recipe, task_options
+from elastic_cnn.tasks.run_folder import SAME_ANSWERS
 from elastic_cnn.tasks.settings import Settings, TestOptions
 from elastic_cnn.tasks.task import Batch, Job, Task
 from elastic_cnn.tasks.weights import classes_to_keep, make_network
@@ -175,13 +176,13 @@ class Classification(Task):
 class SameAnswers(Classification):
     """For photos without labels, whose targets are a teacher's answers: how many of those stay and how many change."""
 
-    metric = "same_answers"
-    told = ("loss", "same_answers", "changed_answers")
+    metric = SAME_ANSWERS
+    told = ("loss", SAME_ANSWERS, "changed_answers")
 
     def validation_results(self) -> dict[str, Any]:
         """loss, same_answers and changed_answers (fractions of the photos)."""
         found = super().validation_results()
-        return {"loss": found["loss"], "same_answers": found["top1"], "changed_answers": found["top1_error"]}
+        return {"loss": found["loss"], SAME_ANSWERS: found["top1"], "changed_answers": found["top1_error"]}
 
     def headline(self, results: dict[str, Any]) -> str:
         changed = 100 * results["changed_answers"]

@@ -19,6 +19,7 @@ from elastic_cnn.tasks.recipe import Recipe
 from elastic_cnn.text import listed
 
 STATE_VERSION = 1
+SAME_ANSWERS = "same_answers"  # the metric of runs whose photos have no labels
 
 
 class RunFolder:
@@ -199,6 +200,17 @@ def data_of_run(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
     place = Path(checkpoint)
     folder = RunFolder(place if place.is_dir() else place.parent)
     return folder.own_data(), folder.own_places()
+
+
+def data_of_unlabelled(checkpoint: str | Path) -> str | None:
+    """The data of the run that a checkpoint lies in, or that it is, where a teacher's answers stood for its labels."""
+    place = Path(checkpoint)
+    folder = RunFolder(place if place.is_dir() else place.parent)
+    try:
+        metric = json.loads(folder.summary_json.read_text(encoding="utf-8"))["metric"]
+        return folder.own_data() if metric == SAME_ANSWERS else None
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or none that ended
+        return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
