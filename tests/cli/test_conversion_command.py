@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from elastic_cnn import load_checkpoint, restore
 from elastic_cnn.cli import main
+from elastic_cnn.conversion.outcome import Outcome
 from elastic_cnn.zoo import InputSpec, NetworkCard, create_model, save_checkpoint
 
 
@@ -73,6 +74,13 @@ def test_what_is_wrong_with_the_labelled_photos_is_told_before_the_conversion(tr
     told = capsys.readouterr()
     assert told.out.startswith("to test on, val: 2 photos in 1 class")
     assert "light" in told.err
+
+
+def test_why_a_network_was_not_timed_stands_below_the_table_in_full():
+    reason = "the form 'native' cannot be timed here: it does " + "and does ".join("abcdefghij") + "serve"
+    table, said = Outcome(0.8, "native", None, reason, 1.0, 4).table().rsplit("\n", 1)
+    assert said == f"not timed: {reason}"
+    assert "time" not in table
 
 
 def test_a_tolerance_is_kept_on_photos_held_out(trained, tiny, tmp_path, capsys):

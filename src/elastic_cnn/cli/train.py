@@ -142,10 +142,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"elastic: {interrupted}", file=sys.stderr)
         raise SystemExit(interrupted.code) from interrupted
     console.line("\n".join(summary.lines()))
-    unlabelled = summary.metric == SAME_ANSWERS
-    console.line(
-        next_line("export", args.out, "--format", "onnx") if unlabelled else how_to_test(recipe.task, args.out)
-    )
+    if summary.metric == SAME_ANSWERS:  # without labels there is nothing to test on
+        console.line(next_line("export", args.out, "--format", "onnx"))
+    else:
+        console.line(how_to_test(recipe.task, args.out))
 
 
 def check(args: argparse.Namespace) -> None:
