@@ -11,7 +11,7 @@ from PIL import Image
 
 from elastic_cnn.data.held_out import HeldOut
 from elastic_cnn.data.image_folder import ImageFolder, eval_transform
-from elastic_cnn.data.listings import Row, read_listing, write_listing
+from elastic_cnn.data.listings import Row, read_listing, read_rows, write_listing
 
 CLASSES = {"cat": 10, "dog": 5, "owl": 1}
 
@@ -122,6 +122,17 @@ def test_lists_as_excel_and_windows_write_them(flat):
     assert len(read_listing(root / "trailing.csv", None)) == 2
     with pytest.raises(ValueError, match=r"excel\.csv, line 4: the label is missing"):
         read_listing(write(root / "excel.csv", *lines[:3], "photos\\dog\\1.png;"), None)
+
+
+def test_a_column_of_classes_may_be_empty_where_none_are_needed(flat):
+    """As the list of a run is that was trained without labels."""
+    path = write(flat / "list.csv", "path,label,split", "cat/1.png,,train", "cat/2.png,,val")
+    assert [row.label for row in read_rows(path, "optional")] == ["", ""]
+    with pytest.raises(ValueError, match="line 2: the label is missing"):
+        read_rows(path)
+    path = write(flat / "list.csv", "path,label,split", "cat/1.png,cat,train", "cat/2.png,,val")
+    with pytest.raises(ValueError, match="line 3: the label is missing"):
+        read_rows(path, "optional")
 
 
 @pytest.mark.parametrize(

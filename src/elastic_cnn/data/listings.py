@@ -37,7 +37,8 @@ def is_listing(path: str | Path) -> bool:
 
 
 def read_rows(path: Path, labels: str = "needed") -> list[Row]:
-    """The rows of a list. labels: as of `folders.arrange`; a column of classes must be there where they are needed.
+    """The rows of a list. labels: as of `folders.arrange`; a column of classes must be there where they are needed, and
+    may be empty from top to bottom where they are not.
 
     `ValueError` names the file, and the line, where columns or values are missing or too many, a photo is there twice
     with different classes, or it is in several splits.
@@ -54,7 +55,7 @@ def read_rows(path: Path, labels: str = "needed") -> list[Row]:
         head, text = rest.partition("\n")[0], rest
     separator = said[1] if said else max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
-    rows, seen = [], dict[str, Row]()
+    rows, lines = list[Row](), list[int]()
     try:
         columns = _columns(path, reader.fieldnames or (), labels)
         for entry in reader:
@@ -65,13 +66,17 @@ def read_rows(path: Path, labels: str = "needed") -> list[Row]:
                     f"{separator!r} needs quotes around it"
                 )
             row = Row(*((entry[columns[kind]] if kind in columns else "") or "" for kind in COLUMNS))
-            row = Row(row.path.strip(), same_name(row.label.strip()), row.split.strip())
-            _check(path, line, row, columns, seen)
-            rows.append(row)
+            rows.append(Row(row.path.strip(), same_name(row.label.strip()), row.split.strip()))
+            lines.append(line)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
     if not rows:
         raise ValueError(f"{path} lists no photos")
+    if labels != "needed" and not any(row.label for row in rows):
+        columns.pop("label", None)
+    seen = dict[str, Row]()
+    for line, row in zip(lines, rows, strict=True):
+        _check(path, line, row, columns, seen)
     return rows
 
 
