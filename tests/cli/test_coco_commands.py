@@ -1,6 +1,7 @@
 """Multi-label data whose annotations and photos lie anywhere, through the real commands; what is told and refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_the_same_photos_in_two_files_and_a_file_of_no_objects(place, tmp_path, 
     ("command", "message"),
     [
         (["eval", "RUN", "--images", "."], "the data is missing"),
-        (["stress", "RUN"], "the data is missing: give --data DIR, or --annotations FILE --images DIR"),
+        (["stress", "LONE"], "the data is missing: give --data DIR, or --annotations FILE --images DIR"),
         (["train", "RECIPE", "-o", "OUT"], "the data is missing"),
         (["train", "small_images", "--annotations", "a.json", "--images", ".", "-o", "OUT"],
          "unknown key 'options.annotations'"),
@@ -140,6 +141,7 @@ def test_wrong_arguments_and_files_are_one_line(command, message, run, place, tm
     (tmp_path / "noise.json").write_bytes(bytes(range(256)))
     known = {"RUN": run, "RECIPE": place / "recipe.yaml", "OUT": tmp_path / "out", "HUGE": tmp_path / "huge.json"}
     known |= {"NOISE": tmp_path / "noise.json", "PICTURES": place / "pictures" / "val"}
+    known["LONE"] = shutil.copy(run / "best.safetensors", tmp_path)  # away from the run, whose folder knows its data
     assert main([str(known.get(word, word)) for word in command]) == 2
     told = capsys.readouterr().err
     assert told.startswith("elastic: error: ")

@@ -164,5 +164,6 @@ def test_a_second_time_the_masks_are_there_already(seen, tmp_path, capsys, monke
     words = ["explore", root / "net.safetensors", "--data", root / "data", "-o", tmp_path / "again", "--map", "pca"]
     assert main(list(map(str, words))) == 0
     assert (tmp_path / "again" / "masks" / "errors" / "0000" / f"{FEW - 1:07d}.png").is_file()
+    words[words.index("-o") + 1] = tmp_path / "both"
     assert main([*map(str, words), "--against", str(root / "net.safetensors")]) == 2
     assert "a segmentation network is looked at alone" in capsys.readouterr().err
