@@ -207,6 +207,27 @@ def test_blocks_called_twice_have_the_mean_and_those_never_called_none():
         scale_policy(Calls(crops=True), images)
 
 
+class Mapped(nn.Module):
+    """Runs its convolutions on two crops by torch.vmap."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, x):
+        return torch.vmap(self.body)(torch.stack([x, x.flip(3)])).mean(dim=0)
+
+
+def test_blocks_under_vmap_are_refused_and_the_network_still_answers():
+    network, images = elastic_cnn.elasticize(Mapped().eval()), torch.randn(2, 3, 16, 16)
+    with record_policy(network) as policy, torch.no_grad():
+        assert torch.equal(network(images), network(images))
+        with pytest.raises(ValueError, match=r"these blocks run under torch\.vmap"):
+            policy.scores()
+    with pytest.raises(ValueError, match=r"these blocks run under torch\.vmap.*body"):
+        scale_policy(network, images)
+
+
 def test_stages_are_those_of_surgery_wherever_the_network_stands():
     network = elastic_cnn.elasticize(timm.create_model("convnext_atto", depths=(1, 1, 2, 1), dims=(16, 16, 32, 32)))
     assert [block.stage for block in block_info(network)] == [1, 2, 3, 3]

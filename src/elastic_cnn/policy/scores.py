@@ -108,10 +108,11 @@ class PolicyRecorder:
         self._means: dict[int, dict[int, list[Tensor]]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._outside: set[int] = set()  # blocks called again while the network itself was not
+        self._mapped: set[int] = set()  # blocks called under torch.vmap, whose tensors cannot be kept
         self._running = False
 
     def _begin(self, *_: Any) -> None:
-        self._means, self._sizes, self._outside, self._running = {}, {}, set(), True
+        self._means, self._sizes, self._outside, self._mapped, self._running = {}, {}, set(), set(), True
 
     def _end(self, *_: Any) -> None:
         self._running = False
@@ -119,6 +120,9 @@ class PolicyRecorder:
     def _observer(self, block: int, branch: int) -> Callable[..., None]:
         def observe(module: nn.Module, inputs: Any, activation: Tensor) -> None:  # activation: (N, C, H, W)
             dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
+            if torch._C._functorch.is_batchedtensor(activation):
+                self._mapped.add(block)
+                return
             if isinstance(module, (nn.Conv2d, nn.ModuleList)):  # no activation of its own
                 activation = activation.relu()
             means = self._means.setdefault(block, {}).setdefault(branch, [])
@@ -131,6 +135,11 @@ class PolicyRecorder:
         return observe
 
     def _check(self) -> None:
+        if self._mapped:
+            raise ValueError(
+                f"these blocks run under torch.vmap, where no image's activation can be kept, so that no image has a "
+                f"score there: {self._names(self._mapped)}; call them on a batch instead"
+            )
         if not self._means:
             raise ValueError("no elastic block ran yet: call the network inside record_policy, then read the scores")
         if self._outside:
