@@ -71,6 +71,21 @@ def test_wrong_input_is_one_line_and_exit_code_2(tiny, checkpoint, tmp_path, cap
         assert len(error.strip().splitlines()) == 1
 
 
+def test_photos_of_which_none_can_be_read_have_no_results(tiny, checkpoint, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    shutil.copytree(tiny / "photos", photos)
+    for path in photos.glob("val/*/*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    out = tmp_path / "results.json"
+    assert evaluate(checkpoint, "--data", photos, "--json", out) == 2
+    assert capsys.readouterr().err.strip().endswith(f"elastic: error: no photo of {photos} (val) could be read")
+    assert not out.exists()
+    command = ["train", tiny / "tiny.yaml", "--data", photos, "-o", tmp_path / "run", "--workers", 0]
+    assert main([*map(str, command), "--accelerator", "cpu"]) == 2
+    assert "no photo of the validation can be read, the last being " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
 def test_eval_prints_what_training_printed(tiny, tmp_path, capsys):
     """The same number in the same words; another precision is named."""
     for precision in ("fp32", "bf16-mixed"):

@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from elastic_cnn import elasticize, set_blend
+from elastic_cnn import convert, elasticize, set_blend
 from elastic_cnn.conversion import influence
 from elastic_cnn.conversion import ridge as ridge_module
 from elastic_cnn.conversion.order import arrange
@@ -125,3 +126,34 @@ def test_influence_is_the_divergence_of_the_answers(task, monkeypatch):
                 moved = F.kl_div(own.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="batchmean")
             assert found[name] == pytest.approx(float(moved), rel=0.35), name
     assert len(names) == 2
+
+
+class _Odd(nn.Module):
+    """Two convolutions that `forward` runs in its own way, by `how`."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Softplus(), nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, x):
+        return self.how(self.body, x)
+
+
+def _mapped(body, x):
+    return torch.vmap(body)(torch.stack([x, x.flip(3)])).mean(dim=(0, 3, 4))
+
+
+def _gradient(body, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(body(x).square().sum(), x)[0].mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [(_mapped, r"body.* runs under torch\.vmap"), (_gradient, r"takes a gradient inside forward")],
+)
+def test_networks_that_cannot_be_measured_are_refused_in_words(how, message):
+    with pytest.raises(ValueError, match=message):
+        convert(_Odd(how).eval(), torch.randn(12, 3, 16, 16), budget=0.9)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elastic_cnn.cli import main
 from elastic_cnn.policy.scores import BlockInfo
 from elastic_cnn.policy.table import PolicyInfo, merge_parts, read_info, read_policy, schema_of, write_part
 
@@ -149,6 +150,18 @@ def test_files_of_other_kinds_are_refused_by_name(tmp_path):
     (tmp_path / "unfinished" / "parts").mkdir(parents=True)
     with pytest.raises(ValueError, match="unfinished collection"):
         read_policy(tmp_path / "unfinished")
+
+
+def test_a_column_twice_and_no_rows_are_refused(tmp_path, capsys):
+    path = write(tmp_path / "policy.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("id", table.column("id")), tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match=r"twice\.parquet: there are several columns 'id': keep one of them"):
+        read_policy(tmp_path / "twice.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
+    assert main(["figures", str(tmp_path / "none.parquet")]) == 2
+    assert "none.parquet has no rows: collect it anew" in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.parametrize(

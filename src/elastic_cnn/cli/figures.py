@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else path.parent / "figures"
     refuse_output(out, args.overwrite, folder=True)
     table = read_policy(path)
+    if not len(table):
+        raise ValueError(f"{path} has no rows: collect it anew, from a folder that holds photos")
     opener = open_path_or_none(args.data or table.info.data_root, table.column("path"))
     formats = tuple(dict.fromkeys(args.format or ("png", "svg")))
     for written in draw_all(table, out, opener, seed=args.seed, formats=formats, note=print):

@@ -85,6 +85,11 @@ def _measure(
             totals[key] = 0
 
             def measure(_: Any, args: Any, key: Any = key, block: Any = block, section: Any = section) -> None:
+                if torch._C._functorch.is_batchedtensor(args[0]):
+                    raise ValueError(
+                        f"{key[0]} runs under torch.vmap, where what it sees of the photos cannot be kept: "
+                        "call it on a batch instead, or make the network elastic with elasticize"
+                    )
                 totals[key] = totals[key] + _products_of_errors(block, section, specs[key[0]], args[0])
 
             handles.append(entry.register_forward_pre_hook(measure))

@@ -188,9 +188,18 @@ def first(images: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def macs_of_modules(network: nn.Module, images: Tensor) -> dict[str, int]:
-    """{name: multiply-adds of that module for one image}, "" the network's."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(images[:1])
+    """{name: multiply-adds of that module for one image}, "" the network's. `ValueError` where torch cannot count."""
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            network(images[:1])
+    except RuntimeError as error:
+        if "autograd.grad()" not in str(error):
+            raise
+        raise ValueError(
+            f"{type(network).__name__} takes a gradient inside forward (torch.autograd.grad), where torch cannot count "
+            "the multiply-adds of its modules, by which blocks are chosen: make it elastic with elasticize"
+        ) from error
     top = type(network).__name__
     counts = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
     found = {name.removeprefix(f"{top}."): macs for name, macs in counts.items()}

@@ -235,7 +235,7 @@ def read_policy(path: str | Path) -> PolicyTable:
     """Read and check a policy table; `path` may be the folder that `elastic policy` wrote.
 
     Raises `ValueError`, naming the file, where it is missing, truncated, no policy table, of another version, lacks a
-    column or has it in another type, repeats an id, or holds scores that are missing or not finite.
+    column or has it twice or in another type, repeats an id, or holds scores that are missing or not finite.
     """
     path = policy_file(path)
     file = _open(path)
@@ -246,6 +246,8 @@ def read_policy(path: str | Path) -> PolicyTable:
         for column in expected:
             if column.name not in found.names:
                 raise ValueError(f"column {column.name!r} is missing")
+            if found.names.count(column.name) > 1:
+                raise ValueError(f"there are several columns {column.name!r}: keep one of them")
             if found.field(column.name).type != column.type:
                 raise ValueError(f"column {column.name!r} is {found.field(column.name).type}, should be {column.type}")
         table = PolicyTable(info, _read_rows(file, expected.names))

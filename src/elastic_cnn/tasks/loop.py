@@ -269,6 +269,7 @@ class Loop:
         """The task's results on the validation split; None where the run is asked to stop."""
         self._share_buffers()
         self.task.eval()
+        seen = torch.tensor(0, device=self.fabric.device)  # photos that could be read
         with self.console.bar("validation", len(self.job.val)) as bar, torch.no_grad():
             for number, part in enumerate(self.val_loader):
                 if self.interrupts.requested and self.fabric.world_size == 1:
@@ -276,11 +277,14 @@ class Loop:
                     return None
                 broken = self.unreadable.take(part, self.console)
                 if "image" in part:
+                    seen += len(part["image"])
                     with self.fabric.autocast():
                         batch = self._to_device(part)
                         label = self.teacher.label if self.job.taught and self.teacher is not None else dict
                         self.task.validation_step(label(batch), number)
                 bar.update((broken + len(part.get("image", ()))) * self.fabric.world_size)
+        if not self.fabric.all_reduce(seen, reduce_op="sum"):
+            raise ValueError(f"no photo of the validation can be read, the last being {self.unreadable.last}")
         return self.task.validation_results()
 
     def _keep(self, results: dict[str, Any]) -> None:

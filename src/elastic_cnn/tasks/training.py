@@ -254,8 +254,10 @@ def evaluate(
                 if observe is not None:
                     observe(card.task, samples, part, said.pop())
             bar.update((broken + len(part.get("image", ()))) * fabric.world_size)
-    results = task.validation_results()
     broken_files = _sum(fabric, len(unreadable.paths))  # each file is read by one process
+    if broken_files >= len(samples):
+        raise ValueError(f"no photo of {data} ({split}) could be read")
+    results = task.validation_results()
     seconds = time.perf_counter() - began
     recipe = card.info.get("recipe")
     return {
