@@ -246,8 +246,7 @@ class Loop:
             return began
         now = time.perf_counter()
         rate = self.recipe.log_every * self.recipe.batch_size / (now - began)
-        total, count = self.pending
-        values = {"loss": total / max(1, count), "lr": self.rate, "images_per_s": round(rate, 1)}
+        values = {"loss": self.pending[0] / max(1, self.pending[1]), "lr": self.rate, "images_per_s": round(rate, 1)}
         if self.log is not None:
             self.log.append("train", self.epoch + 1, self.total_step, values)
         self.pending = [0.0, 0]
