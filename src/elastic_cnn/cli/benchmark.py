@@ -90,9 +90,13 @@ def run(args: argparse.Namespace) -> None:
         args.rounds,
         args.seconds,
     )
-    if why:
-        print(why, file=sys.stderr)
-    results = benchmark(request, lambda line: print(line, file=sys.stderr, flush=True))
+    told = [why] if why else []  # before the first line of progress, when the networks have been looked at
+
+    def tell(line: str) -> None:
+        print(*told, line, sep="\n", file=sys.stderr, flush=True)
+        told.clear()
+
+    results = benchmark(request, tell)
     if not any(cell["rows"] for cell in results["cells"]):
         reasons = [entry["reason"] for cell in results["cells"] for entry in cell["unavailable"]]
         raise ValueError(f"nothing could be measured: {reasons[0] if reasons else 'none of the forms trains'}")
