@@ -104,6 +104,7 @@ def test_photos_in_folders_that_are_no_classes(recipe_path, flat, start, whole, 
         (["options.labels=none", "distill.labels=0.5"], "leave out network and distill.labels"),
         (["options.labels=none", "teacher=null"], "give teacher=BASE"),
         (["options.labels=maybe"], "options.labels"),
+        (["options.split=0.25", "options.skew=weights"], "goes by the classes of photos"),
     ],
 )
 def test_what_cannot_be(recipe_path, flat, start, whole, tmp_path, more, words):

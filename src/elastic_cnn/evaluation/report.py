@@ -1,6 +1,6 @@
 """The report of a test: a folder with one HTML page, and its tables as CSV and JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,12 +85,12 @@ def write_report(
     for name in FILES:  # what an earlier report had and this one lacks
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if not answers.several:
-        counts = tables.confusion(answers)
+    counts = None if answers.several else tables.confusion(answers)
+    if counts is not None:
         names = ["truth", *answers.classes]
         rows = [[name, *map(int, row)] for name, row in zip(answers.classes, counts, strict=True)]
         write_csv(folder / "confusion.csv", names, rows)
-    pictures = _draw(answers, folder)
+    pictures = _draw(answers.classes, counts, tables.calibration(answers), folder)
     wrong = mistakes(answers, tables.worst(answers))
     contact_sheet(wrong, folder / "worst.jpg")
     columns = list(found["classes"][0])
@@ -101,15 +101,16 @@ def write_report(
     return Report(folder, found, tuple(folder / name for name in FILES if (folder / name).exists()))
 
 
-def _draw(answers: Answers, folder: Path) -> dict[str, Pictures]:
+def _draw(
+    classes: Sequence[str], counts: np.ndarray | None, calibration: tables.Calibration, folder: Path
+) -> dict[str, Pictures]:
     """Write the charts into the folder, and {name: the chart on white, on dark} for the page."""
     drawn: dict[str, list[bytes]] = {}
     with TemporaryDirectory() as other:
         for dark, place in ((False, folder), (True, Path(other))):
-            charts = {"reliability": draw_reliability(tables.calibration(answers), place / "reliability", dark)}
-            if not answers.several:
-                counts = tables.confusion(answers)
-                charts["confusion"] = draw_confusion(counts, answers.classes, place / "confusion", dark)
+            charts = {"reliability": draw_reliability(calibration, place / "reliability", dark)}
+            if counts is not None:
+                charts["confusion"] = draw_confusion(counts, classes, place / "confusion", dark)
             for name, path in charts.items():
                 drawn.setdefault(name, []).append(path.read_bytes())
     return {name: Pictures(*both) for name, both in drawn.items()}

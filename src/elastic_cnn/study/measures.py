@@ -35,7 +35,7 @@ def measure(
     """
     found = {name: float(value) for name, value in results.items() if isinstance(value, int | float)}
     if test.sizes is not None:
-        found |= _by_size(network, spec, test) | _by_clutter(network, spec, test)
+        found |= _of_digits(network, spec, test)
         if is_elastic(network):
             found |= _policy(network, spec, test, "policy")
             found |= _policy(untrained().to(next(network.parameters()).device), spec, test, "untrained_policy")
@@ -69,22 +69,17 @@ def _answers(network: nn.Module, spec: InputSpec, store: Store) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def _by_size(network: nn.Module, spec: InputSpec, store: Store) -> dict[str, float]:
-    """Errors on small, medium and large digits, of those that occur."""
+def _of_digits(network: nn.Module, spec: InputSpec, store: Store) -> dict[str, float]:
+    """Errors on small, medium and large digits, of those that occur, and with and without the clutter around them."""
     assert store.sizes is not None
-    wrong = _answers(network, spec, store) != store.targets["target"].numpy()
+    truth = store.targets["target"].numpy()
+    wrong = _answers(network, spec, store) != truth
     place = np.digitize(store.sizes, SIZE_EDGES[1:-1])
     groups = {f"error_{name}": wrong[place == number] for number, name in enumerate(("small", "medium", "large"))}
+    if store.plain is not None:
+        plain = _answers(network, spec, replace(store, images=store.plain)) != truth
+        groups |= {"top1_error_cluttered": wrong, "top1_error_plain": plain}
     return {name: float(members.mean()) for name, members in groups.items() if len(members)}
-
-
-def _by_clutter(network: nn.Module, spec: InputSpec, store: Store) -> dict[str, float]:
-    """Errors on the digits as they are and without the clutter around them."""
-    if store.plain is None:
-        return {}
-    truth = store.targets["target"].numpy()
-    stores = {"cluttered": store, "plain": replace(store, images=store.plain)}
-    return {f"top1_error_{name}": float((_answers(network, spec, one) != truth).mean()) for name, one in stores.items()}
 
 
 def _policy(network: nn.Module, spec: InputSpec, store: Store, prefix: str) -> dict[str, float]:

@@ -148,10 +148,10 @@ def run_missing(studies: Sequence[Study], storage: Storage, console: Console | N
                 break
         if outcome == "waiting":
             time.sleep(POLL_S)
-        elif outcome == "blocked":
+        elif outcome == "blocked" and (missing := _missing_weights(pending[0], storage)):
             raise ValueError(
-                f"{pending[0].study.name}/{pending[0].name} needs {_missing_weights(pending[0], storage)[0]}, whose "
-                f"weights are not in {storage.work}: run that study first, or remove its records so that it runs again"
+                f"{pending[0].study.name}/{pending[0].name} needs {missing[0]}, whose weights are not in "
+                f"{storage.work}: run that study first, or remove its records so that it runs again"
             )
     return failed
 

@@ -166,9 +166,8 @@ class Classification(Task):
         return [folder / "confusion.png"]
 
     def headline(self, results: dict[str, Any]) -> str:
-        kinds = (
-            (1, 5) if self.num_classes > 5 else (1,)
-        )  # of five classes and fewer all answers are among the first five
+        # of five classes and fewer all answers are among the first five
+        kinds = (1, 5) if self.num_classes > 5 else (1,)
         errors = ", ".join(f"top-{k} error {100 * results[f'top{k}_error']:.2f}%" for k in kinds)
         return f"loss {results['loss']:.3f}, {errors}"
 
@@ -202,6 +201,8 @@ def build(recipe: Recipe, data: str, settings: Settings) -> Job:
         train.require_several_classes()
     if not taught and set(train.classes) <= set(known):
         train = ImageFolder(data, options.train_split, eval_transform(), known, **ways)
+    if taught and options.skew != "ignore":
+        raise ValueError(f"options.skew={options.skew} goes by the classes of photos, which these have none of")
     classes = known if taught else train.classes
     keep_listed(train, data, options.only, options.without)
     network, card = make_network(recipe, classes, train, **options.input_fields(options.crop_pct))

@@ -26,6 +26,7 @@ VERSION = 1
 METADATA_KEY = "elastic_cnn"
 LARGEST_SIDE = 16_384  # of an input, in pixels
 LARGEST_VALUE = 1e6  # of a mean or deviation, and one over it the least: float32 divides by it
+LARGEST_WHITE = 1e18  # of pictures of more than 8 bits, which may hold floats
 LEAST_CROP = 0.1  # photos are resized to the size over it: a bound of the memory that this takes
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "border", "squash")
@@ -75,7 +76,7 @@ class InputSpec:
                     f"the input's {name} must be one of {', '.join(known)}, not {getattr(self, name)!r:.60}"
                 )
         largest = self.max_value
-        if largest is not None and not (isinstance(largest, int | float) and 0 < largest <= LARGEST_VALUE**3):
+        if largest is not None and not (isinstance(largest, int | float) and 0 < largest <= LARGEST_WHITE):
             raise ValueError(f"the input's max_value must be a positive number, not {self.max_value!r}")
         colour = self.background
         if len(colour) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):

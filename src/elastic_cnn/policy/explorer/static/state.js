@@ -92,7 +92,7 @@
     if (!known.has(state.chart)) fitted.chart = DEFAULTS.chart;
     fitted.brush = state.brush.filter(({ key }) => known.has(key));
     fitted.among = state.among.filter(isName);
-    fitted.copies = [state.copies, store.copyCount].every(Boolean);
+    fitted.copies = state.copies && store.copyCount > 0;
     if (state.cell.length !== 2 || !state.cell.every(isName)) fitted.cell = [];
     if (!isRow(state.photo)) fitted.photo = -1;
     if (state.pair.length !== 2 || !state.pair.every(isRow)) fitted.pair = [];
